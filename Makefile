@@ -1,0 +1,95 @@
+# dbpool: pools of connections to foreign databases, kept inside PostgreSQL.
+#
+#   make; make install        PG_CONFIG= picks the server
+#   make check-all            everything that scripts/test does; no server needed
+#
+#   make installcheck         the tests against your own running server: it has
+#       dbpool installed and in shared_preload_libraries, PGHOST and PGPORT point
+#       at it. DBPOOL_REMOTE_HOST and DBPOOL_REMOTE_PORT point at a second server
+#       without a password, where you are superuser and which has a UTF8 database
+#       "remote". psql scripts get those two by \getenv, isolation specs by
+#       current_setting('dbpool_test.remote'). installcheck-regress,
+#       installcheck-isolation and installcheck-tap run one kind alone, and
+#       REGRESS=, ISOLATION=, PROVE_TESTS= some of it.
+#
+#   make lint format format-check typedefs
+#   make check-valgrind       the SQL tests with the server under memcheck
+#   make check-assert         on a PostgreSQL 17 with assertions, ASSERT_PG= or built
+#   make check-versions       on other versions of PostgreSQL; as root
+
+EXTENSION = dbpool
+MODULE_big = dbpool
+DATA = $(wildcard sql/dbpool--*--*.sql)
+DATA_built = sql/dbpool--$(EXTVERSION).sql
+PGFILEDESC = "dbpool - pools of connections to foreign databases"
+
+EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" dbpool.control)
+
+SOURCES = $(wildcard src/*.c src/*/*.c)
+SOURCE_HEADERS = $(wildcard src/*.h src/*/*.h)
+OBJS = $(SOURCES:.c=.o)
+
+PG_CPPFLAGS = -I$(srcdir)/src -I$(libpq_srcdir)
+# PostgreSQL's own headers do not pass -Wextra: unused parameters and signed
+# comparisons in inline functions, and its initialisers leave fields out.
+PG_CFLAGS = -Wall -Wextra $(if $(WERROR),-Werror) -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-missing-field-initializers -Wno-clobbered
+SHLIB_LINK = $(libpq) -lpthread
+
+EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql
+
+# No bitcode: nothing here is worth inlining into a query, and it needs clang.
+override with_llvm = no
+
+# Both kinds have their expected output in expected/, so no test may have the
+# name of a spec. Isolation tests look for it below their output folder.
+REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test
+ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test --outputdir=.
+TAP_TESTS = 1
+PROVE_TESTS = test/t/*.pl
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+$(OBJS): $(SOURCE_HEADERS)
+
+sql/dbpool--$(EXTVERSION).sql: sql/dbpool.sql dbpool.control
+	cp $< $@
+
+# --- development --------------------------------------------------------------
+
+# Isolation specs have no \getenv.
+ifdef DBPOOL_REMOTE_HOST
+export PGOPTIONS := $(PGOPTIONS) -c dbpool_test.remote=postgresql:///remote?host=$(DBPOOL_REMOTE_HOST)&port=$(DBPOOL_REMOTE_PORT)
+endif
+
+.PHONY: installcheck-regress installcheck-isolation installcheck-tap
+installcheck-regress:
+	$(pg_regress_installcheck) $(REGRESS_OPTS) $(REGRESS)
+installcheck-isolation:
+	$(pg_isolation_regress_installcheck) $(ISOLATION_OPTS) $(ISOLATION)
+installcheck-tap:
+	$(prove_installcheck)
+
+.PHONY: check-all lint format format-check typedefs
+check-all:
+	scripts/test
+lint:
+	scripts/lint
+format:
+	scripts/format
+format-check:
+	scripts/format --check
+typedefs: all
+	scripts/typedefs
+
+.PHONY: check-valgrind check-assert check-versions
+check-valgrind:
+	scripts/test --valgrind
+check-assert:
+	scripts/assert $(ASSERT_PG)
+check-versions:
+	scripts/versions $(VERSIONS)

@@ -1,0 +1,285 @@
+/* sql/dbpool.sql: the objects of dbpool as of the version in dbpool.control */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION dbpool" to load this file. \quit
+
+--
+-- Configuration: a pool is a foreign server seen through a user mapping.
+--
+
+CREATE FUNCTION dbpool_validator(options text[], catalog oid) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
+COMMENT ON FUNCTION dbpool_validator(text[], oid)
+IS 'checks the options of servers and user mappings of dbpool';
+
+CREATE FOREIGN DATA WRAPPER dbpool VALIDATOR dbpool_validator;
+COMMENT ON FOREIGN DATA WRAPPER dbpool
+IS 'servers of this wrapper are pools of connections, see dbpool_query()';
+
+CREATE FUNCTION dbpool_create_pool(pool name, conninfo text, options jsonb DEFAULT '{}')
+RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_create_pool(name, text, jsonb)
+IS 'makes a server and a user mapping for the current user from a connection string (URI or keywords) and pool options';
+
+CREATE FUNCTION dbpool_drop_pool(pool name) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_drop_pool(name)
+IS 'drops a pool''s server and its user mappings';
+
+--
+-- Statements
+--
+
+CREATE FUNCTION dbpool_query(pool name, sql text) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dbpool_query' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_query(name, text)
+IS 'runs a statement on a connection of the pool and returns its rows';
+
+CREATE FUNCTION dbpool_query(pool name, sql text, VARIADIC params "any") RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dbpool_query' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_query(name, text, "any")
+IS 'runs a statement with parameters $1, $2, ... on a connection of the pool and returns its rows';
+
+CREATE FUNCTION dbpool_query_as(row_type anyelement, pool name, sql text) RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'dbpool_query_as' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_query_as(anyelement, name, text)
+IS 'like dbpool_query, with rows of the type of the first argument, for example NULL::mytable';
+
+CREATE FUNCTION dbpool_query_as(row_type anyelement, pool name, sql text, VARIADIC params "any") RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'dbpool_query_as' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_query_as(anyelement, name, text, "any")
+IS 'like dbpool_query with parameters, with rows of the type of the first argument, for example NULL::mytable';
+
+CREATE FUNCTION dbpool_query_json(pool name, sql text) RETURNS SETOF jsonb
+AS 'MODULE_PATHNAME', 'dbpool_query_json' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_query_json(name, text)
+IS 'like dbpool_query, with each row as a JSON object';
+
+CREATE FUNCTION dbpool_query_json(pool name, sql text, VARIADIC params "any") RETURNS SETOF jsonb
+AS 'MODULE_PATHNAME', 'dbpool_query_json' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_query_json(name, text, "any")
+IS 'like dbpool_query with parameters, with each row as a JSON object';
+
+CREATE FUNCTION dbpool_exec(pool name, sql text) RETURNS bigint
+AS 'MODULE_PATHNAME', 'dbpool_exec' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_exec(name, text)
+IS 'runs one or more statements as one transaction and returns the number of rows they affected';
+
+CREATE FUNCTION dbpool_exec(pool name, sql text, VARIADIC params "any") RETURNS bigint
+AS 'MODULE_PATHNAME', 'dbpool_exec' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_exec(name, text, "any")
+IS 'runs one statement with parameters $1, $2, ... and returns the number of rows it affected';
+
+CREATE FUNCTION dbpool_ping(pool name) RETURNS interval
+AS 'MODULE_PATHNAME', 'dbpool_ping' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_ping(name)
+IS 'makes an empty round trip on a connection of the pool and returns how long it took';
+
+--
+-- Running pools
+--
+
+CREATE FUNCTION dbpool_pause(pool name) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_pause(name)
+IS 'lets statements that run end, and new ones wait until dbpool_resume() or acquire_timeout';
+
+CREATE FUNCTION dbpool_resume(pool name) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_resume(name)
+IS 'ends what dbpool_pause() began';
+
+CREATE FUNCTION dbpool_reset(pool name) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_reset(name)
+IS 'closes the pool''s connections, busy ones when their statements end';
+
+CREATE FUNCTION dbpool_stat_reset(pool name DEFAULT NULL) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_stat_reset(name)
+IS 'sets the statistics of a pool to zero, or of all pools of this database';
+REVOKE ALL ON FUNCTION dbpool_stat_reset(name) FROM PUBLIC;
+
+--
+-- Views
+--
+
+CREATE FUNCTION dbpool_get_workers(
+	OUT worker int, OUT pid int, OUT started_at timestamptz, OUT starts bigint,
+	OUT pools bigint, OUT connections bigint, OUT requests bigint, OUT wakeups bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_workers() IS 'the rows of dbpool_workers';
+
+CREATE FUNCTION dbpool_get_pools(
+	OUT dbid oid, OUT serverid oid, OUT userid oid, OUT private boolean,
+	OUT pool name, OUT user_name name, OUT worker int, OUT live boolean, OUT paused boolean,
+	OUT min_size int, OUT max_size int,
+	OUT connecting int, OUT idle int, OUT checking int, OUT busy int,
+	OUT cancelling int, OUT resetting int,
+	OUT waiting int, OUT oldest_wait timestamptz, OUT used_at timestamptz,
+	OUT connected_at timestamptz, OUT connect_failed_at timestamptz, OUT connect_error text,
+	OUT statements bigint, OUT errors bigint, OUT timeouts bigint, OUT cancels bigint,
+	OUT connects bigint, OUT connect_failures bigint, OUT connect_time double precision,
+	OUT waits bigint, OUT wait_time double precision, OUT wait_time_max double precision,
+	OUT exec_time double precision, OUT exec_time_max double precision,
+	OUT rows bigint, OUT bytes_sent bigint, OUT bytes_received bigint,
+	OUT stats_reset timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_pools() IS 'the rows of dbpool_pools and dbpool_stat_pools';
+
+CREATE FUNCTION dbpool_get_connections(
+	OUT pool name, OUT user_name name, OUT dbid oid, OUT worker int, OUT state text, OUT state_since timestamptz,
+	OUT remote_pid int, OUT address text, OUT port int, OUT tls boolean, OUT local_pid int,
+	OUT connected_at timestamptz, OUT statements bigint, OUT query text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_connections() IS 'the rows of dbpool_connections';
+
+CREATE FUNCTION dbpool_get_requests(
+	OUT pool name, OUT dbid oid, OUT pid int, OUT usesysid oid, OUT state text,
+	OUT submitted_at timestamptz, OUT running_since timestamptz, OUT remote_pid int, OUT query text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_requests() IS 'the rows of dbpool_requests';
+
+CREATE VIEW dbpool_workers AS
+SELECT worker, pid, started_at, starts, pools, connections, requests, wakeups
+FROM @extschema@.dbpool_get_workers();
+COMMENT ON VIEW dbpool_workers IS 'the background workers of dbpool';
+COMMENT ON COLUMN dbpool_workers.worker IS 'number of the worker, from 1 to dbpool.workers';
+COMMENT ON COLUMN dbpool_workers.pid IS 'its process ID, NULL while it is not running';
+COMMENT ON COLUMN dbpool_workers.started_at IS 'when this process started';
+COMMENT ON COLUMN dbpool_workers.starts IS 'how often the worker was started since the server was';
+COMMENT ON COLUMN dbpool_workers.pools IS 'pools it keeps';
+COMMENT ON COLUMN dbpool_workers.connections IS 'connections of these pools, those being opened included';
+COMMENT ON COLUMN dbpool_workers.requests IS 'statements it was given';
+COMMENT ON COLUMN dbpool_workers.wakeups IS 'turns of its event loop';
+
+CREATE VIEW dbpool_pools AS
+WITH defined AS (
+	SELECT d.oid AS dbid, s.oid AS serverid, m.umuser AS userid, s.srvname AS pool,
+		coalesce(r.rolname, 'public') AS user_name,
+		(SELECT o.option_value::int FROM pg_catalog.pg_options_to_table(s.srvoptions) o
+		 WHERE o.option_name = 'min_size') AS min_size,
+		(SELECT o.option_value::int FROM pg_catalog.pg_options_to_table(s.srvoptions) o
+		 WHERE o.option_name = 'max_size') AS max_size
+	FROM pg_catalog.pg_foreign_server s
+	JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw
+	JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+	JOIN pg_catalog.pg_user_mapping m ON m.umserver OPERATOR(pg_catalog.=) s.oid
+	LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) m.umuser
+	WHERE w.fdwname OPERATOR(pg_catalog.=) 'dbpool')
+SELECT coalesce(l.pool, f.pool) AS pool,
+	d.datname AS database,
+	coalesce(l.user_name, f.user_name) AS user_name,
+	CASE WHEN l.paused THEN 'paused' WHEN l.live THEN 'active' ELSE 'cold' END AS state,
+	l.worker,
+	coalesce(l.idle, 0) AS idle,
+	coalesce(l.busy, 0) AS busy,
+	coalesce(l.connecting, 0) AS connecting,
+	coalesce(l.checking, 0) AS checking,
+	coalesce(l.cancelling, 0) AS cancelling,
+	coalesce(l.resetting, 0) AS resetting,
+	coalesce(l.min_size, f.min_size, 0) AS min_size,
+	coalesce(l.max_size, f.max_size, 10) AS max_size,
+	coalesce(l.waiting, 0) AS waiting,
+	l.oldest_wait, l.used_at, l.connected_at, l.connect_failed_at, l.connect_error
+FROM defined f
+FULL JOIN (SELECT * FROM @extschema@.dbpool_get_pools() g
+		   WHERE g.live OR g.paused OR g.dbid OPERATOR(pg_catalog.=)
+				(SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) l
+	ON l.dbid OPERATOR(pg_catalog.=) f.dbid AND l.serverid OPERATOR(pg_catalog.=) f.serverid
+	AND l.userid OPERATOR(pg_catalog.=) f.userid AND NOT l.private
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) coalesce(l.dbid, f.dbid)
+WHERE f.serverid IS NOT NULL OR l.live;
+COMMENT ON VIEW dbpool_pools IS 'the pools that this database defines, and those of other databases that are in use';
+COMMENT ON COLUMN dbpool_pools.pool IS 'name of the foreign server';
+COMMENT ON COLUMN dbpool_pools.database IS 'local database in which it is defined';
+COMMENT ON COLUMN dbpool_pools.user_name IS 'local role of the user mapping, or public';
+COMMENT ON COLUMN dbpool_pools.state IS 'active; paused by dbpool_pause(); or cold: not in the memory of a worker, as it was not used of late';
+COMMENT ON COLUMN dbpool_pools.worker IS 'number of the worker that keeps it';
+COMMENT ON COLUMN dbpool_pools.idle IS 'connections that are free';
+COMMENT ON COLUMN dbpool_pools.busy IS 'connections that run a statement';
+COMMENT ON COLUMN dbpool_pools.connecting IS 'connections that are being opened';
+COMMENT ON COLUMN dbpool_pools.checking IS 'connections that are being checked by a round trip';
+COMMENT ON COLUMN dbpool_pools.cancelling IS 'connections whose statement was given up and is being cancelled';
+COMMENT ON COLUMN dbpool_pools.resetting IS 'connections whose session is being reset';
+COMMENT ON COLUMN dbpool_pools.min_size IS 'connections that are kept open';
+COMMENT ON COLUMN dbpool_pools.max_size IS 'connections that may be open';
+COMMENT ON COLUMN dbpool_pools.waiting IS 'statements that wait for a connection';
+COMMENT ON COLUMN dbpool_pools.oldest_wait IS 'since when the first of them has been waiting';
+COMMENT ON COLUMN dbpool_pools.used_at IS 'when the pool was last given a statement';
+COMMENT ON COLUMN dbpool_pools.connected_at IS 'when a connection was last opened';
+COMMENT ON COLUMN dbpool_pools.connect_failed_at IS 'when opening a connection last failed';
+COMMENT ON COLUMN dbpool_pools.connect_error IS 'why it failed; shown to those who may use the pool or read all statistics';
+
+CREATE VIEW dbpool_connections AS
+SELECT c.pool, d.datname AS database, c.user_name, c.state, c.state_since, c.local_pid, c.remote_pid,
+	c.address, c.port, c.tls, c.connected_at, c.statements, c.worker, c.query
+FROM @extschema@.dbpool_get_connections() c
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) c.dbid;
+COMMENT ON VIEW dbpool_connections IS 'the connections of all pools';
+COMMENT ON COLUMN dbpool_connections.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_connections.database IS 'local database in which it is defined';
+COMMENT ON COLUMN dbpool_connections.user_name IS 'local role of the user mapping, or public';
+COMMENT ON COLUMN dbpool_connections.state IS 'connecting, idle, checking, busy, cancelling or resetting';
+COMMENT ON COLUMN dbpool_connections.state_since IS 'since when it is in that state';
+COMMENT ON COLUMN dbpool_connections.local_pid IS 'process ID of the local session whose statement it runs';
+COMMENT ON COLUMN dbpool_connections.remote_pid IS 'process ID of the remote server process';
+COMMENT ON COLUMN dbpool_connections.address IS 'remote host or socket directory';
+COMMENT ON COLUMN dbpool_connections.port IS 'remote port';
+COMMENT ON COLUMN dbpool_connections.tls IS 'is the connection encrypted?';
+COMMENT ON COLUMN dbpool_connections.connected_at IS 'when it was opened';
+COMMENT ON COLUMN dbpool_connections.statements IS 'statements that it has run';
+COMMENT ON COLUMN dbpool_connections.worker IS 'number of the worker that keeps it';
+COMMENT ON COLUMN dbpool_connections.query IS 'statement it runs or last ran, the first 1023 bytes; hidden from those who may not see its session''s';
+
+CREATE VIEW dbpool_requests AS
+SELECT q.pool, d.datname AS database, q.pid, r.rolname AS usename, q.state, q.submitted_at,
+	q.running_since, q.remote_pid, q.query
+FROM @extschema@.dbpool_get_requests() q
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) q.dbid
+LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) q.usesysid;
+COMMENT ON VIEW dbpool_requests IS 'the statements that local sessions have with the workers';
+COMMENT ON COLUMN dbpool_requests.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_requests.database IS 'database of the local session';
+COMMENT ON COLUMN dbpool_requests.pid IS 'process ID of the local session';
+COMMENT ON COLUMN dbpool_requests.usename IS 'role that made the call';
+COMMENT ON COLUMN dbpool_requests.state IS 'submitted, receiving (by the worker), queued (waits for a connection), running, done (the session still reads), or abandoned (by the session)';
+COMMENT ON COLUMN dbpool_requests.submitted_at IS 'when the session asked';
+COMMENT ON COLUMN dbpool_requests.running_since IS 'when it got a connection, NULL while it waits';
+COMMENT ON COLUMN dbpool_requests.remote_pid IS 'process ID of the remote server process that runs it';
+COMMENT ON COLUMN dbpool_requests.query IS 'the statement, its first 1023 bytes; hidden from those who may not see the session''s';
+
+CREATE VIEW dbpool_stat_pools AS
+SELECT p.pool, d.datname AS database, p.user_name, p.statements, p.errors, p.timeouts, p.cancels,
+	p.connects, p.connect_failures, p.connect_time, p.waits, p.wait_time, p.wait_time_max,
+	p.exec_time, p.exec_time_max, p.rows, p.bytes_sent, p.bytes_received, p.stats_reset
+FROM @extschema@.dbpool_get_pools() p
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.dbid
+WHERE NOT p.private;
+COMMENT ON VIEW dbpool_stat_pools IS 'statistics of pools since they were first used or dbpool_stat_reset(); times are in milliseconds';
+COMMENT ON COLUMN dbpool_stat_pools.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_stat_pools.database IS 'local database in which it is defined';
+COMMENT ON COLUMN dbpool_stat_pools.user_name IS 'local role of the user mapping, or public';
+COMMENT ON COLUMN dbpool_stat_pools.statements IS 'calls that ended well, pings included';
+COMMENT ON COLUMN dbpool_stat_pools.errors IS 'calls that had got a connection and ended with an error';
+COMMENT ON COLUMN dbpool_stat_pools.timeouts IS 'calls that waited for a connection as long as acquire_timeout allows';
+COMMENT ON COLUMN dbpool_stat_pools.cancels IS 'calls given up by their sessions';
+COMMENT ON COLUMN dbpool_stat_pools.connects IS 'connections that were opened';
+COMMENT ON COLUMN dbpool_stat_pools.connect_failures IS 'connections that could not be opened';
+COMMENT ON COLUMN dbpool_stat_pools.connect_time IS 'total time that opening them took';
+COMMENT ON COLUMN dbpool_stat_pools.waits IS 'calls that found no free connection';
+COMMENT ON COLUMN dbpool_stat_pools.wait_time IS 'total time that calls waited for a connection';
+COMMENT ON COLUMN dbpool_stat_pools.wait_time_max IS 'longest such time';
+COMMENT ON COLUMN dbpool_stat_pools.exec_time IS 'total time that calls had a connection';
+COMMENT ON COLUMN dbpool_stat_pools.exec_time_max IS 'longest such time';
+COMMENT ON COLUMN dbpool_stat_pools.rows IS 'rows that were received';
+COMMENT ON COLUMN dbpool_stat_pools.bytes_sent IS 'bytes of statements and parameters';
+COMMENT ON COLUMN dbpool_stat_pools.bytes_received IS 'bytes of rows';
+COMMENT ON COLUMN dbpool_stat_pools.stats_reset IS 'when dbpool_stat_reset() was last called for the pool';
+
+GRANT SELECT ON dbpool_workers, dbpool_pools, dbpool_connections, dbpool_requests, dbpool_stat_pools TO PUBLIC;

@@ -1,0 +1,467 @@
+/*
+ * client.c
+ *	  The backend's side of a request; the protocol stands in ipc/request.h.
+ *
+ * A session may have several requests at a time.  Each is in open_requests
+ * from the claim of its slot until the slot is out of our hands, so that a
+ * process which exits between any two lines gives all of them up.
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "backend/client.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+
+/* Milliseconds to wait for a worker that is being started. */
+#define WORKER_START_MS		10000
+
+typedef struct Client
+{
+	dlist_node	node;			/* in open_requests */
+	RequestSlot *slot;
+	const Call *call;
+	AnswerSink *sink;
+	const Definition *definition;
+	StringInfoData up;			/* the request, all three parts */
+	Size		up_sent;
+	StringInfoData frame;		/* of the frame that is being received */
+	FrameHeader header;
+	Size		header_got;
+	bool		ended;			/* the END frame has come */
+	bool		stale;
+	int64		remote_us;
+} Client;
+
+static dlist_head open_requests = DLIST_STATIC_INIT(open_requests);
+static uint32 wait_answer_event;
+static uint32 wait_worker_event;
+
+/* Every function that needs the workers calls this first. */
+void
+client_require_preload(void)
+{
+	if (!dbpool_preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("dbpool must be loaded via shared_preload_libraries"),
+				 errhint("Add dbpool to shared_preload_libraries in postgresql.conf, or by ALTER SYSTEM SET shared_preload_libraries = 'dbpool', and restart the server.")));
+}
+
+/* Give up a request in whatever state it is. */
+static void
+abandon(RequestSlot *slot)
+{
+	for (;;)
+	{
+		RequestState state = request_state(slot);
+
+		if (state == REQUEST_FREE || state == REQUEST_ABANDONED)
+			return;
+		if (state == REQUEST_CLAIMED || state == REQUEST_DONE)
+		{
+			if (request_move(slot, state, REQUEST_FREE))
+				return;
+		}
+		else if (request_move(slot, state, REQUEST_ABANDONED))
+		{
+			request_attention(slot);
+			return;
+		}
+	}
+}
+
+static void
+on_backend_exit(int code, Datum arg)
+{
+	(void) code;
+	(void) arg;
+	while (!dlist_is_empty(&open_requests))
+		abandon(dlist_container(Client, node, dlist_pop_head_node(&open_requests))->slot);
+}
+
+/* Wait until the worker is there. */
+static void
+wait_for_worker(int worker)
+{
+	WorkerShared *shared = shmem_worker(worker);
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_START_MS);
+
+	/* one that has never come in all that time will not come now */
+	if (pg_atomic_read_u32(&shared->starts) == 0 &&
+		TimestampDifferenceExceeds(PgStartTime, GetCurrentTimestamp(), 3 * WORKER_START_MS))
+		until = 0;
+	ConditionVariablePrepareToSleep(&shared->started_cv);
+	while (pg_atomic_read_u32(&shared->pid) == 0)
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+
+		if (left <= 0 ||
+			ConditionVariableTimedSleep(&shared->started_cv, left,
+										compat_wait_event(&wait_worker_event, "DbpoolWorkerStart")))
+		{
+			if (pg_atomic_read_u32(&shared->pid) != 0)
+				break;
+			ConditionVariableCancelSleep();
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_EXCEPTION),
+					 errmsg("dbpool worker %d is not running", worker + 1),
+					 errdetail("The statement was not run."),
+					 errhint("The server's log says why. dbpool needs %d of max_worker_processes (%d); if others take them all, raise max_worker_processes and restart the server.",
+							 dbpool_workers, max_worker_processes)));
+		}
+	}
+	ConditionVariableCancelSleep();
+}
+
+/* Find a slot that is free; the search begins where the last one ended. */
+static RequestSlot *
+claim_slot(void)
+{
+	static int	last = -1;
+
+	if (last < 0)
+		last = compat_my_proc_number() % dbpool_shared->nrequests;
+	for (int i = 0; i < dbpool_shared->nrequests; i++)
+	{
+		int			index = (last + i) % dbpool_shared->nrequests;
+		RequestSlot *slot = request_slot(index);
+
+		if (request_state(slot) == REQUEST_FREE &&
+			request_move(slot, REQUEST_FREE, REQUEST_CLAIMED))
+		{
+			last = index;
+			return slot;
+		}
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+			 errmsg("too many dbpool statements are under way"),
+			 errdetail("All %d that dbpool.max_requests allows are. The statement was not run.",
+					   dbpool_shared->nrequests),
+			 errhint("Raise dbpool.max_requests in postgresql.conf, and restart the server.")));
+	return NULL;
+}
+
+/* Is the identifier one that the list has?  An entry that ends in _ is a prefix. */
+static bool
+word_taints(const char *word, Size len)
+{
+	static const char *const words[] = {
+		"dblink_", "lo_", "pg_advisory_", "pg_temp", "pg_try_advisory_",
+		"set_config", "setseed", "temp", "temporary"
+	};
+
+	for (int i = 0; i < lengthof(words); i++)
+	{
+		Size		want = strlen(words[i]);
+		bool		prefix = words[i][want - 1] == '_';
+
+		if ((prefix ? len >= want : len == want) &&
+			pg_strncasecmp(word, words[i], want) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * May the statement leave something in the remote session which its command
+ * tag will not tell?  Looks for the names of what does; what a function of
+ * the remote's users does inside, nobody can see from here.
+ */
+static bool
+sql_taints(const char *sql)
+{
+	while (*sql)
+	{
+		Size		len = 0;
+
+		while (isalnum((unsigned char) sql[len]) || sql[len] == '_')
+			len++;
+		if (len > 0 && word_taints(sql, len))
+			return true;
+		sql += Max(len, 1);
+	}
+	return false;
+}
+
+/* Write as much of the request as there is room for. */
+static void
+send_more(Client *client)
+{
+	Ring	   *up = request_up(client->slot);
+
+	while (client->up_sent < client->up.len)
+	{
+		RingWriter	writer;
+		Size		written;
+
+		ring_write_begin(&writer, up);
+		written = ring_write(&writer, client->up.data + client->up_sent,
+							 client->up.len - client->up_sent);
+		ring_write_end(&writer);
+		client->up_sent += written;
+		if (client->up_sent < client->up.len && ring_writer_waits(up))
+			break;
+	}
+}
+
+static void
+fill_slot(Client *client)
+{
+	RequestSlot *slot = client->slot;
+	const Call *call = client->call;
+	const Definition *definition = client->definition;
+	Size		sql_len = strlen(call->sql) + 1;
+	int			shown;
+
+	pg_atomic_write_u32(&slot->sent, 0);
+	slot->kind = call->kind;
+	slot->key = definition->key;
+	slot->worker = shmem_worker_of(&definition->key);
+	slot->procno = compat_my_proc_number();
+	slot->ticket = pg_atomic_fetch_add_u64(&dbpool_shared->request_ticket, 1);
+	slot->stamp = definition->stamp;
+	slot->need_password = definition->need_password;
+	slot->taints = sql_taints(call->sql);
+	slot->nparams = call->nparams;
+	slot->definition_len = definition->len;
+	slot->sql_len = sql_len;
+	slot->params_len = call->nparams > 0 ? call->params.len : 0;
+
+	shown = pg_mbcliplen(call->sql, (int) Min(sql_len - 1, 2 * DBPOOL_SHOWN_SQL),
+						 DBPOOL_SHOWN_SQL - 1);
+	SpinLockAcquire(&slot->mutex);
+	slot->pid = MyProcPid;
+	slot->roleid = GetUserId();
+	slot->dbid = MyDatabaseId;
+	slot->encoding = GetDatabaseEncoding();
+	slot->submitted_at = GetCurrentTimestamp();
+	slot->running_since = 0;
+	slot->server = definition->options->server;
+	slot->remote_pid = 0;
+	memcpy(slot->sql, call->sql, shown);
+	slot->sql[shown] = '\0';
+	SpinLockRelease(&slot->mutex);
+
+	resetStringInfo(&client->up);
+	enlargeStringInfo(&client->up, (int) (definition->len + sql_len + slot->params_len));
+	message_put(&client->up, definition->bytes, definition->len);
+	message_put(&client->up, call->sql, sql_len);
+	message_put(&client->up, call->params.data, slot->params_len);
+}
+
+/* Steps 1 to 3 of "the backend" in request.h. */
+static void
+submit(Client *client)
+{
+	static bool registered = false;
+	RequestSlot *slot;
+
+	if (!registered)
+	{
+		before_shmem_exit(on_backend_exit, (Datum) 0);
+		registered = true;
+	}
+	client->definition = definition_find(client->call->pool);
+	wait_for_worker(shmem_worker_of(&client->definition->key));
+	slot = claim_slot();
+	client->slot = slot;
+	dlist_push_tail(&open_requests, &client->node);
+
+	ring_reset(request_up(slot));
+	ring_reset(request_down(slot));
+	fill_slot(client);
+	client->up_sent = 0;
+	client->header_got = 0;
+	client->ended = false;
+	client->stale = false;
+	send_more(client);
+	for (;;)
+	{
+		request_move(slot, REQUEST_CLAIMED, REQUEST_SUBMITTED);
+		request_attention(slot);
+		pg_memory_barrier();
+		if (pg_atomic_read_u32(&shmem_worker(slot->worker)->pid) != 0 ||
+			!request_move(slot, REQUEST_SUBMITTED, REQUEST_CLAIMED))
+			break;
+		wait_for_worker(slot->worker);
+	}
+}
+
+/* A frame has come as a whole. */
+static void
+take_frame(Client *client)
+{
+	MessageReader body = {client->frame.data, client->frame.data + client->frame.len};
+	const Call *call = client->call;
+
+	switch ((char) client->header.type)
+	{
+		case FRAME_END:
+			message_get(&body, &client->remote_us, sizeof(client->remote_us));
+			client->ended = true;
+			break;
+		case FRAME_STALE:
+			client->stale = true;
+			break;
+		case FRAME_NOTICE:
+			error_notice(call->pool, &body);
+			break;
+		case FRAME_ERROR:
+			error_throw(call->pool, call->sql, &body);
+			break;
+		default:
+			client->sink->frame(client->sink, (char) client->header.type, &body);
+			break;
+	}
+}
+
+/* Read what has come; true when there was anything. */
+static bool
+receive(Client *client)
+{
+	Ring	   *down = request_down(client->slot);
+	bool		any = false;
+
+	for (;;)
+	{
+		Size		got;
+
+		if (client->header_got < sizeof(FrameHeader))
+		{
+			got = ring_read(down, (char *) &client->header + client->header_got,
+							sizeof(FrameHeader) - client->header_got);
+			client->header_got += got;
+			if (client->header_got == sizeof(FrameHeader))
+			{
+				resetStringInfo(&client->frame);
+				enlargeStringInfo(&client->frame, (int) Min(client->header.length, INT_MAX));
+			}
+		}
+		else
+		{
+			got = ring_read(down, client->frame.data + client->frame.len,
+							client->header.length - client->frame.len);
+			client->frame.len += (int) got;
+		}
+		if (got > 0)
+			any = true;
+		if (client->header_got == sizeof(FrameHeader) &&
+			client->frame.len == (int) client->header.length)
+		{
+			client->header_got = 0;
+			take_frame(client);
+		}
+		else if (got == 0)
+			break;
+	}
+	if (ring_should_wake_writer(down))
+		request_attention(client->slot);
+	return any;
+}
+
+/* The worker ended without an answer. */
+static void
+worker_died(Client *client)
+{
+	bool		sent = pg_atomic_read_u32(&client->slot->sent) != 0;
+
+	ereport(ERROR,
+			(errcode(sent ? ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN : ERRCODE_CONNECTION_FAILURE),
+			 errmsg("the dbpool worker of pool \"%s\" was terminated", client->call->pool),
+			 sent ? errdetail("The statement had been sent: it may or may not have run.") :
+			 errdetail("The statement was not run."),
+			 errhint("The worker starts again by itself.")));
+}
+
+/* Steps 4 and 5: until the answer is complete. */
+static void
+converse(Client *client)
+{
+	RequestSlot *slot = client->slot;
+
+	for (;;)
+	{
+		bool		done = request_state(slot) == REQUEST_DONE;
+
+		pg_read_barrier();
+		if (client->up_sent < client->up.len && !done)
+		{
+			Size		before = client->up_sent;
+
+			send_more(client);
+			if (client->up_sent > before)
+				request_attention(slot);
+		}
+		if (receive(client))
+			CHECK_FOR_INTERRUPTS();
+		else if (done)
+			break;
+		else
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1,
+							 compat_wait_event(&wait_answer_event, "DbpoolAnswer"));
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+	if (!client->ended)
+		worker_died(client);
+}
+
+/* Submit a request and see it through; whatever happens, its slot is let go. */
+static void
+run_once(Client *client)
+{
+	client->slot = NULL;
+	PG_TRY();
+	{
+		submit(client);
+		converse(client);
+	}
+	PG_FINALLY();
+	{
+		if (client->slot != NULL)
+		{
+			abandon(client->slot);
+			dlist_delete(&client->node);
+		}
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Run a statement and hand its answer to the sink.  Returns the microseconds
+ * that the remote took.  Throws what the remote or the worker reports; the
+ * request is given up on any error, and nothing of it remains.
+ */
+int64
+client_run(const Call *call, AnswerSink *sink)
+{
+	Client		client;
+
+	client_require_preload();
+	memset(&client, 0, sizeof(client));
+	client.call = call;
+	client.sink = sink;
+	initStringInfo(&client.up);
+	initStringInfo(&client.frame);
+	run_once(&client);
+	while (client.stale)
+	{
+		CHECK_FOR_INTERRUPTS();
+		definition_stale();
+		run_once(&client);
+	}
+	pfree(client.up.data);
+	pfree(client.frame.data);
+	return client.remote_us;
+}

@@ -1,0 +1,60 @@
+/*
+ * client.h
+ *	  A backend's requests to the workers.
+ */
+#ifndef DBPOOL_CLIENT_H
+#define DBPOOL_CLIENT_H
+
+#include "backend/options.h"
+#include "fmgr.h"
+#include "ipc/message.h"
+#include "ipc/request.h"
+#include "lib/stringinfo.h"
+
+/* A statement to run; see message.h for params. */
+typedef struct Call
+{
+	const char *pool;
+	RequestKind kind;
+	const char *sql;
+	int			nparams;
+	StringInfoData params;
+} Call;
+
+/* Who takes the frames of an answer; called in their order. */
+typedef struct AnswerSink
+{
+	void		(*frame) (struct AnswerSink *sink, char type, MessageReader *body);
+} AnswerSink;
+
+extern void client_require_preload(void);
+extern int64 client_run(const Call *call, AnswerSink *sink);
+
+/* definition.c */
+extern void backend_register(void);
+
+/* admin.c */
+extern char *pool_list_usable(void);
+
+/* error.c */
+extern void error_throw(const char *pool, const char *sql, MessageReader *body);
+extern void error_notice(const char *pool, MessageReader *body);
+
+/* params.c */
+extern void params_collect(FunctionCallInfo fcinfo, int first, Call *call);
+extern int	modes_enter(bool money);
+extern void modes_leave(int level);
+extern bool modes_money_type(Oid type);
+
+/* result.c */
+typedef enum ResultForm
+{
+	RESULT_RECORD,				/* as the caller declares, or as they come */
+	RESULT_TYPE,				/* the type of the function's first argument */
+	RESULT_JSON
+} ResultForm;
+
+extern void result_return_set(FunctionCallInfo fcinfo, const Call *call,
+							  ResultForm form);
+
+#endif							/* DBPOOL_CLIENT_H */

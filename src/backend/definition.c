@@ -1,0 +1,408 @@
+/*
+ * definition.c
+ *	  From the name of a pool to what a worker needs to know of it.
+ *
+ * What was found is kept for the session, by pool and role, until any server,
+ * user mapping, wrapper, role or membership changes.  A definition that the
+ * present transaction has changed is kept only until the transaction ends, and
+ * gets a pool of the transaction's own (PoolKey.xid), so that nobody else ever
+ * uses what may yet be rolled back.
+ *
+ * When such a transaction ends, the workers are told to forget the pools of
+ * the servers it changed; that, and not the next use, is what closes the
+ * connections of a server that was altered or dropped.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/reloptions.h"
+#include "access/xact.h"
+#include "backend/client.h"
+#include "backend/options.h"
+#include "catalog/dependency.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_foreign_data_wrapper.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
+#include "foreign/foreign.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+
+typedef struct CacheKey
+{
+	NameData	pool;
+	Oid			roleid;
+} CacheKey;
+
+typedef struct CacheEntry
+{
+	CacheKey	key;			/* hash key */
+	bool		valid;
+	Definition	definition;
+} CacheEntry;
+
+static HTAB *cache;
+static bool cache_changed;
+
+/* Servers and databases that this transaction has touched; in its memory. */
+static List *touched_servers;
+static List *touched_databases;
+
+static object_access_hook_type prev_object_access_hook;
+
+static void
+on_invalidation(Datum arg, int cacheid, uint32 hash)
+{
+	(void) arg;
+	(void) cacheid;
+	(void) hash;
+	cache_changed = true;
+}
+
+/* The worker says that the definition is an old one. */
+void
+definition_stale(void)
+{
+	cache_changed = true;
+}
+
+static void
+start_cache(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(CacheKey);
+	ctl.entrysize = sizeof(CacheEntry);
+	cache = hash_create("dbpool definitions", 16, &ctl, HASH_ELEM | HASH_BLOBS);
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, on_invalidation, (Datum) 0);
+	CacheRegisterSyscacheCallback(FOREIGNDATAWRAPPEROID, on_invalidation, (Datum) 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, on_invalidation, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, on_invalidation, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, on_invalidation, (Datum) 0);
+}
+
+static void
+empty_cache(void)
+{
+	HASH_SEQ_STATUS seq;
+	CacheEntry *entry;
+
+	cache_changed = false;
+	hash_seq_init(&seq, cache);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		if (entry->valid)
+			pfree(entry->definition.bytes);
+		hash_search(cache, &entry->key, HASH_REMOVE, NULL);
+	}
+}
+
+/* Does the row come from the present transaction? */
+static bool
+is_uncommitted(HeapTuple tuple)
+{
+	return TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
+}
+
+/*
+ * OID of the server of that name.  It must be one of dbpool's; whether the
+ * caller may use it is not checked here.
+ */
+Oid
+definition_server(const char *pool, bool missing_ok)
+{
+	ForeignServer *server;
+	ForeignDataWrapper *wrapper;
+
+	if (pool == NULL || pool[0] == '\0')
+		ereport(ERROR,
+				(errcode(pool == NULL ? ERRCODE_NULL_VALUE_NOT_ALLOWED :
+						 ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the name of the pool must not be %s",
+						pool == NULL ? "null" : "empty"),
+				 errhint("Pass the name of a foreign server made for dbpool, for example by dbpool_create_pool().")));
+	server = GetForeignServerByName(pool, true);
+	wrapper = server ? GetForeignDataWrapper(server->fdwid) : NULL;
+	if (wrapper != NULL && strcmp(wrapper->fdwname, "dbpool") == 0)
+		return server->serverid;
+	if (missing_ok)
+		return InvalidOid;
+	{
+		char	   *usable = pool_list_usable();
+
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("pool \"%s\" does not exist", pool),
+				 server != NULL ?
+				 errdetail("There is a server of that name, but it is one of foreign-data wrapper \"%s\".",
+						   wrapper->fdwname) : 0,
+				 usable[0] != '\0' ?
+				 errhint("Pools that you may use: %s.", usable) :
+				 errhint("There is no pool that you may use. dbpool_create_pool() makes one.")));
+	}
+	return InvalidOid;
+}
+
+/* The row of the user mapping for the role, or else PUBLIC's. */
+static HeapTuple
+find_mapping(Oid roleid, const ForeignServer *server)
+{
+	HeapTuple	tuple;
+
+	tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(roleid),
+							ObjectIdGetDatum(server->serverid));
+	if (!HeapTupleIsValid(tuple))
+		tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
+								ObjectIdGetDatum(server->serverid));
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no user mapping of role \"%s\" for pool \"%s\"",
+						GetUserNameFromId(roleid, false), server->servername),
+				 errhint("CREATE USER MAPPING FOR %s SERVER %s OPTIONS (user '...', password '...') makes one.",
+						 quote_identifier(GetUserNameFromId(roleid, false)),
+						 quote_identifier(server->servername))));
+	return tuple;
+}
+
+/* Put libpq's options of a list into the definition, in their order. */
+static void
+put_options(StringInfo buf, List *defs)
+{
+	ListCell   *lc;
+
+	foreach(lc, defs)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (option_is_pool(def->defname) || strcmp(def->defname, "password_required") == 0)
+			continue;
+		message_put_string(buf, def->defname);
+		message_put_string(buf, defGetString(def));
+	}
+}
+
+/*
+ * Must the role prove itself to the remote by a password?  As in postgres_fdw:
+ * else any role could use the server's own credentials and address.
+ */
+static bool
+needs_password(Oid roleid, List *mapping, const char *pool)
+{
+	ListCell   *lc;
+	bool		has_password = false;
+
+	if (superuser_arg(roleid))
+		return false;
+	foreach(lc, mapping)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (strcmp(def->defname, "password_required") == 0 && !defGetBoolean(def))
+			return false;
+		if (strcmp(def->defname, "password") == 0 && defGetString(def)[0] != '\0')
+			has_password = true;
+	}
+	if (!has_password)
+		ereport(ERROR,
+				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+				 errmsg("password is required"),
+				 errdetail("Pool \"%s\": non-superusers must provide a password in the user mapping.",
+						   pool)));
+	return true;
+}
+
+static List *
+mapping_options(HeapTuple tuple)
+{
+	bool		isnull;
+	Datum		datum = SysCacheGetAttr(USERMAPPINGUSERSERVER, tuple,
+										Anum_pg_user_mapping_umoptions, &isnull);
+
+	return isnull ? NIL : untransformRelOptions(datum);
+}
+
+/* Read a definition from the catalogs; in the current memory context. */
+static void
+read_definition(const char *pool, Oid roleid, Definition *definition)
+{
+	Oid			serverid = definition_server(pool, false);
+	ForeignServer *server = GetForeignServer(serverid);
+	HeapTuple	server_row = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid));
+	HeapTuple	mapping_row;
+	List	   *mapping;
+	Oid			umuser;
+	StringInfoData buf;
+	PoolOptions options;
+	bool		uncommitted;
+
+	if (compat_server_usage(serverid, roleid) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FOREIGN_SERVER, server->servername);
+	mapping_row = find_mapping(roleid, server);
+	umuser = ((Form_pg_user_mapping) GETSTRUCT(mapping_row))->umuser;
+	mapping = mapping_options(mapping_row);
+	uncommitted = is_uncommitted(server_row) || is_uncommitted(mapping_row);
+	ReleaseSysCache(server_row);
+	ReleaseSysCache(mapping_row);
+
+	memset(&options, 0, sizeof(options));
+	options_read(server->options, &options);
+	namestrcpy(&options.server, server->servername);
+	namestrcpy(&options.username,
+			   OidIsValid(umuser) ? GetUserNameFromId(umuser, false) : "public");
+
+	memset(definition, 0, sizeof(Definition));
+	definition->key.dbid = MyDatabaseId;
+	definition->key.serverid = serverid;
+	definition->key.userid = umuser;
+	definition->key.xid = uncommitted ? GetTopTransactionId() : InvalidTransactionId;
+	definition->need_password = needs_password(roleid, mapping, pool);
+
+	initStringInfo(&buf);
+	message_put(&buf, &options, sizeof(options));
+	put_options(&buf, server->options);
+	put_options(&buf, mapping);
+	message_put_string(&buf, "client_encoding");
+	message_put_string(&buf, GetDatabaseEncodingName());
+	definition->bytes = buf.data;
+	definition->len = buf.len;
+	definition->options = (PoolOptions *) buf.data;
+}
+
+/*
+ * The definition of a pool for the current role, with all rights checked.
+ * Valid until the next call.
+ */
+const Definition *
+definition_find(const char *pool)
+{
+	CacheKey	key;
+	CacheEntry *entry;
+	bool		found;
+	Definition	definition;
+
+	if (cache == NULL)
+		start_cache();
+	if (cache_changed)
+		empty_cache();
+	memset(&key, 0, sizeof(key));
+	if (pool != NULL)
+		namestrcpy(&key.pool, pool);
+	key.roleid = GetUserId();
+	entry = hash_search(cache, &key, HASH_FIND, NULL);
+	if (entry != NULL && entry->valid &&
+		(!TransactionIdIsValid(entry->definition.key.xid) ||
+		 entry->definition.key.xid == GetTopTransactionIdIfAny()))
+		return &entry->definition;
+
+	/*
+	 * The stamp comes first, then what other sessions have committed before
+	 * somebody took a lower one: so the higher stamp has the newer definition.
+	 */
+	definition = (Definition)
+	{
+		.stamp = 0
+	};
+	{
+		uint64		stamp = pg_atomic_fetch_add_u64(&dbpool_shared->definition_stamp, 1);
+
+		AcceptInvalidationMessages();
+		read_definition(pool, key.roleid, &definition);
+		definition.stamp = stamp;
+	}
+	entry = hash_search(cache, &key, HASH_ENTER, &found);
+	if (found && entry->valid)
+		pfree(entry->definition.bytes);
+	entry->valid = false;
+	{
+		char	   *bytes = MemoryContextAlloc(TopMemoryContext, definition.len);
+
+		memcpy(bytes, definition.bytes, definition.len);
+		definition.bytes = bytes;
+		definition.options = (PoolOptions *) bytes;
+	}
+	entry->definition = definition;
+	entry->valid = true;
+	return &entry->definition;
+}
+
+/* A server, a user mapping or a database is made, changed or dropped. */
+static void
+on_object_access(ObjectAccessType access, Oid classid, Oid objectid,
+				 int subid, void *arg)
+{
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, classid, objectid, subid, arg);
+
+	if (access != OAT_POST_CREATE && access != OAT_POST_ALTER && access != OAT_DROP)
+		return;
+	if (classid == ForeignServerRelationId || classid == UserMappingRelationId ||
+		(classid == DatabaseRelationId && access == OAT_DROP))
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		if (classid == DatabaseRelationId)
+			touched_databases = list_append_unique_oid(touched_databases, objectid);
+		else if (classid == ForeignServerRelationId)
+			touched_servers = list_append_unique_oid(touched_servers, objectid);
+		else
+		{
+			HeapTuple	row;
+
+			/* a mapping just made is not visible yet, nor has it a pool */
+			row = SearchSysCache1(USERMAPPINGOID, ObjectIdGetDatum(objectid));
+			if (HeapTupleIsValid(row))
+			{
+				Oid			serverid = ((Form_pg_user_mapping) GETSTRUCT(row))->umserver;
+
+				touched_servers = list_append_unique_oid(touched_servers, serverid);
+				ReleaseSysCache(row);
+			}
+		}
+		MemoryContextSwitchTo(old);
+	}
+}
+
+static bool
+is_touched(const PoolKey *key, void *arg)
+{
+	(void) arg;
+	return list_member_oid(touched_databases, key->dbid) ||
+		(key->dbid == MyDatabaseId && list_member_oid(touched_servers, key->serverid));
+}
+
+static void
+on_xact_end(XactEvent event, void *arg)
+{
+	(void) arg;
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
+		event != XACT_EVENT_PREPARE)
+		return;
+	if (touched_servers != NIL || touched_databases != NIL)
+	{
+		shmem_want(is_touched, NULL, POOL_WANT_FORGET);
+		cache_changed = true;
+	}
+	touched_servers = NIL;
+	touched_databases = NIL;
+}
+
+/* In every process that the postmaster starts. */
+void
+backend_register(void)
+{
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = on_object_access;
+	RegisterXactCallback(on_xact_end, NULL);
+}

@@ -1,0 +1,163 @@
+/*
+ * error.c
+ *	  A remote error or notice becomes a local one.
+ */
+#include "postgres.h"
+
+#include "backend/client.h"
+#include "mb/pg_wchar.h"
+#include "postgres_ext.h"
+
+typedef struct ErrorFields
+{
+	const char *of['z' + 1];	/* by the protocol's letter */
+} ErrorFields;
+
+/*
+ * Text that came from elsewhere, safe to show: what the remote's server says
+ * before it knows our encoding may be in any.
+ */
+static char *
+clean_text(const char *text)
+{
+	char	   *copy = pstrdup(text);
+
+	if (!pg_verifymbstr(copy, strlen(copy), true))
+	{
+		for (char *at = copy; *at; at++)
+		{
+			if (IS_HIGHBIT_SET(*at))
+				*at = '?';
+		}
+	}
+	return copy;
+}
+
+static void
+read_fields(MessageReader *body, ErrorFields *fields)
+{
+	memset(fields, 0, sizeof(ErrorFields));
+	for (;;)
+	{
+		char		letter;
+
+		message_get(body, &letter, 1);
+		if (letter == '\0')
+			break;
+		if (letter < 0 || letter > 'z')
+			elog(ERROR, "dbpool error message has an impossible field");
+		fields->of[(int) letter] = clean_text(message_get_string(body));
+	}
+	if (fields->of['M'] == NULL)
+		fields->of['M'] = "the remote server reported an error without a message";
+}
+
+static int
+sqlstate_of(const ErrorFields *fields, int otherwise)
+{
+	const char *code = fields->of['C'];
+
+	if (code == NULL || strlen(code) != 5)
+		return otherwise;
+	return MAKE_SQLSTATE(code[0], code[1], code[2], code[3], code[4]);
+}
+
+static int
+level_of(const ErrorFields *fields)
+{
+	const char *severity = fields->of['V'];
+
+	if (severity == NULL)
+		return NOTICE;
+	if (strcmp(severity, "WARNING") == 0)
+		return WARNING;
+	if (strcmp(severity, "INFO") == 0)
+		return INFO;
+	if (strcmp(severity, "LOG") == 0)
+		return LOG;
+	if (strncmp(severity, "DEBUG", 5) == 0)
+		return DEBUG1;
+	return NOTICE;
+}
+
+/* Pass on the names of database objects, for GET STACKED DIAGNOSTICS. */
+static int
+object_names(const ErrorFields *fields)
+{
+	static const struct
+	{
+		char		letter;
+		int			diag;
+	}			names[] = {
+		{'s', PG_DIAG_SCHEMA_NAME},
+		{'t', PG_DIAG_TABLE_NAME},
+		{'c', PG_DIAG_COLUMN_NAME},
+		{'d', PG_DIAG_DATATYPE_NAME},
+		{'n', PG_DIAG_CONSTRAINT_NAME},
+	};
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		if (fields->of[(int) names[i].letter] != NULL)
+			err_generic_string(names[i].diag, fields->of[(int) names[i].letter]);
+	}
+	return 0;
+}
+
+/* Where in which text: in our statement, or in one that the remote ran for it. */
+static int
+position_of(const ErrorFields *fields, const char *sql)
+{
+	if (fields->of['q'] != NULL)
+	{
+		internalerrquery(fields->of['q']);
+		if (fields->of['p'] != NULL)
+			internalerrposition(atoi(fields->of['p']));
+	}
+	else if (fields->of['P'] != NULL && sql != NULL)
+	{
+		internalerrquery(sql);
+		internalerrposition(atoi(fields->of['P']));
+	}
+	return 0;
+}
+
+static int
+context_of(const ErrorFields *fields, const char *pool)
+{
+	if (fields->of['W'] != NULL)
+		errcontext("%s", fields->of['W']);
+	return errcontext("statement on pool \"%s\"", pool);
+}
+
+/* Throw the error that a FRAME_ERROR describes. */
+void
+error_throw(const char *pool, const char *sql, MessageReader *body)
+{
+	ErrorFields fields;
+
+	read_fields(body, &fields);
+	ereport(ERROR,
+			(errcode(sqlstate_of(&fields, ERRCODE_FDW_ERROR)),
+			 errmsg_internal("%s", fields.of['M']),
+			 fields.of['D'] ? errdetail_internal("%s", fields.of['D']) : 0,
+			 fields.of['H'] ? errhint("%s", fields.of['H']) : 0,
+			 object_names(&fields),
+			 position_of(&fields, sql),
+			 context_of(&fields, pool)));
+}
+
+/* Pass on the notice that a FRAME_NOTICE describes. */
+void
+error_notice(const char *pool, MessageReader *body)
+{
+	ErrorFields fields;
+
+	read_fields(body, &fields);
+	ereport(level_of(&fields),
+			(errcode(sqlstate_of(&fields, ERRCODE_SUCCESSFUL_COMPLETION)),
+			 errmsg_internal("%s", fields.of['M']),
+			 fields.of['D'] ? errdetail_internal("%s", fields.of['D']) : 0,
+			 fields.of['H'] ? errhint("%s", fields.of['H']) : 0,
+			 context_of(&fields, pool)));
+}

@@ -1,0 +1,45 @@
+/*
+ * options.h
+ *	  Pools as the catalogs define them.
+ */
+#ifndef DBPOOL_OPTIONS_H
+#define DBPOOL_OPTIONS_H
+
+#include "dbpool.h"
+#include "ipc/message.h"
+#include "ipc/shmem.h"
+#include "nodes/pg_list.h"
+
+/* What a call needs to know of its pool. */
+typedef struct Definition
+{
+	PoolKey		key;
+	uint64		stamp;
+	bool		need_password;
+	PoolOptions *options;		/* = bytes */
+	char	   *bytes;			/* as message.h says */
+	Size		len;
+} Definition;
+
+/* options.c */
+extern bool option_is_pool(const char *keyword);
+extern bool option_is_mapping(const char *keyword);
+extern void options_read(List *defs, PoolOptions *options);
+
+/* definition.c */
+extern const Definition *definition_find(const char *pool);
+extern void definition_stale(void);
+extern Oid	definition_server(const char *pool, bool missing_ok);
+
+/* conninfo.c: the backend's libpq */
+typedef struct ConninfoOption
+{
+	const char *keyword;
+	bool		mapping;		/* belongs to the user mapping */
+	bool		file;			/* names a file of the server's machine */
+} ConninfoOption;
+
+extern const ConninfoOption *conninfo_options(int *n);
+extern List *conninfo_parse(const char *conninfo);
+
+#endif							/* DBPOOL_OPTIONS_H */

@@ -1,0 +1,320 @@
+/*
+ * views.c
+ *	  The functions behind the views.
+ *
+ * What shared memory holds is copied under its locks, and made into rows
+ * afterwards.  SQL text and remote errors are shown to those who may see them:
+ * as in pg_stat_activity, members of pg_read_all_stats and of the role whose
+ * statement it is.
+ */
+#include "postgres.h"
+
+#include "backend/client.h"
+#include "catalog/pg_authid.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "compat.h"
+
+PG_FUNCTION_INFO_V1(dbpool_get_workers);
+PG_FUNCTION_INFO_V1(dbpool_get_pools);
+PG_FUNCTION_INFO_V1(dbpool_get_connections);
+PG_FUNCTION_INFO_V1(dbpool_get_requests);
+
+#define MAX_VIEW_COLUMNS	48
+
+/* A row in the making: columns are put one after the other. */
+typedef struct Row
+{
+	ReturnSetInfo *rsinfo;
+	int			n;
+	Datum		values[MAX_VIEW_COLUMNS];
+	bool		nulls[MAX_VIEW_COLUMNS];
+} Row;
+
+static void
+put(Row *row, Datum value, bool isnull)
+{
+	row->values[row->n] = value;
+	row->nulls[row->n++] = isnull;
+}
+
+static void
+put_int(Row *row, int value, bool isnull)
+{
+	put(row, Int32GetDatum(value), isnull);
+}
+
+static void
+put_count(Row *row, uint64 value)
+{
+	put(row, Int64GetDatum((int64) value), false);
+}
+
+static void
+put_ms(Row *row, uint64 us)
+{
+	put(row, Float8GetDatum(us / 1000.0), false);
+}
+
+static void
+put_time(Row *row, TimestampTz value)
+{
+	put(row, TimestampTzGetDatum(value), value == 0);
+}
+
+static void
+put_name(Row *row, const char *name)
+{
+	put(row, DirectFunctionCall1(namein, CStringGetDatum(name)), false);
+}
+
+/* Text that may be in the encoding of another database. */
+static void
+put_text(Row *row, const char *text, int encoding)
+{
+	if (encoding != GetDatabaseEncoding() || !pg_verifymbstr(text, strlen(text), true))
+	{
+		char	   *copy = pstrdup(text);
+
+		for (char *at = copy; *at; at++)
+		{
+			if (IS_HIGHBIT_SET(*at))
+				*at = '?';
+		}
+		text = copy;
+	}
+	put(row, CStringGetTextDatum(text), false);
+}
+
+static void
+put_sql(Row *row, const char *sql, int encoding, Oid roleid)
+{
+	if (OidIsValid(roleid) &&
+		(has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
+		 has_privs_of_role(GetUserId(), roleid)))
+		put_text(row, sql, encoding);
+	else if (OidIsValid(roleid) && sql[0] != '\0')
+		put(row, CStringGetTextDatum("<insufficient privilege>"), false);
+	else
+		put(row, (Datum) 0, true);
+}
+
+static void
+end_row(Row *row)
+{
+	tuplestore_putvalues(row->rsinfo->setResult, row->rsinfo->setDesc,
+						 row->values, row->nulls);
+	row->n = 0;
+}
+
+static Row
+start_rows(FunctionCallInfo fcinfo)
+{
+	Row			row = {0};
+
+	client_require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	row.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	return row;
+}
+
+/* Rows of dbpool_workers. */
+Datum
+dbpool_get_workers(PG_FUNCTION_ARGS)
+{
+	Row			row = start_rows(fcinfo);
+
+	for (int i = 0; i < dbpool_shared->nworkers; i++)
+	{
+		WorkerShared *worker = shmem_worker(i);
+		uint32		pid = pg_atomic_read_u32(&worker->pid);
+		int			pools = 0;
+		int			conns = 0;
+
+		for (int p = 0; p < dbpool_shared->npools; p++)
+			pools += shmem_pool(p)->worker == i && shmem_pool(p)->live;
+		for (int c = 0; c < dbpool_shared->nconns; c++)
+			conns += shmem_conn(c)->worker == i && shmem_conn(c)->in_use;
+		put_int(&row, i + 1, false);
+		put_int(&row, (int) pid, pid == 0);
+		put_time(&row, pid == 0 ? 0 : worker->started_at);
+		put_count(&row, pg_atomic_read_u32(&worker->starts));
+		put_count(&row, pools);
+		put_count(&row, conns);
+		put_count(&row, worker->requests);
+		put_count(&row, worker->wakeups);
+		end_row(&row);
+	}
+	return (Datum) 0;
+}
+
+static void
+put_pool(Row *row, const PoolShared *pool)
+{
+	const PoolCounters *c = &pool->counters;
+	bool		may_see = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
+		(pool->key.dbid == MyDatabaseId &&
+		 SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(pool->key.serverid)) &&
+		 compat_server_usage(pool->key.serverid, GetUserId()) == ACLCHECK_OK);
+
+	put(row, ObjectIdGetDatum(pool->key.dbid), false);
+	put(row, ObjectIdGetDatum(pool->key.serverid), false);
+	put(row, ObjectIdGetDatum(pool->key.userid), false);
+	put(row, BoolGetDatum(pool->key.xid != 0), false);
+	put_name(row, NameStr(pool->server));
+	put_name(row, NameStr(pool->username));
+	put_int(row, pool->worker + 1, false);
+	put(row, BoolGetDatum(pool->live), false);
+	put(row, BoolGetDatum(pool->paused), false);
+	put_int(row, pool->min_size, false);
+	put_int(row, pool->max_size, false);
+	put_int(row, pool->conns[CONN_CONNECTING], false);
+	put_int(row, pool->conns[CONN_IDLE], false);
+	put_int(row, pool->conns[CONN_CHECKING], false);
+	put_int(row, pool->conns[CONN_BUSY], false);
+	put_int(row, pool->conns[CONN_CANCELLING], false);
+	put_int(row, pool->conns[CONN_RESETTING], false);
+	put_int(row, pool->waiting, false);
+	put_time(row, pool->oldest_wait);
+	put_time(row, pool->used_at);
+	put_time(row, pool->connected_at);
+	put_time(row, pool->connect_failed_at);
+	if (may_see && pool->connect_error[0] != '\0')
+		put_text(row, pool->connect_error, GetDatabaseEncoding());
+	else
+		put(row, (Datum) 0, true);
+	put_count(row, c->statements);
+	put_count(row, c->errors);
+	put_count(row, c->timeouts);
+	put_count(row, c->cancels);
+	put_count(row, c->connects);
+	put_count(row, c->connect_failures);
+	put_ms(row, c->connect_us);
+	put_count(row, c->waited);
+	put_ms(row, c->wait_us);
+	put_ms(row, c->wait_max_us);
+	put_ms(row, c->exec_us);
+	put_ms(row, c->exec_max_us);
+	put_count(row, c->rows);
+	put_count(row, c->bytes_sent);
+	put_count(row, c->bytes_received);
+	put_time(row, c->reset_at);
+}
+
+/* Rows of dbpool_pools and dbpool_stat_pools. */
+Datum
+dbpool_get_pools(PG_FUNCTION_ARGS)
+{
+	Row			row = start_rows(fcinfo);
+	PoolShared *copies = palloc(sizeof(PoolShared) * dbpool_shared->npools);
+	int			n = 0;
+
+	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
+	for (int i = 0; i < dbpool_shared->npools; i++)
+	{
+		PoolShared *pool = shmem_pool(i);
+
+		if (!pool->in_use)
+			continue;
+		SpinLockAcquire(&pool->mutex);
+		copies[n++] = *pool;
+		SpinLockRelease(&pool->mutex);
+	}
+	LWLockRelease(dbpool_shared->pools_lock);
+	for (int i = 0; i < n; i++)
+	{
+		put_pool(&row, &copies[i]);
+		end_row(&row);
+	}
+	return (Datum) 0;
+}
+
+/* Rows of dbpool_connections. */
+Datum
+dbpool_get_connections(PG_FUNCTION_ARGS)
+{
+	static const char *const states[] = {
+		"connecting", "idle", "checking", "busy", "cancelling", "resetting", "closed"
+	};
+	Row			row = start_rows(fcinfo);
+
+	for (int i = 0; i < dbpool_shared->nconns; i++)
+	{
+		ConnShared	conn;
+		NameData	server;
+		NameData	username;
+		Oid			dbid;
+		PoolShared *pool;
+
+		SpinLockAcquire(&shmem_conn(i)->mutex);
+		conn = *shmem_conn(i);
+		SpinLockRelease(&shmem_conn(i)->mutex);
+		if (!conn.in_use)
+			continue;
+		pool = shmem_pool(conn.pool);
+		SpinLockAcquire(&pool->mutex);
+		server = pool->server;
+		username = pool->username;
+		SpinLockRelease(&pool->mutex);
+		dbid = pool->key.dbid;
+
+		put_name(&row, NameStr(server));
+		put_name(&row, NameStr(username));
+		put(&row, ObjectIdGetDatum(dbid), false);
+		put_int(&row, conn.worker + 1, false);
+		put(&row, CStringGetTextDatum(states[conn.state]), false);
+		put_time(&row, conn.state_since);
+		put_int(&row, conn.remote_pid, conn.remote_pid == 0);
+		if (conn.address.data[0] != '\0')
+			put_text(&row, NameStr(conn.address), GetDatabaseEncoding());
+		else
+			put(&row, (Datum) 0, true);
+		put_int(&row, conn.port, conn.port == 0);
+		put(&row, BoolGetDatum(conn.tls), false);
+		put_int(&row, conn.local_pid, conn.local_pid == 0);
+		put_time(&row, conn.connected_at);
+		put_count(&row, conn.statements);
+		put_sql(&row, conn.sql, conn.encoding, conn.roleid);
+		end_row(&row);
+	}
+	return (Datum) 0;
+}
+
+/* Rows of dbpool_requests. */
+Datum
+dbpool_get_requests(PG_FUNCTION_ARGS)
+{
+	Row			row = start_rows(fcinfo);
+
+	for (int i = 0; i < dbpool_shared->nrequests; i++)
+	{
+		RequestSlot *slot = request_slot(i);
+		RequestSlot copy;
+		RequestState state = request_state(slot);
+
+		if (state == REQUEST_FREE || state == REQUEST_CLAIMED)
+			continue;
+		SpinLockAcquire(&slot->mutex);
+		memcpy(&copy, slot, sizeof(RequestSlot));
+		SpinLockRelease(&slot->mutex);
+
+		put_name(&row, NameStr(copy.server));
+		put(&row, ObjectIdGetDatum(copy.dbid), false);
+		put_int(&row, copy.pid, false);
+		put(&row, ObjectIdGetDatum(copy.roleid), false);
+		put(&row, CStringGetTextDatum(request_state_name(state)), false);
+		put_time(&row, copy.submitted_at);
+		put_time(&row, copy.running_since);
+		put_int(&row, copy.remote_pid, copy.remote_pid == 0);
+		put_sql(&row, copy.sql, copy.encoding, copy.roleid);
+		end_row(&row);
+	}
+	return (Datum) 0;
+}

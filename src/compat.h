@@ -1,0 +1,134 @@
+/*
+ * compat.h
+ *	  The only place that knows that PostgreSQL and libpq have versions.
+ *
+ * PostgreSQL 15 to 18 are covered.  The last part needs libpq-fe.h to have
+ * been included before this file, and is left out otherwise.
+ */
+#ifndef DBPOOL_COMPAT_H
+#define DBPOOL_COMPAT_H
+
+#include "catalog/pg_foreign_server.h"
+#include "foreign/foreign.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/memutils.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM < 150000
+#error "dbpool needs PostgreSQL 15 or later"
+#endif
+
+/* Number of this process in the PGPROC array. */
+static inline int
+compat_my_proc_number(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyProc->pgprocno;
+#endif
+}
+
+/* Latch of the process with that number. */
+static inline Latch *
+compat_proc_latch(int procno)
+{
+	return &ProcGlobal->allProcs[procno].procLatch;
+}
+
+/* A wait event set that lives until it is freed, whatever becomes of the transaction. */
+static inline WaitEventSet *
+compat_create_wait_event_set(int nevents)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, nevents);
+#else
+	return CreateWaitEventSet(TopMemoryContext, nevents);
+#endif
+}
+
+/* Name for pg_stat_activity.wait_event; before 17 every extension's is "Extension". */
+static inline uint32
+compat_wait_event(uint32 *cache, const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+	if (*cache == 0)
+		*cache = WaitEventExtensionNew(name);
+#else
+	(void) name;
+	*cache = PG_WAIT_EXTENSION;
+#endif
+	return *cache;
+}
+
+static inline AclResult
+compat_server_usage(Oid serverid, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ForeignServerRelationId, serverid, roleid, ACL_USAGE);
+#else
+	return pg_foreign_server_aclcheck(serverid, roleid, ACL_USAGE);
+#endif
+}
+
+static inline bool
+compat_server_owner(Oid serverid, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(ForeignServerRelationId, serverid, roleid);
+#else
+	return pg_foreign_server_ownercheck(serverid, roleid);
+#endif
+}
+
+#ifdef LIBPQ_FE_H
+
+/*
+ * Cancelling: libpq 17 has an object that cancels over TLS when the connection
+ * uses it; PQcancel() of older ones always sends the key in the clear.  Both
+ * may be run from another thread than the one that uses the connection.
+ */
+#ifdef LIBPQ_HAS_ASYNC_CANCEL
+typedef PGcancelConn CompatCancel;
+#else
+typedef PGcancel CompatCancel;
+#endif
+
+static inline CompatCancel *
+compat_cancel_create(PGconn *conn)
+{
+#ifdef LIBPQ_HAS_ASYNC_CANCEL
+	return PQcancelCreate(conn);
+#else
+	return PQgetCancel(conn);
+#endif
+}
+
+/* Blocks until the remote has taken the request or refused it. */
+static inline bool
+compat_cancel_run(CompatCancel *cancel)
+{
+#ifdef LIBPQ_HAS_ASYNC_CANCEL
+	return PQcancelBlocking(cancel) == 1;
+#else
+	char		errbuf[256];
+
+	return PQcancel(cancel, errbuf, sizeof(errbuf)) == 1;
+#endif
+}
+
+static inline void
+compat_cancel_free(CompatCancel *cancel)
+{
+#ifdef LIBPQ_HAS_ASYNC_CANCEL
+	PQcancelFinish(cancel);
+#else
+	PQfreeCancel(cancel);
+#endif
+}
+
+#endif							/* LIBPQ_FE_H */
+
+#endif							/* DBPOOL_COMPAT_H */

@@ -1,0 +1,67 @@
+/*
+ * dbpool.c
+ *	  The library's entry: settings, shared memory, workers.
+ *
+ * Without shared_preload_libraries there is no shared memory and no worker;
+ * then nothing is set up here but the functions, and each of those says what
+ * to do (client_require_preload()).
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "dbpool.h"
+#include "fmgr.h"
+#include "ipc/shmem.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+PG_MODULE_MAGIC;
+
+int			dbpool_workers = 1;
+int			dbpool_max_connections = 256;
+int			dbpool_max_pools = 128;
+int			dbpool_max_requests = 0;
+bool		dbpool_preloaded = false;
+
+/* Each room starts itself. */
+extern void worker_register(void);
+extern void backend_register(void);
+
+PGDLLEXPORT void _PG_init(void);
+
+static void
+define_settings(void)
+{
+	DefineCustomIntVariable("dbpool.max_connections",
+							"Sets how many remote connections all pools together may have.",
+							NULL, &dbpool_max_connections,
+							256, 1, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.max_pools",
+							"Sets how many pools can be in use at a time.",
+							NULL, &dbpool_max_pools,
+							128, 1, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.max_requests",
+							"Sets how many statements can be under way at a time.",
+							"Zero means as many as max_connections.",
+							&dbpool_max_requests,
+							0, 0, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.workers",
+							"Sets the number of background workers that share out the pools.",
+							NULL, &dbpool_workers,
+							1, 1, DBPOOL_MAX_WORKERS, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("dbpool");
+}
+
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+
+	define_settings();
+	shmem_register();
+	worker_register();
+	backend_register();
+	dbpool_preloaded = true;
+}

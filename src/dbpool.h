@@ -1,0 +1,32 @@
+/*
+ * dbpool.h
+ *	  What every room of dbpool needs: limits and settings.
+ *
+ * Rooms: backend/ runs in the process that called a function, worker/ runs in
+ * "dbpool worker N", ipc/ is the shared memory between them and is used by
+ * both.  backend/ and worker/ never include each other.
+ */
+#ifndef DBPOOL_H
+#define DBPOOL_H
+
+#include "postgres.h"
+
+/* Most workers that dbpool.workers may ask for. */
+#define DBPOOL_MAX_WORKERS		32
+
+/* Bytes of SQL text kept for the views; longer texts are cut. */
+#define DBPOOL_SHOWN_SQL		1024
+
+/* Bytes of an error text kept for the views; longer texts are cut. */
+#define DBPOOL_SHOWN_ERROR		512
+
+/* Settings, see dbpool.c. */
+extern int	dbpool_workers;
+extern int	dbpool_max_connections;
+extern int	dbpool_max_pools;
+extern int	dbpool_max_requests;
+
+/* True when the library came through shared_preload_libraries. */
+extern bool dbpool_preloaded;
+
+#endif							/* DBPOOL_H */

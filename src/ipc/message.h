@@ -1,0 +1,101 @@
+/*
+ * message.h
+ *	  What goes through the two rings of a request.
+ *
+ * UP, from the backend: three parts, whose lengths stand in the slot.
+ *
+ *	 definition	 PoolOptions as they are in memory, then pairs of strings, each
+ *				 with its terminating zero: libpq's keywords and values.
+ *	 sql		 text with its terminating zero.
+ *	 params		 per parameter: int32 length or -1 for NULL, the text, a zero.
+ *				 Values are in text format, types are left to the remote.
+ *
+ * DOWN, from the worker: frames, each a FrameHeader and length bytes.
+ *
+ *	 FRAME_SHAPE  uint32 number of columns; per column uint32 type OID, int32
+ *				  type modifier, the name with its zero.  Starts a result.
+ *	 FRAME_ROW	  per column int32 length or -1 for NULL, the text, a zero.
+ *	 FRAME_TAG	  uint64 rows that the statement counted, the command tag with
+ *				  its zero.  Ends the result of one statement.
+ *	 FRAME_ERROR  an ErrorFields, see below.  The statement failed.
+ *	 FRAME_NOTICE likewise, a notice.
+ *	 FRAME_STALE  empty: the definition that came with the request is older
+ *				  than the one in use; nothing was sent; look it up again.
+ *	 FRAME_END	  int64 microseconds that the remote took.  Always the last.
+ *
+ * ErrorFields: a letter and a string with its zero each, then a zero.  The
+ * letters are those of the frontend/backend protocol's ErrorResponse ("Error
+ * and Notice Message Fields" in PostgreSQL's manual).
+ *
+ * Numbers are in the machine's byte order and not aligned.
+ */
+#ifndef DBPOOL_MESSAGE_H
+#define DBPOOL_MESSAGE_H
+
+#include "dbpool.h"
+#include "lib/stringinfo.h"
+
+typedef enum ResetPolicy
+{
+	RESET_SMART = 0,
+	RESET_ALWAYS,
+	RESET_NEVER
+} ResetPolicy;
+
+/* Options of a pool, of SERVER; times in milliseconds. */
+typedef struct PoolOptions
+{
+	NameData	server;			/* for messages and views */
+	NameData	username;
+	int			min_size;
+	int			max_size;
+	int			acquire_timeout;
+	int			idle_timeout;	/* 0: never */
+	int			max_lifetime;	/* 0: for ever */
+	int			validate_after; /* -1: never */
+	int			health_check_interval;	/* 0: never */
+	int			connect_timeout;
+	ResetPolicy reset;
+} PoolOptions;
+
+#define FRAME_SHAPE		'T'
+#define FRAME_ROW		'D'
+#define FRAME_TAG		'C'
+#define FRAME_ERROR		'E'
+#define FRAME_NOTICE	'N'
+#define FRAME_STALE		'S'
+#define FRAME_END		'Z'
+
+typedef struct FrameHeader
+{
+	uint32		type;
+	uint32		length;
+} FrameHeader;
+
+/* A position in bytes that were received, with its end. */
+typedef struct MessageReader
+{
+	const char *at;
+	const char *end;
+} MessageReader;
+
+extern void message_put(StringInfo buf, const void *data, Size len);
+extern void message_put_string(StringInfo buf, const char *str);
+extern int	message_begin_frame(StringInfo buf, char type);
+extern void message_end_frame(StringInfo buf, int start);
+extern void message_put_field(StringInfo buf, char field, const char *str);
+
+extern void message_get(MessageReader *reader, void *data, Size len);
+extern const char *message_get_string(MessageReader *reader);
+
+/* Read an int32 without asking for alignment. */
+static inline int32
+message_get_int32(MessageReader *reader)
+{
+	int32		value;
+
+	message_get(reader, &value, sizeof(value));
+	return value;
+}
+
+#endif							/* DBPOOL_MESSAGE_H */

@@ -1,0 +1,169 @@
+/*
+ * request.c
+ *	  Slots for requests and the one function that changes their state; the
+ *	  protocol stands in request.h.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "ipc/request.h"
+#include "storage/shmem.h"
+
+/* Memory of a slot: the slot, its "up" ring, its "down" ring. */
+#define SLOT_HEAD		TYPEALIGN(RING_CACHELINE, sizeof(RequestSlot))
+#define SLOT_UP			TYPEALIGN(RING_CACHELINE, ring_bytes(REQUEST_UP_SIZE))
+#define SLOT_DOWN		TYPEALIGN(RING_CACHELINE, ring_bytes(REQUEST_DOWN_SIZE))
+#define SLOT_STRIDE		(SLOT_HEAD + SLOT_UP + SLOT_DOWN)
+
+static char *slots;
+
+/* One bit per slot and worker: the worker is to look at it. */
+static pg_atomic_uint64 *attention;
+
+/* The legal moves: from, to.  Who makes them stands in request.h. */
+static const RequestState moves[][2] = {
+	{REQUEST_FREE, REQUEST_CLAIMED},
+	{REQUEST_CLAIMED, REQUEST_SUBMITTED},
+	{REQUEST_CLAIMED, REQUEST_FREE},
+	{REQUEST_SUBMITTED, REQUEST_CLAIMED},
+	{REQUEST_SUBMITTED, REQUEST_RECEIVING},
+	{REQUEST_SUBMITTED, REQUEST_DONE},
+	{REQUEST_SUBMITTED, REQUEST_ABANDONED},
+	{REQUEST_RECEIVING, REQUEST_QUEUED},
+	{REQUEST_RECEIVING, REQUEST_DONE},
+	{REQUEST_RECEIVING, REQUEST_ABANDONED},
+	{REQUEST_QUEUED, REQUEST_RUNNING},
+	{REQUEST_QUEUED, REQUEST_DONE},
+	{REQUEST_QUEUED, REQUEST_ABANDONED},
+	{REQUEST_RUNNING, REQUEST_QUEUED},
+	{REQUEST_RUNNING, REQUEST_DONE},
+	{REQUEST_RUNNING, REQUEST_ABANDONED},
+	{REQUEST_DONE, REQUEST_FREE},
+	{REQUEST_ABANDONED, REQUEST_FREE},
+};
+
+const char *
+request_state_name(RequestState state)
+{
+	static const char *const names[] = {
+		"free", "claimed", "submitted", "receiving", "queued", "running", "done", "abandoned"
+	};
+
+	return names[state];
+}
+
+int
+request_attention_words(void)
+{
+	return (dbpool_max_requests + 63) / 64;
+}
+
+Size
+request_shmem_bytes(void)
+{
+	Size		size;
+
+	size = mul_size(SLOT_STRIDE, dbpool_max_requests);
+	size = add_size(size, mul_size(sizeof(pg_atomic_uint64),
+								   dbpool_workers * request_attention_words()));
+	return add_size(size, RING_CACHELINE);
+}
+
+/* Lay out the slots in memory; initialize them unless that was done. */
+void
+request_shmem_init(char *memory, bool found)
+{
+	int			words = dbpool_workers * request_attention_words();
+
+	slots = (char *) TYPEALIGN(RING_CACHELINE, memory);
+	attention = (pg_atomic_uint64 *) (slots + SLOT_STRIDE * dbpool_max_requests);
+	if (found)
+		return;
+
+	for (int i = 0; i < words; i++)
+		pg_atomic_init_u64(&attention[i], 0);
+	for (int i = 0; i < dbpool_max_requests; i++)
+	{
+		RequestSlot *slot = request_slot(i);
+
+		memset(slot, 0, sizeof(RequestSlot));
+		pg_atomic_init_u32(&slot->state, REQUEST_FREE);
+		pg_atomic_init_u32(&slot->sent, 0);
+		SpinLockInit(&slot->mutex);
+		ring_init(request_up(slot), REQUEST_UP_SIZE);
+		ring_init(request_down(slot), REQUEST_DOWN_SIZE);
+	}
+}
+
+RequestSlot *
+request_slot(int index)
+{
+	return (RequestSlot *) (slots + SLOT_STRIDE * index);
+}
+
+int
+request_index(const RequestSlot *slot)
+{
+	return (int) (((const char *) slot - slots) / SLOT_STRIDE);
+}
+
+Ring *
+request_up(const RequestSlot *slot)
+{
+	return (Ring *) ((char *) slot + SLOT_HEAD);
+}
+
+Ring *
+request_down(const RequestSlot *slot)
+{
+	return (Ring *) ((char *) slot + SLOT_HEAD + SLOT_UP);
+}
+
+/*
+ * Move a request from one state to another.  Returns false when it was not in
+ * the first state any more, that is, when the other side was quicker.  All
+ * that was written before the move is seen by whoever sees the new state.
+ */
+bool
+request_move(RequestSlot *slot, RequestState from, RequestState to)
+{
+	uint32		expected = from;
+
+	for (int i = 0; i < lengthof(moves); i++)
+	{
+		if (moves[i][0] == from && moves[i][1] == to)
+			return pg_atomic_compare_exchange_u32(&slot->state, &expected, to);
+	}
+	elog(PANIC, "impossible move of a dbpool request from \"%s\" to \"%s\"",
+		 request_state_name(from), request_state_name(to));
+	return false;
+}
+
+/* Tell the slot's worker to look at it, and wake the worker. */
+void
+request_attention(RequestSlot *slot)
+{
+	int			index = request_index(slot);
+	int			word = slot->worker * request_attention_words() + index / 64;
+
+	pg_atomic_fetch_or_u64(&attention[word], UINT64CONST(1) << (index % 64));
+	shmem_wake_worker(slot->worker);
+}
+
+/* The worker's side: take the bits of 64 slots. */
+uint64
+request_take_attention(int worker, int word)
+{
+	pg_atomic_uint64 *bits = &attention[worker * request_attention_words() + word];
+
+	if (pg_atomic_read_u64(bits) == 0)
+		return 0;
+	return pg_atomic_exchange_u64(bits, 0);
+}
+
+/* Set the latch of the backend that owns the request. */
+void
+request_wake_backend(const RequestSlot *slot)
+{
+	SetLatch(compat_proc_latch(slot->procno));
+}

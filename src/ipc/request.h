@@ -1,0 +1,150 @@
+/*
+ * request.h
+ *	  One statement on its way from a backend to a worker and back.
+ *
+ * THE PROTOCOL
+ *
+ * A request lives in a slot of shared memory.  Who owns the slot follows from
+ * its state alone, and only the owner may touch anything but the state, the
+ * reader's end of "down" and the writer's end of "up" (which are the backend's
+ * as long as the slot is not free).  States change through request_move(),
+ * which knows the legal moves, and by compare-and-swap, so that of two sides
+ * that move at once one wins and the other notices.
+ *
+ *	 state		owner	 what next
+ *	 FREE		nobody	 a backend claims it
+ *	 CLAIMED	backend	 fills it in
+ *	 SUBMITTED	worker	 the worker has not seen it; the backend may take it back
+	 RECEIVING	worker	 the worker has not got all of it
+ *	 QUEUED		worker	 waits for a connection
+ *	 RUNNING	worker	 has a connection
+ *	 DONE		backend	 all that will come is in the ring
+ *	 ABANDONED	worker	 the backend is gone; the worker frees it
+ *
+ * The backend:
+ *	 1. Finds the worker's pid set, or waits on started_cv.
+ *	 2. Claims a slot, FREE -> CLAIMED, empties both rings, fills in the fields,
+ *		writes as much of the request as fits into "up".
+ *	 3. Moves CLAIMED -> SUBMITTED, sets its attention bit, then looks at the
+ *		worker's pid and starts again.  If the worker left in between, it moves
+ *		SUBMITTED -> CLAIMED and starts over at 1; if that fails, the worker
+ *		(old or new) has taken the request and will answer.
+ *	 4. Sleeps on its latch; writes the rest of the request into "up" as room
+ *		appears, reads frames from "down" as they come.
+ *	 5. At DONE, with "down" read empty, moves DONE -> FREE.
+ *	 6. To give up at any moment (error, cancel, exit): moves whatever state it
+ *		finds to ABANDONED and sets the attention bit, or DONE -> FREE; both
+ *		return at once.  From then on it does not touch the slot.
+ *
+ * The worker:
+ *	 1. On attention to a slot: SUBMITTED becomes RECEIVING, and with all of it
+ *		here QUEUED (a request that fits into "up" at once); ABANDONED is torn off its queue or connection and freed; anything else means that
+ *		"up" has more bytes or "down" has room again.
+ *	 2. Moves QUEUED -> RUNNING when a connection takes it, and back when the
+ *		connection proves dead before the statement was sent.
+ *	 3. Sets "sent" before the statement's first byte can leave.
+ *	 4. Writes frames into "down" and sets the backend's latch.  With no room
+ *		it stops reading that connection's socket.
+ *	 5. After the last byte moves to DONE and sets the backend's latch.
+ *	 6. When it exits: clears its pid first; then SUBMITTED to RUNNING
+ *		become DONE without an END frame, which tells the backend that the
+ *		worker died; ABANDONED becomes FREE.
+ *
+ * Why nobody is forgotten: the pid is cleared before the sweep of step 6 and
+ * read after step 3's move, so either the sweep sees the request or the
+ * backend sees the missing pid.  A worker that starts looks at every slot.  A
+ * worker that is killed takes the server's shared memory with it (postmaster
+ * restarts everything), so a sweep that did not happen is not missed.
+ *
+ * Why a slot is freed once: FREE is reached from CLAIMED and DONE by the
+ * backend alone, from ABANDONED by the worker alone, and the compare-and-swap
+ * lets one of DONE and ABANDONED win.
+ */
+#ifndef DBPOOL_REQUEST_H
+#define DBPOOL_REQUEST_H
+
+#include "dbpool.h"
+#include "ipc/ring.h"
+#include "ipc/shmem.h"
+
+typedef enum RequestState
+{
+	REQUEST_FREE = 0,
+	REQUEST_CLAIMED,
+	REQUEST_SUBMITTED,
+	REQUEST_RECEIVING,
+	REQUEST_QUEUED,
+	REQUEST_RUNNING,
+	REQUEST_DONE,
+	REQUEST_ABANDONED
+} RequestState;
+
+typedef enum RequestKind
+{
+	REQUEST_QUERY = 0,			/* one statement, with parameters */
+	REQUEST_SCRIPT,				/* any number of statements, none */
+	REQUEST_PING,				/* a round trip */
+	REQUEST_WARM				/* bring the pool up to min_size */
+} RequestKind;
+
+/* Capacities of the two rings; powers of two. */
+#define REQUEST_UP_SIZE		8192
+#define REQUEST_DOWN_SIZE	65536
+
+typedef struct RequestSlot
+{
+	pg_atomic_uint32 state;		/* RequestState */
+
+	/* Has the statement, or a part of it, gone to the remote?  Worker's. */
+	pg_atomic_uint32 sent;
+
+	/* Filled in by the backend before it submits; constant afterwards. */
+	RequestKind kind;
+	PoolKey		key;
+	int			worker;
+	int			procno;
+	uint64		ticket;			/* order of coming */
+	uint64		stamp;			/* of the definition, see DbpoolShared */
+	bool		need_password;	/* refuse a connection made without one */
+	bool		taints;			/* may leave something in the remote session */
+	int			nparams;
+	Size		definition_len; /* lengths of the parts of "up", in order */
+	Size		sql_len;		/* with the terminating zero */
+	Size		params_len;
+
+	/* For the views. */
+	slock_t		mutex;			/* protects what follows */
+	int			pid;
+	Oid			roleid;
+	Oid			dbid;
+	int			encoding;
+	TimestampTz submitted_at;
+	TimestampTz running_since;	/* 0 before */
+	NameData	server;
+	int			remote_pid;
+	char		sql[DBPOOL_SHOWN_SQL];
+} RequestSlot;
+
+extern Size request_shmem_bytes(void);
+extern void request_shmem_init(char *memory, bool found);
+
+extern RequestSlot *request_slot(int index);
+extern int	request_index(const RequestSlot *slot);
+extern Ring *request_up(const RequestSlot *slot);
+extern Ring *request_down(const RequestSlot *slot);
+
+extern bool request_move(RequestSlot *slot, RequestState from, RequestState to);
+extern const char *request_state_name(RequestState state);
+
+extern void request_attention(RequestSlot *slot);
+extern uint64 request_take_attention(int worker, int word);
+extern int	request_attention_words(void);
+extern void request_wake_backend(const RequestSlot *slot);
+
+static inline RequestState
+request_state(RequestSlot *slot)
+{
+	return (RequestState) pg_atomic_read_u32(&slot->state);
+}
+
+#endif							/* DBPOOL_REQUEST_H */

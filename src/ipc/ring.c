@@ -1,0 +1,141 @@
+/*
+ * ring.c
+ *	  A bounded stream of bytes from one process to another, see ring.h.
+ */
+#include "ipc/ring.h"
+
+/* Bytes of shared memory that a ring of that capacity takes. */
+Size
+ring_bytes(uint32 size)
+{
+	return MAXALIGN(offsetof(Ring, data) + size);
+}
+
+/* Set up a ring once, at server start.  size is a power of two. */
+void
+ring_init(Ring *ring, uint32 size)
+{
+	Assert((size & (size - 1)) == 0);
+	pg_atomic_init_u64(&ring->head, 0);
+	pg_atomic_init_u64(&ring->tail, 0);
+	pg_atomic_init_u32(&ring->writer_waits, 0);
+	ring->size = size;
+}
+
+/*
+ * Empty the ring.  Only for a process that owns both ends.  Starting over at
+ * offset 0 keeps small messages in one piece, and the rest of the ring's
+ * memory untouched.
+ */
+void
+ring_reset(Ring *ring)
+{
+	pg_atomic_write_u64(&ring->head, 0);
+	pg_atomic_write_u64(&ring->tail, 0);
+	pg_atomic_write_u32(&ring->writer_waits, 0);
+}
+
+void
+ring_write_begin(RingWriter *writer, Ring *ring)
+{
+	writer->ring = ring;
+	writer->head = pg_atomic_read_u64(&ring->head);
+	writer->limit = pg_atomic_read_u64(&ring->tail) + ring->size;
+	/* the reader must be done with the bytes before we write over them */
+	pg_memory_barrier();
+}
+
+/* Put as much as there is room for; returns how much that was. */
+Size
+ring_write(RingWriter *writer, const void *data, Size len)
+{
+	Ring	   *ring = writer->ring;
+	Size		room = ring_room(writer);
+	Size		at = (Size) (writer->head & (ring->size - 1));
+	Size		first;
+
+	if (len > room)
+		len = room;
+	first = Min(len, ring->size - at);
+	memcpy(ring->data + at, data, first);
+	if (len > first)
+		memcpy(ring->data, (const char *) data + first, len - first);
+	writer->head += len;
+	return len;
+}
+
+/* Show the reader what was written since ring_write_begin(). */
+void
+ring_write_end(RingWriter *writer)
+{
+	pg_write_barrier();
+	pg_atomic_write_u64(&writer->ring->head, writer->head);
+}
+
+/*
+ * The writer is about to wait until half of the ring is free.  Returns false
+ * when it is by now, and then the writer must not wait.  The flag is set
+ * before the look at tail, and the reader moves tail before it looks at the
+ * flag: one of the two sees the other.
+ */
+bool
+ring_writer_waits(Ring *ring)
+{
+	pg_atomic_write_u32(&ring->writer_waits, 1);
+	pg_memory_barrier();
+	if (ring_used(ring) > ring->size / 2)
+		return true;
+	pg_atomic_write_u32(&ring->writer_waits, 0);
+	return false;
+}
+
+/* Bytes that wait for the reader. */
+Size
+ring_used(Ring *ring)
+{
+	uint64		used;
+
+	used = pg_atomic_read_u64(&ring->head) - pg_atomic_read_u64(&ring->tail);
+	pg_read_barrier();
+	return (Size) used;
+}
+
+/* Take up to len bytes out of the ring; returns how many there were. */
+Size
+ring_read(Ring *ring, void *data, Size len)
+{
+	Size		used = ring_used(ring);
+	uint64		tail = pg_atomic_read_u64(&ring->tail);
+	Size		at = (Size) (tail & (ring->size - 1));
+	Size		first;
+
+	if (len > used)
+		len = used;
+	if (len == 0)
+		return 0;
+	first = Min(len, ring->size - at);
+	memcpy(data, ring->data + at, first);
+	if (len > first)
+		memcpy((char *) data + first, ring->data, len - first);
+	/* the bytes must have been read before the writer may reuse their place */
+	pg_memory_barrier();
+	pg_atomic_write_u64(&ring->tail, tail + len);
+	return len;
+}
+
+/*
+ * After reading: does the writer wait, and is it worth its while to go on?
+ * It is once half of the ring is free.  Clears the flag when it says yes, so
+ * that each wait is woken once.
+ */
+bool
+ring_should_wake_writer(Ring *ring)
+{
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&ring->writer_waits) == 0)
+		return false;
+	if (ring_used(ring) > ring->size / 2)
+		return false;
+	pg_atomic_write_u32(&ring->writer_waits, 0);
+	return true;
+}

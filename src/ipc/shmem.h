@@ -1,0 +1,174 @@
+/*
+ * shmem.h
+ *	  The shared memory of dbpool: workers, pools, connections, requests.
+ *
+ * All of it is set up at preload and of a fixed size.  It holds no pointers
+ * but offsets and indexes.  There are four arrays:
+ *
+ *	 WorkerShared	one per worker: is it alive, who wants its attention
+ *	 PoolShared		one per pool that was ever used: what the views show, and
+ *					what backends want done to it; outlives the worker
+ *	 ConnShared		one per open connection: what the views show
+ *	 RequestSlot	one per statement that a backend has with a worker, with
+ *					its two rings (request.h)
+ *
+ * Locks: DbpoolShared.pools_lock protects which PoolShared entries are in use
+ * and by what key; each entry's mutex protects the rest of it.  Nothing that
+ * can wait or throw runs under a mutex, nothing but copying under the lock.
+ */
+#ifndef DBPOOL_SHMEM_H
+#define DBPOOL_SHMEM_H
+
+#include "dbpool.h"
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+#include "utils/timestamp.h"
+
+/*
+ * What makes two requests use the same pool.  xid is that of the transaction
+ * which sees a definition not committed yet, and which therefore has a pool of
+ * its own; InvalidTransactionId otherwise.  No padding: it is a hash key.
+ */
+typedef struct PoolKey
+{
+	Oid			dbid;
+	Oid			serverid;
+	Oid			userid;			/* of the user mapping; 0 for PUBLIC's */
+	TransactionId xid;
+} PoolKey;
+
+typedef enum ConnState
+{
+	CONN_CONNECTING = 0,		/* name look-up, log-in, session settings */
+	CONN_IDLE,					/* free, the remote has nothing of us to do */
+	CONN_CHECKING,				/* a round trip shows whether it still works */
+	CONN_BUSY,					/* runs the statement of a request */
+	CONN_CANCELLING,			/* its request is gone, the remote may still run it */
+	CONN_RESETTING,				/* the session's state is being put back */
+	CONN_CLOSED					/* freed at the end of the loop's turn */
+} ConnState;
+
+#define CONN_NSTATES	(CONN_CLOSED + 1)
+
+typedef struct WorkerShared
+{
+	/* Written by the worker: 0 while there is none. */
+	pg_atomic_uint32 pid;
+	/* Written by the worker, valid while pid is set. */
+	pg_atomic_uint32 procno;
+	/* How often this worker has started.  Written by the worker. */
+	pg_atomic_uint32 starts;
+	/* Some pool has "wants" for the worker.  Set by backends, cleared by it. */
+	pg_atomic_uint32 pools_attention;
+	/* Written by the worker; for dbpool_workers, torn reads do no harm. */
+	TimestampTz started_at;
+	uint64		requests;
+	uint64		wakeups;
+	/* Signalled when the worker is ready. */
+	ConditionVariable started_cv;
+} WorkerShared;
+
+/* What a backend wants done to a pool: bits of PoolShared.wants. */
+#define POOL_WANT_FORGET	0x01	/* the definition changed or is gone */
+#define POOL_WANT_RESET		0x02	/* close all connections */
+#define POOL_WANT_LOOK		0x04	/* paused was changed */
+
+typedef struct PoolCounters
+{
+	uint64		statements;		/* ended well */
+	uint64		errors;			/* ended with an error */
+	uint64		timeouts;		/* gave up waiting for a connection */
+	uint64		cancels;		/* given up by their sessions */
+	uint64		connects;
+	uint64		connect_failures;
+	uint64		connect_us;
+	uint64		waited;			/* requests that had to wait */
+	uint64		wait_us;
+	uint64		wait_max_us;
+	uint64		exec_us;
+	uint64		exec_max_us;
+	uint64		rows;
+	uint64		bytes_sent;
+	uint64		bytes_received;
+	TimestampTz reset_at;
+} PoolCounters;
+
+typedef struct PoolShared
+{
+	/* The next three: pools_lock, exclusive to change, shared to read. */
+	bool		in_use;
+	int			worker;
+	PoolKey		key;
+
+	slock_t		mutex;			/* protects all that follows */
+	bool		live;			/* does the worker have it in memory? */
+	bool		paused;
+	uint32		wants;
+	NameData	server;
+	NameData	username;		/* of the mapping; "public" for PUBLIC's */
+	int			min_size;
+	int			max_size;
+	int			conns[CONN_NSTATES];
+	int			waiting;
+	TimestampTz oldest_wait;	/* 0 when nobody waits */
+	TimestampTz used_at;
+	TimestampTz connected_at;	/* last successful connect */
+	TimestampTz connect_failed_at;
+	char		connect_error[DBPOOL_SHOWN_ERROR];
+	PoolCounters counters;
+} PoolShared;
+
+typedef struct ConnShared
+{
+	slock_t		mutex;			/* protects all of it */
+	bool		in_use;
+	int			worker;
+	int			pool;			/* index of its PoolShared */
+	ConnState	state;
+	int			remote_pid;
+	int			local_pid;		/* backend whose statement it runs, or 0 */
+	Oid			roleid;			/* role whose statement sql is */
+	bool		tls;
+	TimestampTz connected_at;
+	TimestampTz state_since;
+	uint64		statements;
+	NameData	address;		/* host or socket folder, cut if long */
+	int			port;
+	int			encoding;		/* of sql */
+	char		sql[DBPOOL_SHOWN_SQL];
+} ConnShared;
+
+typedef struct DbpoolShared
+{
+	LWLock	   *pools_lock;
+	int			nworkers;
+	int			nrequests;
+	int			npools;
+	int			nconns;
+
+	/*
+	 * Stamps for definitions, in the order in which they were read from the
+	 * catalogs: of two different ones for a pool, the higher stamp is newer.
+	 */
+	pg_atomic_uint64 definition_stamp;
+
+	/* Tickets that put requests into the order of their coming. */
+	pg_atomic_uint64 request_ticket;
+} DbpoolShared;
+
+extern DbpoolShared *dbpool_shared;
+
+extern void shmem_register(void);
+extern WorkerShared *shmem_worker(int worker);
+extern PoolShared *shmem_pool(int pool);
+extern ConnShared *shmem_conn(int conn);
+
+extern int	shmem_worker_of(const PoolKey *key);
+extern void shmem_wake_worker(int worker);
+
+extern void shmem_want(bool (*matches) (const PoolKey *key, void *arg),
+					   void *arg, uint32 want);
+
+#endif							/* DBPOOL_SHMEM_H */

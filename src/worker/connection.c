@@ -1,0 +1,231 @@
+/*
+ * connection.c
+ *	  What all states of a connection share: moving, showing, closing.
+ */
+#include "postgres.h"
+
+#include <libpq-fe.h>
+
+#include "storage/fd.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "worker/connection.h"
+#include "worker/offload.h"
+
+static dlist_head closed_conns = DLIST_STATIC_INIT(closed_conns);
+
+/* The legal moves; the table in connection.h says when they happen. */
+static const uint8 legal_moves[CONN_NSTATES] = {
+	[CONN_CONNECTING] = 1 << CONN_IDLE | 1 << CONN_CLOSED,
+	[CONN_IDLE] = 1 << CONN_CHECKING | 1 << CONN_BUSY | 1 << CONN_CLOSED,
+	[CONN_CHECKING] = 1 << CONN_IDLE | 1 << CONN_BUSY | 1 << CONN_CLOSED,
+	[CONN_BUSY] = 1 << CONN_IDLE | 1 << CONN_RESETTING | 1 << CONN_CANCELLING | 1 << CONN_CLOSED,
+	[CONN_CANCELLING] = 1 << CONN_IDLE | 1 << CONN_RESETTING | 1 << CONN_CLOSED,
+	[CONN_RESETTING] = 1 << CONN_IDLE | 1 << CONN_CLOSED,
+};
+
+static void
+show_counts(Pool *pool)
+{
+	SpinLockAcquire(&pool->shared->mutex);
+	memcpy(pool->shared->conns, pool->nconns, sizeof(pool->nconns));
+	SpinLockRelease(&pool->shared->mutex);
+}
+
+/* Get an entry for the views; false when all of them are in use. */
+bool
+conn_take_entry(Conn *conn)
+{
+	for (int i = 0; i < dbpool_shared->nconns; i++)
+	{
+		ConnShared *shared = shmem_conn(i);
+		bool		taken;
+
+		SpinLockAcquire(&shared->mutex);
+		taken = !shared->in_use;
+		if (taken)
+		{
+			shared->in_use = true;
+			shared->worker = my_worker;
+			shared->pool = conn->pool->index;
+			shared->state = CONN_CONNECTING;
+			shared->remote_pid = 0;
+			shared->local_pid = 0;
+			shared->roleid = InvalidOid;
+			shared->tls = false;
+			shared->connected_at = 0;
+			shared->state_since = conn->opened_at;
+			shared->statements = 0;
+			NameStr(shared->address)[0] = '\0';
+			shared->port = 0;
+			shared->sql[0] = '\0';
+		}
+		SpinLockRelease(&shared->mutex);
+		if (taken)
+		{
+			conn->index = i;
+			conn->shared = shared;
+			dlist_push_head(&conn->pool->conns[CONN_CONNECTING], &conn->node);
+			conn->pool->nconns[CONN_CONNECTING]++;
+			show_counts(conn->pool);
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Move a connection to another state, that is, to another list of its pool.
+ * Idle connections are a stack: last used is first taken.  One that was merely
+ * checked goes to the end, where those are that a shrinking pool closes.
+ */
+void
+conn_move(Conn *conn, ConnState to)
+{
+	Pool	   *pool = conn->pool;
+	ConnState	from = conn->state;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if ((legal_moves[from] & (1 << to)) == 0)
+		elog(FATAL, "impossible move of a dbpool connection from state %d to %d",
+			 from, to);
+	dlist_delete(&conn->node);
+	pool->nconns[from]--;
+	conn->state = to;
+	if (to == CONN_IDLE && from == CONN_CHECKING)
+		dlist_push_tail(&pool->conns[to], &conn->node);
+	else
+		dlist_push_head(to == CONN_CLOSED ? &closed_conns : &pool->conns[to],
+						&conn->node);
+	if (to != CONN_CLOSED)
+		pool->nconns[to]++;
+	if (to == CONN_IDLE)
+		loop_want(conn, WL_SOCKET_READABLE);
+	show_counts(pool);
+
+	SpinLockAcquire(&conn->shared->mutex);
+	conn->shared->state = to;
+	conn->shared->state_since = now;
+	if (to != CONN_BUSY && to != CONN_CANCELLING)
+		conn->shared->local_pid = 0;
+	if (to == CONN_CLOSED)
+		conn->shared->in_use = false;
+	SpinLockRelease(&conn->shared->mutex);
+}
+
+/* Show whose statement the connection runs. */
+void
+conn_show_request(Conn *conn, const Request *req)
+{
+	ConnShared *shared = conn->shared;
+	RequestSlot *slot = req->slot;
+	Size		len = strnlen(slot->sql, DBPOOL_SHOWN_SQL - 1);
+
+	SpinLockAcquire(&shared->mutex);
+	shared->local_pid = slot->pid;
+	shared->roleid = slot->roleid;
+	shared->encoding = slot->encoding;
+	shared->statements++;
+	memcpy(shared->sql, slot->sql, len);
+	shared->sql[len] = '\0';
+	SpinLockRelease(&shared->mutex);
+
+	SpinLockAcquire(&slot->mutex);
+	slot->running_since = req->started_at;
+	slot->remote_pid = shared->remote_pid;
+	SpinLockRelease(&slot->mutex);
+}
+
+/*
+ * Close a connection.  Whoever still has a request on it has to have taken it
+ * off before; one that is left is told that the connection was lost.  The
+ * struct itself lives until the end of the turn, since events may name it.
+ */
+void
+conn_close(Conn *conn, const char *reason)
+{
+	Request    *req;
+
+	if (conn->state == CONN_CLOSED)
+		return;
+	while ((req = conn_head(conn)) != NULL)
+	{
+		dlist_delete(&req->node);
+		req->conn = NULL;
+		request_fail(req, "08006",
+					 psprintf("connection of pool \"%s\" was closed because %s",
+							  NameStr(conn->pool->options.server), reason),
+					 "The statement may or may not have run.", NULL);
+	}
+	timer_stop(&conn->deadline);
+	timer_stop(&conn->janitor);
+	conn_lookup_abandon(conn);
+	if (conn->cancel != NULL)
+		conn->cancel->arg = NULL;
+	conn->cancel = NULL;
+	reply_drop_rows(conn);
+	loop_remove(conn);
+	conn_move(conn, CONN_CLOSED);
+	if (conn->pg != NULL)
+	{
+		/* does not wait: PQsetnonblocking() was called, or it is not logged in */
+		PQfinish(conn->pg);
+		conn->pg = NULL;
+		ReleaseExternalFD();
+	}
+	if (pool_size(conn->pool) == 0)
+		timer_set_by(&conn->pool->upkeep, GetCurrentTimestamp());
+	ereport(DEBUG1,
+			(errmsg_internal("dbpool closed a connection of pool \"%s\" because %s",
+							 NameStr(conn->pool->options.server), reason)));
+}
+
+/* Something happened on a connection's socket. */
+void
+conn_on_socket(Conn *conn, uint32 events)
+{
+	if (conn->state == CONN_CONNECTING)
+		conn_open_event(conn);
+	else if ((events & WL_SOCKET_CLOSED) && !(events & WL_SOCKET_READABLE))
+	{
+		/*
+		 * The remote has closed while we were not reading since the backend is
+		 * slow.  What it sent before is still to be read: leave the socket out
+		 * of the wait until then.
+		 */
+		loop_socket(conn, conn->sock, 0);
+	}
+	else
+		conn_event(conn);
+}
+
+/* End of a turn: nobody knows the closed connections any more. */
+void
+connections_free_closed(void)
+{
+	while (!dlist_is_empty(&closed_conns))
+	{
+		Conn	   *conn = dlist_container(Conn, node,
+										   dlist_pop_head_node(&closed_conns));
+
+		if (conn->errors.data != NULL)
+			pfree(conn->errors.data);
+		pfree(conn);
+	}
+}
+
+/* At exit: the views shall not show connections that are gone. */
+void
+connections_forget(void)
+{
+	for (int i = 0; i < dbpool_shared->nconns; i++)
+	{
+		ConnShared *shared = shmem_conn(i);
+
+		SpinLockAcquire(&shared->mutex);
+		if (shared->worker == my_worker)
+			shared->in_use = false;
+		SpinLockRelease(&shared->mutex);
+	}
+}

@@ -1,0 +1,73 @@
+/*
+ * connection.h
+ *	  Connections of a pool; the driver for PostgreSQL, by libpq.
+ *
+ * THE LIFE OF A CONNECTION
+ *
+ *	 from		 to			 when
+ *	 (new)		 CONNECTING	 conn_open()
+ *	 CONNECTING	 IDLE		 logged in, settings made
+ *	 IDLE		 CHECKING	 long unused, and needed or a check is due
+ *	 IDLE		 BUSY		 a request takes it
+ *	 CHECKING	 BUSY, IDLE	 it answered
+ *	 BUSY		 IDLE		 the statement ended and left nothing behind
+ *	 BUSY		 RESETTING	 the statement ended and may have left something
+ *	 BUSY		 CANCELLING	 the request was given up
+ *	 CANCELLING	 IDLE, RESETTING  statement ended and the cancel was delivered
+ *	 RESETTING	 IDLE		 the remote session is as new
+ *	 any		 CLOSED		 conn_close(), always with a reason
+ *
+ * While BUSY or CHECKING for a request, that request is the head of inflight.
+ * In CANCELLING there is none: its slot was freed at once.  A connection stays
+ * in CANCELLING until the remote has closed the cancel's own connection, so
+ * that the cancel cannot hit the next statement.
+ *
+ * Only connection*.c knows libpq.
+ */
+#ifndef DBPOOL_CONNECTION_H
+#define DBPOOL_CONNECTION_H
+
+#include "worker/worker.h"
+
+/* connection.c */
+extern bool conn_take_entry(Conn *conn);
+extern void conn_move(Conn *conn, ConnState to);
+extern void conn_close(Conn *conn, const char *reason);
+extern void conn_on_socket(Conn *conn, uint32 events);
+extern void conn_show_request(Conn *conn, const Request *req);
+extern void connections_free_closed(void);
+extern void connections_forget(void);
+
+/* connection_open.c */
+extern void conn_open(Pool *pool);
+extern void conn_open_event(Conn *conn);
+extern void conn_open_failed(Conn *conn, const char *message);
+extern void conn_lookup_abandon(Conn *conn);
+
+/* connection_run.c */
+extern void conn_start(Conn *conn, Request *req);
+extern void conn_check(Conn *conn, Request *req);
+extern void conn_cancel(Conn *conn);
+extern void conn_reset(Conn *conn);
+extern void conn_event(Conn *conn);
+extern void conn_pump(Conn *conn);
+extern void conn_lost(Conn *conn);
+
+/* connection_reply.c */
+extern void reply_shape(Request *req, struct pg_result *res);
+extern void reply_tag(Request *req, struct pg_result *res);
+extern void reply_error(Request *req, const struct pg_result *res, char type);
+extern void reply_rows(Conn *conn, struct pg_result *res);
+extern bool reply_pump(Conn *conn, Request *req);
+extern void reply_drop_rows(Conn *conn);
+
+/* The request whose answer comes next, or NULL. */
+static inline Request *
+conn_head(Conn *conn)
+{
+	if (dlist_is_empty(&conn->inflight))
+		return NULL;
+	return dlist_head_element(Request, node, &conn->inflight);
+}
+
+#endif							/* DBPOOL_CONNECTION_H */

@@ -1,0 +1,596 @@
+/*
+ * connection_open.c
+ *	  From nothing to a connection that is ready: look up the host names, log
+ *	  in at one place after the other, make our settings.
+ *
+ * libpq resolves host names synchronously, so it is never given one without
+ * its address: a thread looks them up.  Nor does its asynchronous interface
+ * time out and go on to the next host of a list, so each place (a host's
+ * address, or a socket) is a libpq connection of its own with a deadline,
+ * connect_timeout.  target_session_attrs is libpq's business, but for
+ * prefer-standby, which is two rounds through the places.
+ */
+#include "postgres.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <libpq-fe.h>
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "worker/connection.h"
+#include "worker/offload.h"
+
+/* Most places that one connection tries. */
+#define MAX_PLACES		64
+#define MAX_KEYWORDS	96
+
+/*
+ * What is set in each remote session, so that text means the same at both
+ * ends whatever either side's settings are; as postgres_fdw and pg_dump do.
+ * lc_monetary is for money.
+ */
+#define SETTINGS_SQL \
+	"SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; " \
+	"SET extra_float_digits = 3; SET lc_monetary = 'C'"
+
+typedef struct Place
+{
+	char	   *host;			/* as configured; NULL: libpq's default */
+	char	   *hostaddr;		/* numeric; NULL for sockets */
+	char	   *port;			/* NULL: libpq's default */
+	bool		lookup;			/* host is a name still to be looked up */
+} Place;
+
+typedef struct Candidates
+{
+	MemoryContext context;
+	int			n;
+	int			at;
+	int			round;
+	const char *session_attrs;	/* target_session_attrs, or NULL */
+	bool		shuffle;		/* load_balance_hosts=random */
+	Place		places[MAX_PLACES];
+} Candidates;
+
+/* The job of looking up names; all of it malloc'd, as the thread needs it. */
+typedef struct Lookup
+{
+	int			n;
+	struct
+	{
+		int			place;
+		char	   *name;
+		int			error;		/* getaddrinfo()'s */
+		struct addrinfo *found;
+	}			names[MAX_PLACES];
+} Lookup;
+
+static void attempt(Conn *conn);
+
+/* Call fn for each keyword and value of the pool's definition. */
+static const char *
+definition_value(const Pool *pool, const char *keyword)
+{
+	const char *at = pool->definition + sizeof(PoolOptions);
+	const char *end = pool->definition + pool->definition_len;
+
+	while (at < end)
+	{
+		const char *value = at + strlen(at) + 1;
+
+		if (strcmp(at, keyword) == 0)
+			return value;
+		at = value + strlen(value) + 1;
+	}
+	return NULL;
+}
+
+/* Element n of a comma-separated list; NULL when empty or not there. */
+static char *
+list_element(const char *list, int n)
+{
+	const char *end;
+
+	if (list == NULL)
+		return NULL;
+	for (; n > 0; n--)
+	{
+		list = strchr(list, ',');
+		if (list == NULL)
+			return NULL;
+		list++;
+	}
+	end = strchr(list, ',');
+	if (end == NULL)
+		end = list + strlen(list);
+	return end == list ? NULL : pnstrdup(list, end - list);
+}
+
+static int
+list_elements(const char *list)
+{
+	int			n = 1;
+
+	if (list == NULL || list[0] == '\0')
+		return 0;
+	for (; *list; list++)
+		n += *list == ',';
+	return n;
+}
+
+static bool
+is_numeric(const char *host)
+{
+	struct in6_addr address;
+
+	return inet_pton(AF_INET, host, &address) == 1 ||
+		inet_pton(AF_INET6, host, &address) == 1;
+}
+
+/* Fill in the places that the definition names. */
+static void
+list_places(Conn *conn)
+{
+	Candidates *list = conn->candidates;
+	const char *hosts = definition_value(conn->pool, "host");
+	const char *addrs = definition_value(conn->pool, "hostaddr");
+	const char *ports = definition_value(conn->pool, "port");
+	int			nports = list_elements(ports);
+	int			n = Max(Max(list_elements(hosts), list_elements(addrs)), 1);
+
+	list->n = Min(n, MAX_PLACES);
+	for (int i = 0; i < list->n; i++)
+	{
+		Place	   *place = &list->places[i];
+
+		place->host = list_element(hosts, i);
+		place->hostaddr = list_element(addrs, i);
+		place->port = list_element(ports, nports == 1 ? 0 : i);
+		if (place->hostaddr != NULL || place->host == NULL ||
+			place->host[0] == '/' || place->host[0] == '@')
+			continue;
+		if (is_numeric(place->host))
+			place->hostaddr = place->host;
+		else
+			place->lookup = true;
+	}
+	list->session_attrs = definition_value(conn->pool, "target_session_attrs");
+	list->shuffle =
+		definition_value(conn->pool, "load_balance_hosts") != NULL &&
+		strcmp(definition_value(conn->pool, "load_balance_hosts"), "random") == 0;
+}
+
+/* In a thread. */
+static void
+lookup_run(void *data)
+{
+	Lookup	   *lookup = data;
+
+	for (int i = 0; i < lookup->n; i++)
+	{
+		struct addrinfo hints = {0};
+
+		hints.ai_socktype = SOCK_STREAM;
+		lookup->names[i].error = getaddrinfo(lookup->names[i].name, NULL, &hints,
+											 &lookup->names[i].found);
+	}
+}
+
+static void
+lookup_free(Lookup *lookup)
+{
+	for (int i = 0; i < lookup->n; i++)
+	{
+		free(lookup->names[i].name);
+		if (lookup->names[i].found != NULL)
+			freeaddrinfo(lookup->names[i].found);
+	}
+	free(lookup);
+}
+
+/* Put the addresses of a name where the name was. */
+static void
+add_addresses(Candidates *to, const Place *place, const struct addrinfo *found)
+{
+	for (; found != NULL && to->n < MAX_PLACES; found = found->ai_next)
+	{
+		char		address[NI_MAXHOST];
+
+		if (getnameinfo(found->ai_addr, found->ai_addrlen, address,
+						sizeof(address), NULL, 0, NI_NUMERICHOST) != 0)
+			continue;
+		to->places[to->n] = *place;
+		to->places[to->n].lookup = false;
+		to->places[to->n++].hostaddr = pstrdup(address);
+	}
+}
+
+/* Back in the loop. */
+static void
+lookup_done(void *data, void *arg)
+{
+	Lookup	   *lookup = data;
+	Conn	   *conn = arg;
+	Candidates *list;
+	Candidates	before;
+	MemoryContext old;
+	int			name = 0;
+
+	if (conn == NULL)
+	{
+		lookup_free(lookup);
+		return;
+	}
+	conn->lookup = NULL;
+	list = conn->candidates;
+	before = *list;
+	list->n = 0;
+	old = MemoryContextSwitchTo(list->context);
+	for (int i = 0; i < before.n && list->n < MAX_PLACES; i++)
+	{
+		if (!before.places[i].lookup)
+		{
+			list->places[list->n++] = before.places[i];
+			continue;
+		}
+		if (lookup->names[name].error == 0)
+			add_addresses(list, &before.places[i], lookup->names[name].found);
+		else
+			appendStringInfo(&conn->errors,
+							 "%scould not translate host name \"%s\" to address: %s",
+							 conn->errors.len > 0 ? "\n" : "",
+							 before.places[i].host,
+							 gai_strerror(lookup->names[name].error));
+		name++;
+	}
+	MemoryContextSwitchTo(old);
+	lookup_free(lookup);
+	attempt(conn);
+}
+
+/* Start the look-up; false when there is nothing to look up. */
+static bool
+lookup_start(Conn *conn)
+{
+	Candidates *list = conn->candidates;
+	Lookup	   *lookup = calloc(1, sizeof(Lookup));
+
+	if (lookup == NULL)
+		return false;
+	for (int i = 0; i < list->n; i++)
+	{
+		if (!list->places[i].lookup)
+			continue;
+		lookup->names[lookup->n].place = i;
+		lookup->names[lookup->n].name = strdup(list->places[i].host);
+		if (lookup->names[lookup->n].name != NULL)
+			lookup->n++;
+	}
+	if (lookup->n > 0)
+		conn->lookup = offload_submit(lookup_run, lookup_done, lookup, conn);
+	if (conn->lookup == NULL)
+		lookup_free(lookup);
+	return conn->lookup != NULL;
+}
+
+/* The connection is being closed: nobody waits for the look-up any more. */
+void
+conn_lookup_abandon(Conn *conn)
+{
+	if (conn->lookup != NULL)
+		conn->lookup->arg = NULL;
+	conn->lookup = NULL;
+	if (conn->candidates != NULL)
+		MemoryContextDelete(conn->candidates->context);
+	conn->candidates = NULL;
+}
+
+static void
+shuffle(Candidates *list)
+{
+	for (int i = list->n - 1; i > 0; i--)
+	{
+		int			j = (int) pg_prng_uint64_range(&pg_global_prng_state, 0, i);
+		Place		place = list->places[i];
+
+		list->places[i] = list->places[j];
+		list->places[j] = place;
+	}
+}
+
+/* libpq's keywords and values for a place. */
+static void
+make_keywords(Conn *conn, const Place *place, const char **keywords,
+			  const char **values)
+{
+	const char *at = conn->pool->definition + sizeof(PoolOptions);
+	const char *end = conn->pool->definition + conn->pool->definition_len;
+	int			n = 0;
+
+	/* may be overridden by the definition, being earlier in the list */
+	keywords[n] = "gssencmode";
+	values[n++] = "disable";
+	while (at < end && n < MAX_KEYWORDS - 8)
+	{
+		const char *value = at + strlen(at) + 1;
+
+		if (strcmp(at, "host") != 0 && strcmp(at, "hostaddr") != 0 &&
+			strcmp(at, "port") != 0 && strcmp(at, "target_session_attrs") != 0 &&
+			strcmp(at, "load_balance_hosts") != 0)
+		{
+			keywords[n] = at;
+			values[n++] = value;
+		}
+		at = value + strlen(value) + 1;
+	}
+	if (place->host != NULL)
+	{
+		keywords[n] = "host";
+		values[n++] = place->host;
+	}
+	if (place->hostaddr != NULL)
+	{
+		keywords[n] = "hostaddr";
+		values[n++] = place->hostaddr;
+	}
+	if (place->port != NULL)
+	{
+		keywords[n] = "port";
+		values[n++] = place->port;
+	}
+	if (conn->candidates->session_attrs != NULL)
+	{
+		const char *attrs = conn->candidates->session_attrs;
+
+		if (strcmp(attrs, "prefer-standby") == 0)
+			attrs = conn->candidates->round == 0 ? "standby" : "any";
+		keywords[n] = "target_session_attrs";
+		values[n++] = attrs;
+	}
+	keywords[n] = "fallback_application_name";
+	values[n++] = "dbpool";
+	keywords[n] = NULL;
+	values[n] = NULL;
+}
+
+static void
+notice_receiver(void *arg, const PGresult *res)
+{
+	Conn	   *conn = arg;
+	Request    *req = conn_head(conn);
+
+	if (req != NULL && conn->state == CONN_BUSY)
+		reply_error(req, res, FRAME_NOTICE);
+}
+
+/* Every place was tried. */
+static void
+open_gave_up(Conn *conn)
+{
+	Pool	   *pool = conn->pool;
+	char	   *errors = pstrdup(conn->errors.data);
+
+	conn_close(conn, "it could not be opened");
+	pool_conn_failed(pool, "08001", errors);
+}
+
+/* Is there another place to try?  Moves to it. */
+static bool
+next_place(Candidates *list)
+{
+	if (++list->at < list->n)
+		return true;
+	if (list->session_attrs != NULL && list->round == 0 &&
+		strcmp(list->session_attrs, "prefer-standby") == 0)
+	{
+		list->round = 1;
+		list->at = 0;
+		return list->n > 0;
+	}
+	return false;
+}
+
+/* Try to log in at the current place, or the next that can be begun with. */
+static void
+attempt(Conn *conn)
+{
+	Candidates *list = conn->candidates;
+
+	if (list->shuffle && list->at == 0 && list->round == 0)
+		shuffle(list);
+	if (list->at >= list->n)
+	{
+		open_gave_up(conn);
+		return;
+	}
+	conn->phase = PHASE_LOGIN;
+	timer_set(&conn->deadline,
+			  TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										  conn->pool->options.connect_timeout));
+	if (!AcquireExternalFD())
+	{
+		conn_open_failed(conn, "too many files are open in the dbpool worker; "
+						 "see max_files_per_process");
+		return;
+	}
+	{
+		const char *keywords[MAX_KEYWORDS];
+		const char *values[MAX_KEYWORDS];
+
+		make_keywords(conn, &list->places[list->at], keywords, values);
+		conn->pg = PQconnectStartParams(keywords, values, 0);
+	}
+	if (conn->pg == NULL)
+	{
+		ReleaseExternalFD();
+		conn_open_failed(conn, "out of memory");
+	}
+	else if (PQstatus(conn->pg) == CONNECTION_BAD)
+		conn_open_failed(conn, PQerrorMessage(conn->pg));
+	else
+	{
+		PQsetNoticeReceiver(conn->pg, notice_receiver, conn);
+		loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_WRITEABLE);
+	}
+}
+
+/* It did not work at this place: note why, and try the next. */
+void
+conn_open_failed(Conn *conn, const char *message)
+{
+	int			len = (int) strlen(message);
+
+	while (len > 0 && message[len - 1] == '\n')
+		len--;
+	if (conn->errors.len > 0)
+		appendStringInfoChar(&conn->errors, '\n');
+	appendBinaryStringInfo(&conn->errors, message, len);
+
+	if (conn->pg != NULL)
+	{
+		PQfinish(conn->pg);
+		conn->pg = NULL;
+		ReleaseExternalFD();
+	}
+	loop_socket(conn, PGINVALID_SOCKET, 0);
+	if (conn->lookup == NULL && next_place(conn->candidates))
+		attempt(conn);
+	else
+		open_gave_up(conn);
+}
+
+/* Logged in: make our settings. */
+static void
+logged_in(Conn *conn)
+{
+	ConnShared *shared = conn->shared;
+	const char *host = PQhost(conn->pg);
+
+	conn->used_password = PQconnectionUsedPassword(conn->pg) != 0;
+	SpinLockAcquire(&shared->mutex);
+	shared->remote_pid = PQbackendPID(conn->pg);
+	shared->tls = PQsslInUse(conn->pg) != 0;
+	strlcpy(NameStr(shared->address), host ? host : "", NAMEDATALEN);
+	shared->port = atoi(PQport(conn->pg));
+	SpinLockRelease(&shared->mutex);
+
+	conn->phase = PHASE_SETTINGS;
+	if (PQsetnonblocking(conn->pg, 1) != 0 ||
+		PQsendQuery(conn->pg, SETTINGS_SQL) != 1)
+		conn_open_failed(conn, PQerrorMessage(conn->pg));
+	else
+		loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_READABLE);
+}
+
+/* Read the answer to our settings. */
+static void
+settings_event(Conn *conn)
+{
+	PGresult   *res;
+
+	if (PQconsumeInput(conn->pg) != 1)
+	{
+		conn_open_failed(conn, PQerrorMessage(conn->pg));
+		return;
+	}
+	while (!PQisBusy(conn->pg))
+	{
+		bool		failed;
+
+		res = PQgetResult(conn->pg);
+		if (res == NULL)
+		{
+			timer_stop(&conn->deadline);
+			pool_conn_opened(conn);
+			return;
+		}
+		failed = PQresultStatus(res) != PGRES_COMMAND_OK;
+		PQclear(res);
+		if (failed)
+		{
+			conn_open_failed(conn, PQerrorMessage(conn->pg));
+			return;
+		}
+	}
+}
+
+/* The socket of a connection that is being opened is ready. */
+void
+conn_open_event(Conn *conn)
+{
+	if (conn->phase == PHASE_SETTINGS)
+	{
+		settings_event(conn);
+		return;
+	}
+	switch (PQconnectPoll(conn->pg))
+	{
+		case PGRES_POLLING_READING:
+			loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_READABLE);
+			break;
+		case PGRES_POLLING_WRITING:
+			loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_WRITEABLE);
+			break;
+		case PGRES_POLLING_OK:
+			logged_in(conn);
+			break;
+		default:
+			conn_open_failed(conn, PQerrorMessage(conn->pg));
+			break;
+	}
+}
+
+/* Begin to open a connection for a pool. */
+void
+conn_open(Pool *pool)
+{
+	Conn	   *conn = MemoryContextAllocZero(worker_context, sizeof(Conn));
+	MemoryContext context;
+	MemoryContext old;
+
+	conn->pool = pool;
+	conn->state = CONN_CONNECTING;
+	conn->phase = PHASE_LOOKUP;
+	conn->generation = pool->generation;
+	conn->opened_at = GetCurrentTimestamp();
+	dlist_init(&conn->inflight);
+	janitor_init_conn(conn);
+	if (!conn_take_entry(conn))
+	{
+		pfree(conn);
+		pool_conn_failed(pool, "53300",
+						 psprintf("all %d connections that dbpool.max_connections allows are open",
+								  dbpool_shared->nconns));
+		return;
+	}
+	loop_add(conn);
+
+	context = AllocSetContextCreate(worker_context, "dbpool places",
+									ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(worker_context);
+	initStringInfo(&conn->errors);
+	MemoryContextSwitchTo(context);
+	conn->candidates = palloc0(sizeof(Candidates));
+	conn->candidates->context = context;
+	list_places(conn);
+	MemoryContextSwitchTo(old);
+
+	timer_set(&conn->deadline,
+			  TimestampTzPlusMilliseconds(conn->opened_at,
+										  pool->options.connect_timeout));
+	for (int i = 0; i < conn->candidates->n; i++)
+	{
+		if (conn->candidates->places[i].lookup)
+		{
+			if (!lookup_start(conn))
+				conn_open_failed(conn, "could not start a look-up of the host name");
+			return;
+		}
+	}
+	attempt(conn);
+}

@@ -1,0 +1,234 @@
+/*
+ * connection_reply.c
+ *	  What libpq received becomes frames for the backend (ipc/message.h).
+ *
+ * Values pass as they came, in text format; nothing here looks into them.
+ * Rows are written straight into the ring.  When it is full, the connection
+ * keeps the libpq result and the place in it, and goes on from there.
+ */
+#include "postgres.h"
+
+#include <libpq-fe.h>
+
+#include "compat.h"
+#include "worker/connection.h"
+
+/* Above this, a row makes libpq's buffers so large that they are given up. */
+#define BIG_ROW_BYTES	(16 * 1024 * 1024)
+
+static void
+put_frame(Request *req, StringInfo frame, int start)
+{
+	message_end_frame(frame, start);
+	request_put(req, frame->data, frame->len);
+	pfree(frame->data);
+}
+
+/* Tell the shape of a result. */
+void
+reply_shape(Request *req, PGresult *res)
+{
+	StringInfoData frame;
+	int			start;
+	uint32		n = (uint32) PQnfields(res);
+
+	initStringInfo(&frame);
+	start = message_begin_frame(&frame, FRAME_SHAPE);
+	message_put(&frame, &n, sizeof(n));
+	for (int i = 0; i < (int) n; i++)
+	{
+		uint32		type = PQftype(res, i);
+		int32		typmod = PQfmod(res, i);
+
+		message_put(&frame, &type, sizeof(type));
+		message_put(&frame, &typmod, sizeof(typmod));
+		message_put_string(&frame, PQfname(res, i));
+	}
+	put_frame(req, &frame, start);
+}
+
+/* Tell how a statement ended. */
+void
+reply_tag(Request *req, PGresult *res)
+{
+	StringInfoData frame;
+	int			start;
+	uint64		count = strtoull(PQcmdTuples(res), NULL, 10);
+
+	initStringInfo(&frame);
+	start = message_begin_frame(&frame, FRAME_TAG);
+	message_put(&frame, &count, sizeof(count));
+	message_put_string(&frame, PQcmdStatus(res));
+	put_frame(req, &frame, start);
+}
+
+/* Pass on an error or a notice with all its fields. */
+void
+reply_error(Request *req, const PGresult *res, char type)
+{
+	static const struct
+	{
+		int			libpq;
+		char		field;
+	}			fields[] = {
+		{PG_DIAG_SEVERITY_NONLOCALIZED, 'V'},
+		{PG_DIAG_SQLSTATE, 'C'},
+		{PG_DIAG_MESSAGE_PRIMARY, 'M'},
+		{PG_DIAG_MESSAGE_DETAIL, 'D'},
+		{PG_DIAG_MESSAGE_HINT, 'H'},
+		{PG_DIAG_STATEMENT_POSITION, 'P'},
+		{PG_DIAG_INTERNAL_POSITION, 'p'},
+		{PG_DIAG_INTERNAL_QUERY, 'q'},
+		{PG_DIAG_CONTEXT, 'W'},
+		{PG_DIAG_SCHEMA_NAME, 's'},
+		{PG_DIAG_TABLE_NAME, 't'},
+		{PG_DIAG_COLUMN_NAME, 'c'},
+		{PG_DIAG_DATATYPE_NAME, 'd'},
+		{PG_DIAG_CONSTRAINT_NAME, 'n'},
+	};
+	StringInfoData frame;
+	int			start;
+
+	initStringInfo(&frame);
+	start = message_begin_frame(&frame, type);
+	/* what libpq itself has to say comes without fields */
+	if (PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) == NULL)
+		message_put_field(&frame, 'M', PQresultErrorMessage(res));
+	for (int i = 0; i < lengthof(fields); i++)
+		message_put_field(&frame, fields[i].field,
+						  PQresultErrorField(res, fields[i].libpq));
+	appendStringInfoChar(&frame, '\0');
+	put_frame(req, &frame, start);
+	if (type == FRAME_ERROR)
+		req->failed = true;
+	request_wake_backend(req->slot);
+}
+
+/* A result's rows are to be sent; takes over the result. */
+void
+reply_rows(Conn *conn, PGresult *res)
+{
+	conn->rows = res;
+	conn->row = 0;
+	conn->piece = 0;
+	conn->piece_off = 0;
+}
+
+void
+reply_drop_rows(Conn *conn)
+{
+	PQclear(conn->rows);
+	conn->rows = NULL;
+}
+
+/* Bytes of a row's frame, without the header. */
+static Size
+row_bytes(const PGresult *res, int row, int ncols)
+{
+	Size		len = 0;
+
+	for (int col = 0; col < ncols; col++)
+	{
+		len += sizeof(int32);
+		if (!PQgetisnull(res, row, col))
+			len += PQgetlength(res, row, col) + 1;
+	}
+	return len;
+}
+
+/*
+ * A row's frame is a sequence of pieces: the header, then per column its
+ * length and its bytes.  Give piece number n; numbers is room for one that is
+ * made up here.
+ */
+static const void *
+row_piece(const PGresult *res, int row, int piece, int ncols, void *numbers,
+		  Size *len)
+{
+	int			col = (piece - 1) / 2;
+
+	if (piece == 0)
+	{
+		FrameHeader *header = numbers;
+
+		header->type = FRAME_ROW;
+		header->length = (uint32) row_bytes(res, row, ncols);
+		*len = sizeof(FrameHeader);
+		return header;
+	}
+	if (piece % 2 == 1)
+	{
+		int32	   *length = numbers;
+
+		*length = PQgetisnull(res, row, col) ? -1 : PQgetlength(res, row, col);
+		*len = sizeof(int32);
+		return length;
+	}
+	*len = PQgetisnull(res, row, col) ? 0 : PQgetlength(res, row, col) + 1;
+	return PQgetvalue(res, row, col);
+}
+
+/* Write the rest of the current row; false when the ring is full. */
+static bool
+put_row(Conn *conn, RingWriter *writer, int ncols)
+{
+	while (conn->piece < 1 + 2 * ncols)
+	{
+		FrameHeader numbers;
+		Size		len;
+		const char *data = row_piece(conn->rows, conn->row, conn->piece, ncols,
+									 &numbers, &len);
+
+		conn->piece_off += ring_write(writer, data + conn->piece_off,
+									  len - conn->piece_off);
+		if (conn->piece_off < len)
+			return false;
+		conn->piece++;
+		conn->piece_off = 0;
+	}
+	return true;
+}
+
+/*
+ * Send as much as there is room for of the frames and rows that wait.  Returns
+ * true when all is sent and more may be read from the remote.
+ */
+bool
+reply_pump(Conn *conn, Request *req)
+{
+	Ring	   *down = request_down(req->slot);
+	int			ncols;
+
+	if (!request_flush(req))
+		return false;
+	if (conn->rows == NULL)
+		return true;
+	ncols = PQnfields(conn->rows);
+	for (;;)
+	{
+		RingWriter	writer;
+
+		ring_write_begin(&writer, down);
+		while (conn->row < PQntuples(conn->rows) &&
+			   put_row(conn, &writer, ncols))
+		{
+			Size		bytes = row_bytes(conn->rows, conn->row, ncols);
+
+			if (bytes > BIG_ROW_BYTES)
+				conn->big = true;
+			req->bytes += bytes;
+			req->rows++;
+			conn->row++;
+			conn->piece = 0;
+		}
+		ring_write_end(&writer);
+		if (ring_used(down) > REQUEST_DOWN_SIZE / 2)
+			request_wake_backend(req->slot);
+		if (conn->row == PQntuples(conn->rows))
+			break;
+		if (ring_writer_waits(down))
+			return false;
+	}
+	reply_drop_rows(conn);
+	return true;
+}

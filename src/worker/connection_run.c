@@ -1,0 +1,636 @@
+/*
+ * connection_run.c
+ *	  What an open connection does: run the statement of a request, answer
+ *	  checks, cancel, reset.
+ *
+ * libpq is in non-blocking mode and gives row after row, so that what a
+ * connection holds of a result is one row and libpq's input buffer.
+ */
+#include "postgres.h"
+
+#include <libpq-fe.h>
+
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "worker/connection.h"
+#include "worker/offload.h"
+
+/* Milliseconds within which the remote has to answer a check, a reset, a cancel. */
+#define ANSWER_MS		5000
+#define CANCEL_MS		10000
+
+/* A request above this makes libpq's buffers so large that they are given up. */
+#define BIG_REQUEST_BYTES	(16 * 1024 * 1024)
+
+/* What a session may leave behind, and our settings again (DISCARD ALL's list). */
+#define RESET_SQL \
+	"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; " \
+	"UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; " \
+	"DISCARD TEMP; DISCARD SEQUENCES; " \
+	"SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; " \
+	"SET extra_float_digits = 3; SET lc_monetary = 'C'"
+
+static void
+set_deadline(Conn *conn, int ms)
+{
+	timer_set(&conn->deadline,
+			  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms));
+}
+
+/* Take the request at the head off the connection. */
+static Request *
+take_head(Conn *conn)
+{
+	Request    *req = conn_head(conn);
+
+	if (req != NULL)
+	{
+		dlist_delete(&req->node);
+		req->conn = NULL;
+	}
+	return req;
+}
+
+/* Hand what libpq has to the kernel; wait for room there if need be. */
+static bool
+flush(Conn *conn)
+{
+	int			left = PQflush(conn->pg);
+
+	if (left < 0)
+		return false;
+	conn->flushed = left == 0;
+	loop_want(conn, WL_SOCKET_READABLE | (left > 0 ? WL_SOCKET_WRITEABLE : 0));
+	return true;
+}
+
+/* Account for a request that has ended. */
+static void
+count_request(Conn *conn, Request *req, bool failed)
+{
+	Pool	   *pool = conn->pool;
+	PoolShared *shared = pool->shared;
+	int64		us = GetCurrentTimestamp() - req->started_at;
+	int64		wait = req->started_at - req->queued_at;
+	Size		sent = req->slot->sql_len + req->slot->params_len;
+
+	req->remote_us = us;
+	pool->exec_us = pool->exec_us == 0 ? us : pool->exec_us * 0.9 + us * 0.1;
+	SpinLockAcquire(&shared->mutex);
+	if (failed)
+		shared->counters.errors++;
+	else
+		shared->counters.statements++;
+	shared->counters.exec_us += us;
+	shared->counters.exec_max_us = Max(shared->counters.exec_max_us, (uint64) us);
+	shared->counters.wait_us += wait;
+	shared->counters.wait_max_us = Max(shared->counters.wait_max_us, (uint64) wait);
+	shared->counters.rows += req->rows;
+	shared->counters.bytes_sent += sent;
+	shared->counters.bytes_received += req->bytes;
+	SpinLockRelease(&shared->mutex);
+}
+
+/*
+ * The connection broke.  A request whose statement was not wholly handed over
+ * has not run (the Sync that commits it comes last), and goes back to the
+ * queue; any other may have run, and its session is told so.
+ */
+void
+conn_lost(Conn *conn)
+{
+	Pool	   *pool = conn->pool;
+	Request    *req;
+
+	if (conn->lost_error[0] == '\0')
+	{
+		strlcpy(conn->lost_error, PQerrorMessage(conn->pg), sizeof(conn->lost_error));
+		conn->lost_error[strcspn(conn->lost_error, "\n")] = '\0';
+	}
+	while ((req = take_head(conn)) != NULL)
+	{
+		if (conn->state == CONN_CHECKING || (!conn->flushed && !req->failed))
+			pool_requeue(req);
+		else
+		{
+			count_request(conn, req, true);
+			request_fail(req, "08007",
+						 psprintf("connection of pool \"%s\" was lost while a statement ran",
+								  NameStr(pool->options.server)),
+						 psprintf("%s\nThe statement had been sent: it may or may not have run.",
+								  conn->lost_error),
+						 NULL);
+		}
+	}
+	ereport(LOG,
+			(errmsg("dbpool lost a connection of pool \"%s\": %s",
+					NameStr(pool->options.server), conn->lost_error)));
+	conn_close(conn, "it was lost");
+	pool_dispatch(pool);
+}
+
+/* The parameters of a request as libpq wants them. */
+static const char **
+request_params(Request *req)
+{
+	RequestSlot *slot = req->slot;
+	const char **values = palloc(sizeof(char *) * Max(slot->nparams, 1));
+	const char *at = req->params;
+
+	for (int i = 0; i < slot->nparams; i++)
+	{
+		int32		len;
+
+		memcpy(&len, at, sizeof(len));
+		at += sizeof(len);
+		values[i] = len < 0 ? NULL : at;
+		if (len >= 0)
+			at += len + 1;
+	}
+	return values;
+}
+
+static bool
+send_request(Conn *conn, Request *req)
+{
+	switch (req->slot->kind)
+	{
+		case REQUEST_QUERY:
+			if (PQsendQueryParams(conn->pg, req->sql, req->slot->nparams, NULL,
+								  request_params(req), NULL, NULL, 0) != 1)
+				return false;
+			break;
+		case REQUEST_SCRIPT:
+			if (PQsendQuery(conn->pg, req->sql) != 1)
+				return false;
+			break;
+		default:
+			return PQsendQuery(conn->pg, "") == 1;
+	}
+	return PQsetSingleRowMode(conn->pg) == 1;
+}
+
+/* Run a request on an idle connection, or one that has just been checked. */
+void
+conn_start(Conn *conn, Request *req)
+{
+	RequestSlot *slot = req->slot;
+	Pool	   *pool = conn->pool;
+
+	if (!request_move(slot, REQUEST_QUEUED, REQUEST_RUNNING))
+	{
+		if (conn->state != CONN_IDLE)
+			pool_conn_ready(conn);
+		request_gone(req);
+		return;
+	}
+	timer_stop(&req->deadline);
+	timer_stop(&conn->deadline);
+	req->started_at = GetCurrentTimestamp();
+	if (slot->need_password && !conn->used_password)
+	{
+		request_fail(req, "2F003", "password is required",
+					 psprintf("Pool \"%s\": non-superusers cannot use a connection for which the remote server did not ask for a password.",
+							  NameStr(pool->options.server)),
+					 "Make the remote server's authentication ask for one, or have a superuser set password_required to false in the user mapping.");
+		if (conn->state != CONN_IDLE)
+			pool_conn_ready(conn);
+		return;
+	}
+	if (slot->sql_len + slot->params_len > BIG_REQUEST_BYTES)
+		conn->big = true;
+	req->conn = conn;
+	dlist_push_tail(&conn->inflight, &req->node);
+	conn->dirty |= slot->taints;
+	conn->shape_sent = false;
+	conn->flushed = false;
+	conn_move(conn, CONN_BUSY);
+	conn_show_request(conn, req);
+	pg_atomic_write_u32(&slot->sent, 1);
+	if (!send_request(conn, req) || !flush(conn))
+		conn_lost(conn);
+}
+
+/* See whether the connection still works, for a request or just so. */
+void
+conn_check(Conn *conn, Request *req)
+{
+	conn_move(conn, CONN_CHECKING);
+	if (req != NULL)
+	{
+		req->conn = conn;
+		dlist_push_tail(&conn->inflight, &req->node);
+	}
+	set_deadline(conn, ANSWER_MS);
+	conn->flushed = false;
+	if (PQsendQuery(conn->pg, "") != 1 || !flush(conn))
+		conn_lost(conn);
+}
+
+/* Put the remote session back to what it was when it was new. */
+void
+conn_reset(Conn *conn)
+{
+	bool		in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
+
+	conn_move(conn, CONN_RESETTING);
+	set_deadline(conn, ANSWER_MS);
+	if (PQsendQuery(conn->pg, in_transaction ? "ROLLBACK; " RESET_SQL : RESET_SQL) != 1 ||
+		!flush(conn))
+		conn_lost(conn);
+}
+
+/* In a thread. */
+static void
+cancel_run(void *data)
+{
+	CompatCancel **cancel = data;
+
+	if (!compat_cancel_run(*cancel))
+	{
+		compat_cancel_free(*cancel);
+		*cancel = NULL;
+	}
+}
+
+static void after_cancel(Conn *conn);
+
+/* Back in the loop. */
+static void
+cancel_done(void *data, void *arg)
+{
+	CompatCancel **cancel = data;
+	Conn	   *conn = arg;
+	bool		delivered = *cancel != NULL;
+
+	if (*cancel != NULL)
+		compat_cancel_free(*cancel);
+	free(cancel);
+	if (conn == NULL)
+		return;
+	conn->cancel = NULL;
+	conn->cancel_ended = true;
+	if (delivered)
+		after_cancel(conn);
+	else
+	{
+		Pool	   *pool = conn->pool;
+
+		conn_close(conn, "its statement could not be cancelled");
+		pool_dispatch(pool);
+	}
+}
+
+/*
+ * The request was given up: get the remote to stop, and read what still comes.
+ * The caller has taken the request off.
+ */
+void
+conn_cancel(Conn *conn)
+{
+	CompatCancel **cancel = malloc(sizeof(CompatCancel *));
+
+	conn_move(conn, CONN_CANCELLING);
+	reply_drop_rows(conn);
+	set_deadline(conn, CANCEL_MS);
+	conn->drained = false;
+	conn->cancel_ended = false;
+	if (cancel != NULL)
+	{
+		*cancel = compat_cancel_create(conn->pg);
+		if (*cancel != NULL)
+			conn->cancel = offload_submit(cancel_run, cancel_done, cancel, conn);
+	}
+	if (conn->cancel == NULL)
+	{
+		if (cancel != NULL && *cancel != NULL)
+			compat_cancel_free(*cancel);
+		free(cancel);
+		conn_close(conn, "its statement could not be cancelled");
+		return;
+	}
+	/* read on, even if the backend was too slow for us before */
+	loop_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
+	conn_event(conn);
+}
+
+/* What now, that the statement has ended and the session is ours again? */
+static void
+settle(Conn *conn)
+{
+	Pool	   *pool = conn->pool;
+	ResetPolicy policy = pool->options.reset;
+	bool		in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
+
+	if (conn->big)
+	{
+		conn_close(conn, "a large value has blown up its buffers");
+		pool_dispatch(pool);
+	}
+	else if (in_transaction || policy == RESET_ALWAYS ||
+			 (policy == RESET_SMART && conn->dirty))
+		conn_reset(conn);
+	else
+		pool_conn_ready(conn);
+}
+
+/* A cancelled connection is of use again when both sides are through with it. */
+static void
+after_cancel(Conn *conn)
+{
+	if (!conn->drained || !conn->cancel_ended)
+		return;
+	timer_stop(&conn->deadline);
+	settle(conn);
+}
+
+/* The statement has ended. */
+static void
+statement_ended(Conn *conn)
+{
+	Request    *req = take_head(conn);
+	bool		in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
+
+	if (in_transaction && !req->failed)
+		request_put_error(req, "25000",
+						  psprintf("the statement left a transaction open on pool \"%s\"",
+								   NameStr(conn->pool->options.server)),
+						  "The transaction was rolled back: a pooled connection belongs to its caller for one call only.",
+						  "Put BEGIN, the statements and COMMIT into one string for dbpool_exec().");
+	count_request(conn, req, req->failed);
+	conn->used_at = req->started_at + req->remote_us;
+	conn->worked_at = conn->used_at;
+	request_end(req);
+	settle(conn);
+}
+
+/* All results of what was sent have been read. */
+static void
+all_read(Conn *conn)
+{
+	Request    *req;
+
+	if (conn->last_words || PQstatus(conn->pg) == CONNECTION_BAD)
+	{
+		conn_lost(conn);
+		return;
+	}
+	switch (conn->state)
+	{
+		case CONN_BUSY:
+			statement_ended(conn);
+			break;
+		case CONN_CHECKING:
+			timer_stop(&conn->deadline);
+			conn->used_at = GetCurrentTimestamp();
+			req = take_head(conn);
+			if (req == NULL)
+				pool_conn_ready(conn);
+			else if (conn->generation != conn->pool->generation)
+			{
+				request_stale(req);
+				pool_conn_ready(conn);
+			}
+			else
+				conn_start(conn, req);
+			break;
+		case CONN_CANCELLING:
+			conn->drained = true;
+			after_cancel(conn);
+			break;
+		case CONN_RESETTING:
+			timer_stop(&conn->deadline);
+			conn->dirty = false;
+			conn->used_at = GetCurrentTimestamp();
+			pool_conn_ready(conn);
+			break;
+		default:
+			break;
+	}
+}
+
+/* A command tag after which a remote session is surely as it was before. */
+static bool
+tag_is_clean(const char *tag)
+{
+	static const char *const clean[] = {
+		"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "SHOW", "EXPLAIN",
+		"CREATE TABLE", "CREATE INDEX", "CREATE VIEW", "ALTER TABLE",
+		"TRUNCATE", "VACUUM", "ANALYZE", "GRANT", "REVOKE", "NOTIFY",
+		"DROP TABLE", "DROP INDEX", "COMMENT", "COPY"
+	};
+
+	for (int i = 0; i < lengthof(clean); i++)
+	{
+		if (strncmp(tag, clean[i], strlen(clean[i])) == 0)
+			return true;
+	}
+	return tag[0] == '\0';
+}
+
+/* COPY needs a connection that its session can talk to; ours cannot. */
+static void
+refuse_copy(Conn *conn, ExecStatusType status)
+{
+	Request    *req;
+
+	if (status == PGRES_COPY_IN)
+	{
+		/* the remote ends the statement with an error of its own */
+		PQputCopyEnd(conn->pg, "dbpool passes no COPY data");
+		flush(conn);
+		return;
+	}
+	req = take_head(conn);
+	request_put_error(req, "0A000",
+					  psprintf("COPY TO STDOUT is not possible through pool \"%s\"",
+							   NameStr(conn->pool->options.server)),
+					  "The statement was cancelled.",
+					  "Use a query instead.");
+	count_request(conn, req, true);
+	request_end(req);
+	conn_cancel(conn);
+}
+
+/* The remote reports an error. */
+static void
+error_result(Conn *conn, Request *req, PGresult *res)
+{
+	const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+
+	if (severity != NULL &&
+		(strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0))
+	{
+		conn->last_words = true;
+		snprintf(conn->lost_error, sizeof(conn->lost_error),
+				 "The remote server said: %s: %s (SQLSTATE %s)", severity,
+				 PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
+				 sqlstate ? sqlstate : "unknown");
+	}
+	else if (PQstatus(conn->pg) != CONNECTION_BAD)
+	{
+		if (req != NULL)
+			reply_error(req, res, FRAME_ERROR);
+		else if (conn->state == CONN_RESETTING)
+		{
+			ereport(LOG,
+					(errmsg("dbpool could not reset a connection of pool \"%s\": %s",
+							NameStr(conn->pool->options.server),
+							PQresultErrorMessage(res))));
+			conn_close(conn, "it could not be reset");
+		}
+	}
+}
+
+/* A statement that was given up turns out to be a COPY; false: more will come. */
+static bool
+drain_copy(Conn *conn, ExecStatusType status)
+{
+	char	   *data = NULL;
+	int			len;
+
+	if (status == PGRES_COPY_IN)
+	{
+		refuse_copy(conn, status);
+		return true;
+	}
+	while ((len = PQgetCopyData(conn->pg, &data, 1)) > 0)
+		PQfreemem(data);
+	return len != 0;
+}
+
+/*
+ * One result of libpq; this takes it over.  Returns false when libpq will give
+ * it again, and more has to be read from the socket first.
+ */
+static bool
+one_result(Conn *conn, PGresult *res)
+{
+	Request    *req = conn->state == CONN_BUSY ? conn_head(conn) : NULL;
+	ExecStatusType status = PQresultStatus(res);
+	bool		more = true;
+
+	switch (status)
+	{
+		case PGRES_SINGLE_TUPLE:
+		case PGRES_TUPLES_OK:
+		case PGRES_COMMAND_OK:
+		case PGRES_EMPTY_QUERY:
+			if (req == NULL)
+				break;
+			if (!tag_is_clean(PQcmdStatus(res)))
+				conn->dirty = true;
+			if (req->slot->kind == REQUEST_QUERY && status != PGRES_EMPTY_QUERY &&
+				status != PGRES_COMMAND_OK)
+			{
+				if (!conn->shape_sent)
+					reply_shape(req, res);
+				conn->shape_sent = true;
+				if (status == PGRES_SINGLE_TUPLE)
+				{
+					reply_rows(conn, res);
+					return true;
+				}
+			}
+			if (status != PGRES_SINGLE_TUPLE)
+				reply_tag(req, res);
+			break;
+		case PGRES_COPY_IN:
+		case PGRES_COPY_OUT:
+			if (req != NULL)
+				refuse_copy(conn, status);
+			else
+				more = drain_copy(conn, status);
+			break;
+		case PGRES_FATAL_ERROR:
+			error_result(conn, req, res);
+			break;
+		default:
+			PQclear(res);
+			PQclear(res);
+			conn_close(conn, "the remote sent something unexpected");
+			return true;
+	}
+	PQclear(res);
+	return more;
+}
+
+/* Handle what libpq has read, as far as the backend keeps up. */
+static void
+read_results(Conn *conn)
+{
+	while (conn->state != CONN_CLOSED && conn->state != CONN_IDLE)
+	{
+		Request    *req = conn->state == CONN_BUSY ? conn_head(conn) : NULL;
+		PGresult   *res;
+
+		if (req != NULL && !reply_pump(conn, req))
+		{
+			/* the backend is slow: let the remote wait */
+			loop_want(conn, WL_SOCKET_CLOSED);
+			return;
+		}
+		if (PQisBusy(conn->pg))
+			break;
+		res = PQgetResult(conn->pg);
+		if (res == NULL)
+		{
+			all_read(conn);
+			return;
+		}
+		if (!one_result(conn, res))
+			break;
+	}
+	if (conn->state != CONN_CLOSED)
+		loop_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
+}
+
+/* An idle connection has something to say: a notice, a setting, or the end. */
+static void
+idle_event(Conn *conn)
+{
+	PGresult   *res;
+
+	while (!PQisBusy(conn->pg) && (res = PQgetResult(conn->pg)) != NULL)
+		PQclear(res);
+	if (PQstatus(conn->pg) == CONNECTION_BAD)
+		conn_lost(conn);
+}
+
+/* The socket of an open connection is ready. */
+void
+conn_event(Conn *conn)
+{
+	PGnotify   *notify;
+
+	if (PQconsumeInput(conn->pg) != 1)
+	{
+		/* what came before the end is still to be read */
+		if (conn->state != CONN_IDLE)
+			read_results(conn);
+		if (conn->state != CONN_CLOSED && conn->rows == NULL)
+			conn_lost(conn);
+		return;
+	}
+	while ((notify = PQnotifies(conn->pg)) != NULL)
+		PQfreemem(notify);
+	if (!conn->flushed && conn->state != CONN_IDLE && !flush(conn))
+	{
+		conn_lost(conn);
+		return;
+	}
+	if (conn->state == CONN_IDLE)
+		idle_event(conn);
+	else
+		read_results(conn);
+}
+
+/* The backend has made room in the ring. */
+void
+conn_pump(Conn *conn)
+{
+	if (conn->state == CONN_BUSY)
+		read_results(conn);
+}

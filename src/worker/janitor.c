@@ -1,0 +1,248 @@
+/*
+ * janitor.c
+ *	  Everything that happens by time: deadlines of requests, of what
+ *	  connections are doing, idle and aged connections, unused pools.
+ *
+ * Timers are armed for the earliest thing that may be due and look for
+ * themselves when they fire, so that the path of a statement seldom touches
+ * them.
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+
+#include "worker/connection.h"
+#include "worker/worker.h"
+
+/* A pool without connections that nobody uses for so long is let go. */
+#define POOL_UNUSED_MS		(10 * 60 * 1000)
+
+/* A lifetime is shortened by up to this part, so that not all end at once. */
+#define LIFETIME_JITTER		0.1
+
+static double
+seconds_since(TimestampTz then, TimestampTz now)
+{
+	return (now - then) / 1000000.0;
+}
+
+/* What keeps a pool's connections: for the error of one that waited in vain. */
+static char *
+pool_explain(Pool *pool, TimestampTz now)
+{
+	StringInfoData buf;
+	dlist_iter	iter;
+	TimestampTz longest = now;
+
+	dlist_foreach(iter, &pool->conns[CONN_BUSY])
+	{
+		Request    *req = conn_head(dlist_container(Conn, node, iter.cur));
+
+		if (req != NULL && req->started_at < longest)
+			longest = req->started_at;
+	}
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "%d of at most %d connections are busy",
+					 pool->nconns[CONN_BUSY], pool->options.max_size);
+	if (pool->nconns[CONN_BUSY] > 0)
+		appendStringInfo(&buf, ", the longest for %.1f s", seconds_since(longest, now));
+	if (pool->nconns[CONN_CONNECTING] > 0)
+		appendStringInfo(&buf, ", %d are being opened", pool->nconns[CONN_CONNECTING]);
+	if (pool->nconns[CONN_CANCELLING] > 0)
+		appendStringInfo(&buf, ", %d are being cancelled", pool->nconns[CONN_CANCELLING]);
+	appendStringInfo(&buf, "; %d other requests are waiting.", pool->nwaiting);
+	if (pool->paused)
+		appendStringInfoString(&buf, " The pool is paused.");
+	if (pool->failed_at != 0)
+		appendStringInfo(&buf, "\nThe last connect error, %.1f s ago: %s",
+						 seconds_since(pool->failed_at, now), pool->error);
+	return buf.data;
+}
+
+/* A request has waited for a connection as long as it may. */
+static void
+request_deadline(void *arg)
+{
+	Request    *req = arg;
+	Pool	   *pool = req->pool;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		opened = pool_size(pool) > pool->nconns[CONN_CONNECTING];
+
+	/* off the queue, or off the connection that is being checked for it */
+	if (req->conn == NULL)
+		pool_leave_queue(req);
+	else
+		dlist_delete(&req->node);
+	SpinLockAcquire(&pool->shared->mutex);
+	pool->shared->counters.timeouts++;
+	SpinLockRelease(&pool->shared->mutex);
+	request_fail(req, opened ? "53300" : "08001",
+				 psprintf("could not get a connection of pool \"%s\" within %g s",
+						  NameStr(pool->options.server),
+						  pool->options.acquire_timeout / 1000.0),
+				 pool_explain(pool, now),
+				 pool->paused ?
+				 "dbpool_resume() lets the pool work again." :
+				 opened ?
+				 "See dbpool_connections for what the connections are doing; the server's options max_size and acquire_timeout set the limits." :
+				 NULL);
+}
+
+void
+janitor_init_request(Request *req)
+{
+	timer_init(&req->deadline, request_deadline, req);
+}
+
+/* A request waits for a connection: up to acquire_timeout from when it came. */
+void
+janitor_request_waits(Request *req)
+{
+	if (!req->deadline.armed)
+		timer_set(&req->deadline,
+				  TimestampTzPlusMilliseconds(req->queued_at,
+											  req->pool->options.acquire_timeout));
+}
+
+/* The remote has not answered in time. */
+static void
+conn_deadline(void *arg)
+{
+	Conn	   *conn = arg;
+	Pool	   *pool = conn->pool;
+
+	switch (conn->state)
+	{
+		case CONN_CONNECTING:
+			conn_open_failed(conn,
+							 psprintf("%s within %g s",
+									  conn->phase == PHASE_LOOKUP ?
+									  "the host name could not be looked up" :
+									  "the server did not answer",
+									  pool->options.connect_timeout / 1000.0));
+			break;
+		case CONN_CHECKING:
+			strlcpy(conn->lost_error, "The remote server did not answer a check.",
+					sizeof(conn->lost_error));
+			conn_lost(conn);
+			break;
+		case CONN_CANCELLING:
+			conn_close(conn, "the remote server did not end a cancelled statement in time");
+			pool_dispatch(pool);
+			break;
+		case CONN_RESETTING:
+			conn_close(conn, "the remote server did not reset the session in time");
+			pool_dispatch(pool);
+			break;
+		default:
+			break;
+	}
+}
+
+/* When an idle connection wants attention next; 0: never. */
+static TimestampTz
+idle_due(const Conn *conn)
+{
+	const PoolOptions *options = &conn->pool->options;
+	TimestampTz due = conn->expires_at;
+	TimestampTz at;
+
+	if (options->idle_timeout > 0 && pool_size(conn->pool) > options->min_size)
+	{
+		at = TimestampTzPlusMilliseconds(conn->worked_at, options->idle_timeout);
+		due = due == 0 ? at : Min(due, at);
+	}
+	if (options->health_check_interval > 0)
+	{
+		at = TimestampTzPlusMilliseconds(conn->used_at,
+										 options->health_check_interval);
+		due = due == 0 ? at : Min(due, at);
+	}
+	return due;
+}
+
+/* Look what is due of an idle connection. */
+static void
+conn_idle_fire(void *arg)
+{
+	Conn	   *conn = arg;
+	Pool	   *pool = conn->pool;
+	const PoolOptions *options = &pool->options;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (conn->state != CONN_IDLE)
+		return;
+	if (conn->expires_at != 0 && now >= conn->expires_at)
+		conn_close(conn, "it has reached max_lifetime");
+	else if (options->idle_timeout > 0 && pool_size(pool) > options->min_size &&
+			 now >= TimestampTzPlusMilliseconds(conn->worked_at, options->idle_timeout))
+		conn_close(conn, "it has reached idle_timeout");
+	else if (options->health_check_interval > 0 &&
+			 now >= TimestampTzPlusMilliseconds(conn->used_at,
+												options->health_check_interval))
+	{
+		conn_check(conn, NULL);
+		return;
+	}
+	else
+	{
+		janitor_conn_idle(conn);
+		return;
+	}
+	pool_grow(pool);
+}
+
+void
+janitor_init_conn(Conn *conn)
+{
+	timer_init(&conn->deadline, conn_deadline, conn);
+	timer_init(&conn->janitor, conn_idle_fire, conn);
+}
+
+/* A connection has become idle. */
+void
+janitor_conn_idle(Conn *conn)
+{
+	TimestampTz due = idle_due(conn);
+
+	if (due != 0)
+		timer_set_by(&conn->janitor, due);
+}
+
+/* The pool wanted to be looked at. */
+static void
+pool_upkeep(void *arg)
+{
+	Pool	   *pool = arg;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz unused_at = TimestampTzPlusMilliseconds(pool->used_at, POOL_UNUSED_MS);
+
+	if (pool_size(pool) == 0 && pool->nwaiting == 0 &&
+		(pool->definition == NULL || now >= unused_at) &&
+		(pool->definition == NULL || pool->options.min_size == 0))
+		pool_remove(pool);
+	else
+	{
+		pool_grow(pool);
+		if (pool_size(pool) == 0 && pool->nwaiting == 0)
+			timer_set_by(&pool->upkeep, Max(unused_at, pool->retry_at));
+	}
+}
+
+void
+janitor_init_pool(Pool *pool)
+{
+	timer_init(&pool->upkeep, pool_upkeep, pool);
+}
+
+/* When a connection opened at that time is to be replaced; 0: never. */
+TimestampTz
+janitor_lifetime_end(const Pool *pool, TimestampTz from)
+{
+	double		lifetime = pool->options.max_lifetime;
+
+	if (lifetime == 0)
+		return 0;
+	lifetime *= 1.0 - LIFETIME_JITTER * pg_prng_double(&pg_global_prng_state);
+	return TimestampTzPlusMilliseconds(from, (int64) lifetime);
+}

@@ -1,0 +1,165 @@
+/*
+ * offload.c
+ *	  Calls that may block, run in threads of their own, see offload.h.
+ *
+ * A thread takes one job after the other and ends when there are none.  All
+ * signals are blocked in it, so that PostgreSQL's handlers run in the loop's
+ * thread alone.  At most MAX_THREADS run: a job that finds no thread waits,
+ * and whoever waits for it has a deadline of its own.
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "worker/offload.h"
+
+#define MAX_THREADS		64
+#define STACK_BYTES		(256 * 1024)
+
+static int	wake_pipe[2] = {-1, -1};
+
+/* Protects all that follows. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static OffloadJob *waiting;
+static OffloadJob **waiting_tail = &waiting;
+static OffloadJob *finished;
+static int	nthreads;
+
+static void *
+thread_main(void *arg)
+{
+	(void) arg;
+	pthread_mutex_lock(&lock);
+	while (waiting != NULL)
+	{
+		OffloadJob *job = waiting;
+		ssize_t		ignored;
+
+		waiting = job->next;
+		if (waiting == NULL)
+			waiting_tail = &waiting;
+		pthread_mutex_unlock(&lock);
+
+		job->run(job->data);
+
+		pthread_mutex_lock(&lock);
+		job->next = finished;
+		finished = job;
+		/* a full pipe wakes the loop just as well */
+		ignored = write(wake_pipe[1], "", 1);
+		(void) ignored;
+	}
+	nthreads--;
+	pthread_mutex_unlock(&lock);
+	return NULL;
+}
+
+/* Once per worker process. */
+void
+offload_start(void)
+{
+	if (pipe(wake_pipe) != 0 ||
+		fcntl(wake_pipe[0], F_SETFL, O_NONBLOCK) != 0 ||
+		fcntl(wake_pipe[1], F_SETFL, O_NONBLOCK) != 0 ||
+		fcntl(wake_pipe[0], F_SETFD, FD_CLOEXEC) != 0 ||
+		fcntl(wake_pipe[1], F_SETFD, FD_CLOEXEC) != 0)
+		ereport(ERROR,
+				(errcode_for_socket_access(),
+				 errmsg("could not make a pipe for dbpool's threads: %m")));
+}
+
+/* Readable when a job has ended. */
+int
+offload_fd(void)
+{
+	return wake_pipe[0];
+}
+
+static bool
+thread_start(void)
+{
+	sigset_t	all;
+	sigset_t	before;
+	pthread_attr_t attr;
+	pthread_t	thread;
+	bool		ok;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	ok = pthread_create(&thread, &attr, thread_main, NULL) == 0;
+	pthread_attr_destroy(&attr);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return ok;
+}
+
+/*
+ * Run a job.  The caller keeps what is returned only to clear or read its arg,
+ * and only until done was called.  NULL when there is no memory or no thread;
+ * then nothing was done and data is still the caller's.
+ */
+OffloadJob *
+offload_submit(void (*run) (void *data), void (*done) (void *data, void *arg),
+			   void *data, void *arg)
+{
+	OffloadJob *job = malloc(sizeof(OffloadJob));
+	bool		start;
+
+	if (job == NULL)
+		return NULL;
+	job->run = run;
+	job->done = done;
+	job->data = data;
+	job->arg = arg;
+	job->next = NULL;
+
+	pthread_mutex_lock(&lock);
+	start = nthreads < MAX_THREADS;
+	if (start)
+	{
+		nthreads++;
+		if (!thread_start())
+		{
+			nthreads--;
+			start = false;
+		}
+	}
+	if (!start && nthreads == 0)
+	{
+		pthread_mutex_unlock(&lock);
+		free(job);
+		return NULL;
+	}
+	*waiting_tail = job;
+	waiting_tail = &job->next;
+	pthread_mutex_unlock(&lock);
+	return job;
+}
+
+/* The loop's: hand out the jobs that have ended. */
+void
+offload_collect(void)
+{
+	char		drain[256];
+	OffloadJob *job;
+
+	while (read(wake_pipe[0], drain, sizeof(drain)) > 0)
+		;
+	for (;;)
+	{
+		pthread_mutex_lock(&lock);
+		job = finished;
+		if (job != NULL)
+			finished = job->next;
+		pthread_mutex_unlock(&lock);
+		if (job == NULL)
+			break;
+		job->done(job->data, job->arg);
+		free(job);
+	}
+}

@@ -1,0 +1,38 @@
+/*
+ * offload.h
+ *	  Calls that may block, run in threads of their own.
+ *
+ * Two things that a worker needs have no non-blocking form everywhere: looking
+ * up host names (getaddrinfo) and cancelling a statement (libpq before 17).
+ * Each such call is a job that runs in a thread; the loop is told of its end
+ * through a pipe.
+ */
+#ifndef DBPOOL_OFFLOAD_H
+#define DBPOOL_OFFLOAD_H
+
+#include "dbpool.h"
+
+typedef struct OffloadJob
+{
+	/*
+	 * Runs in the thread: may use malloc and what else is thread-safe, and
+	 * nothing of PostgreSQL's.  Owns data until it returns.
+	 */
+	void		(*run) (void *data);
+
+	/* Runs in the loop afterwards; arg is NULL when nobody waits any more. */
+	void		(*done) (void *data, void *arg);
+
+	void	   *data;			/* malloc'd; done frees it */
+	void	   *arg;			/* the loop's; the thread does not look at it */
+	struct OffloadJob *next;	/* under the lock */
+} OffloadJob;
+
+extern void offload_start(void);
+extern int	offload_fd(void);
+extern OffloadJob *offload_submit(void (*run) (void *data),
+								  void (*done) (void *data, void *arg),
+								  void *data, void *arg);
+extern void offload_collect(void);
+
+#endif							/* DBPOOL_OFFLOAD_H */

@@ -1,0 +1,355 @@
+/*
+ * request.c
+ *	  The worker's side of requests; the protocol stands in ipc/request.h.
+ *
+ * For each slot the worker has a Request.  It is active from the moment the
+ * worker has taken the slot until it has given it back (DONE) or freed it
+ * (ABANDONED), and is released before either, since the slot may have a new
+ * owner at once.
+ */
+#include "postgres.h"
+
+#include "ipc/message.h"
+#include "ipc/request.h"
+#include "port/pg_bitutils.h"
+#include "utils/memutils.h"
+
+#include "worker/connection.h"
+#include "worker/worker.h"
+
+static Request *requests;
+
+static Size
+request_total(const RequestSlot *slot)
+{
+	return slot->definition_len + slot->sql_len + slot->params_len;
+}
+
+/* Forget all about a request; its slot is about to change hands. */
+static void
+request_release(Request *req)
+{
+	timer_stop(&req->deadline);
+	if (req->large != NULL)
+		pfree(req->large);
+	req->large = NULL;
+	if (req->out.maxlen > REQUEST_DOWN_SIZE)
+	{
+		pfree(req->out.data);
+		req->out.data = NULL;
+		req->out.maxlen = 0;
+	}
+	req->active = false;
+	req->pool = NULL;
+	req->conn = NULL;
+}
+
+/* Put a frame, or a part of one, on its way to the backend. */
+void
+request_put(Request *req, const void *data, Size len)
+{
+	RingWriter	writer;
+	Size		written = 0;
+
+	if (req->out.len == 0)
+	{
+		ring_write_begin(&writer, request_down(req->slot));
+		written = ring_write(&writer, data, len);
+		ring_write_end(&writer);
+	}
+	if (written < len)
+		message_put(&req->out, (const char *) data + written, len - written);
+}
+
+static void
+request_done(Request *req)
+{
+	RequestSlot *slot = req->slot;
+	RequestState state = request_state(slot);
+
+	request_release(req);
+	if (state == REQUEST_ABANDONED || !request_move(slot, state, REQUEST_DONE))
+		request_move(slot, REQUEST_ABANDONED, REQUEST_FREE);
+	else
+		request_wake_backend(slot);
+}
+
+/*
+ * Move what had no room into the ring.  Returns true when nothing is left;
+ * then a request that has ended is done, and must not be touched any more.
+ */
+bool
+request_flush(Request *req)
+{
+	Ring	   *down = request_down(req->slot);
+
+	while (req->out.len > 0)
+	{
+		RingWriter	writer;
+		Size		written;
+
+		ring_write_begin(&writer, down);
+		written = ring_write(&writer, req->out.data, req->out.len);
+		ring_write_end(&writer);
+		req->out.len -= (int) written;
+		if (req->out.len > 0)
+			memmove(req->out.data, req->out.data + written, req->out.len);
+		request_wake_backend(req->slot);
+		if (req->out.len > 0 && ring_writer_waits(down))
+			return false;
+	}
+	if (req->ending)
+		request_done(req);
+	return true;
+}
+
+/* The last of a request: an END frame, and the slot is the backend's again. */
+void
+request_end(Request *req)
+{
+	StringInfoData frame;
+	int			start;
+
+	initStringInfo(&frame);
+	start = message_begin_frame(&frame, FRAME_END);
+	message_put(&frame, &req->remote_us, sizeof(req->remote_us));
+	message_end_frame(&frame, start);
+	request_put(req, frame.data, frame.len);
+	pfree(frame.data);
+	req->ending = true;
+	req->conn = NULL;
+	timer_stop(&req->deadline);
+	request_flush(req);
+}
+
+/* An error that the worker itself has to tell. */
+void
+request_put_error(Request *req, const char *sqlstate, const char *message,
+				  const char *detail, const char *hint)
+{
+	StringInfoData frame;
+	int			start;
+
+	initStringInfo(&frame);
+	start = message_begin_frame(&frame, FRAME_ERROR);
+	message_put_field(&frame, 'C', sqlstate);
+	message_put_field(&frame, 'M', message);
+	message_put_field(&frame, 'D', detail);
+	message_put_field(&frame, 'H', hint);
+	appendStringInfoChar(&frame, '\0');
+	message_end_frame(&frame, start);
+	request_put(req, frame.data, frame.len);
+	pfree(frame.data);
+	req->failed = true;
+}
+
+/* An error that ends the request. */
+void
+request_fail(Request *req, const char *sqlstate, const char *message,
+			 const char *detail, const char *hint)
+{
+	request_put_error(req, sqlstate, message, detail, hint);
+	request_end(req);
+}
+
+/* The backend is to look up the definition and ask again. */
+void
+request_stale(Request *req)
+{
+	FrameHeader header = {FRAME_STALE, 0};
+
+	request_put(req, &header, sizeof(header));
+	request_end(req);
+}
+
+/* The backend has gone, and everybody who knew the request knows it: free it. */
+void
+request_gone(Request *req)
+{
+	RequestSlot *slot = req->slot;
+
+	request_release(req);
+	request_move(slot, REQUEST_ABANDONED, REQUEST_FREE);
+}
+
+/* All of the request is here: find its pool. */
+static void
+request_received(Request *req, const char *bytes)
+{
+	RequestSlot *slot = req->slot;
+
+	req->definition = bytes;
+	req->sql = bytes + slot->definition_len;
+	req->params = req->sql + slot->sql_len;
+	req->queued_at = GetCurrentTimestamp();
+	if (!request_move(slot, REQUEST_RECEIVING, REQUEST_QUEUED))
+		request_gone(req);
+	else
+		pool_submit(req);
+}
+
+/* Take more of a request that is larger than the ring. */
+static void
+request_receive(Request *req)
+{
+	RequestSlot *slot = req->slot;
+	Ring	   *up = request_up(slot);
+	Size		total = request_total(slot);
+
+	req->received += ring_read(up, req->large + req->received,
+							   total - req->received);
+	if (ring_should_wake_writer(up))
+		request_wake_backend(slot);
+	if (req->received == total)
+		request_received(req, req->large);
+}
+
+static void
+request_start(Request *req)
+{
+	RequestSlot *slot = req->slot;
+	Size		total;
+
+	if (!request_move(slot, REQUEST_SUBMITTED, REQUEST_RECEIVING))
+		return;
+	shmem_worker(my_worker)->requests++;
+	total = request_total(slot);
+	req->active = true;
+	req->ending = false;
+	req->failed = false;
+	req->attempts = 0;
+	req->pool = NULL;
+	req->conn = NULL;
+	req->started_at = 0;
+	req->remote_us = 0;
+	req->large = NULL;
+	req->received = 0;
+	req->rows = 0;
+	req->bytes = 0;
+	req->ping = slot->kind == REQUEST_PING;
+	if (req->out.data == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(worker_context);
+
+		initStringInfo(&req->out);
+		MemoryContextSwitchTo(old);
+	}
+	resetStringInfo(&req->out);
+
+	if (total <= REQUEST_UP_SIZE)
+	{
+		/* a fresh ring: the parts lie at its start, in one piece */
+		request_received(req, request_up(slot)->data);
+		return;
+	}
+	req->large = MemoryContextAllocExtended(worker_context, total,
+											MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+	if (req->large == NULL)
+		request_fail(req, "53200", "out of memory in the dbpool worker",
+					 psprintf("The request is %zu bytes long.", total), NULL);
+	else
+		request_receive(req);
+}
+
+/* The backend has given up. */
+static void
+request_abandoned(Request *req)
+{
+	if (req->pool == NULL || req->ending)
+		request_gone(req);
+	else
+		pool_waiter_left(req);
+}
+
+static void
+request_look(int index)
+{
+	Request    *req = &requests[index];
+	RequestSlot *slot = request_slot(index);
+	RequestState state = request_state(slot);
+
+	if (slot->worker != my_worker)
+		return;
+	if (!req->active)
+	{
+		if (state == REQUEST_SUBMITTED)
+			request_start(req);
+		else if (state == REQUEST_ABANDONED)
+			request_move(slot, REQUEST_ABANDONED, REQUEST_FREE);
+	}
+	else if (state == REQUEST_ABANDONED)
+		request_abandoned(req);
+	else if (state == REQUEST_RECEIVING)
+		request_receive(req);
+	else if (req->ending)
+		request_flush(req);
+	else if (req->conn != NULL)
+		conn_pump(req->conn);
+}
+
+/*
+ * Look at the requests that want attention.  Those that are new go to their
+ * pools by ticket, whatever the order in which they are found here.
+ */
+void
+requests_take(void)
+{
+	for (int word = 0; word < request_attention_words(); word++)
+	{
+		uint64		bits = request_take_attention(my_worker, word);
+
+		while (bits != 0)
+		{
+			int			bit = pg_rightmost_one_pos64(bits);
+
+			bits &= bits - 1;
+			request_look(word * 64 + bit);
+		}
+	}
+}
+
+/* At start: requests may have come before this process did. */
+void
+requests_init(void)
+{
+	requests = MemoryContextAllocZero(worker_context,
+									  sizeof(Request) * dbpool_shared->nrequests);
+	for (int i = 0; i < dbpool_shared->nrequests; i++)
+	{
+		requests[i].slot = request_slot(i);
+		janitor_init_request(&requests[i]);
+	}
+	for (int i = 0; i < dbpool_shared->nrequests; i++)
+	{
+		RequestSlot *slot = request_slot(i);
+
+		if (request_state(slot) != REQUEST_FREE && slot->worker == my_worker)
+			request_attention(slot);
+	}
+}
+
+/* At exit: let go of every request, see "the worker", step 6. */
+void
+requests_release_all(void)
+{
+	for (int i = 0; i < dbpool_shared->nrequests; i++)
+	{
+		RequestSlot *slot = request_slot(i);
+		RequestState state = request_state(slot);
+
+		if (slot->worker != my_worker)
+			continue;
+		while (state == REQUEST_SUBMITTED || state == REQUEST_RECEIVING ||
+			   state == REQUEST_QUEUED || state == REQUEST_RUNNING)
+		{
+			if (request_move(slot, state, REQUEST_DONE))
+			{
+				request_wake_backend(slot);
+				break;
+			}
+			state = request_state(slot);
+		}
+		if (request_state(slot) == REQUEST_ABANDONED)
+			request_move(slot, REQUEST_ABANDONED, REQUEST_FREE);
+	}
+}

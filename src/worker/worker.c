@@ -1,0 +1,134 @@
+/*
+ * worker.c
+ *	  "dbpool worker N": the process that keeps connections.
+ *
+ * It is attached to no database: it reads no catalog, takes no snapshot, runs
+ * no transaction, and so runs on a hot standby and stands in nobody's way.  It
+ * is registered as a process that uses databases all the same, as the logical
+ * replication launcher is, so that pg_stat_activity shows it, and so that it
+ * answers the signals that DROP DATABASE waits for.
+ *
+ * However it ends, it ends with exit code 1: the postmaster starts it again.
+ */
+#include "postgres.h"
+
+#include "ipc/shmem.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/procsignal.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "worker/connection.h"
+#include "worker/offload.h"
+#include "worker/worker.h"
+
+/* Seconds until the postmaster starts a worker that ended. */
+#define RESTART_SECONDS		1
+
+int			my_worker;
+MemoryContext worker_context;
+
+PGDLLEXPORT void dbpool_worker_main(Datum arg);
+extern void worker_register(void);
+
+/* Called by _PG_init() in the postmaster. */
+void
+worker_register(void)
+{
+	BackgroundWorker bgw;
+
+	for (int i = 0; i < dbpool_workers; i++)
+	{
+		memset(&bgw, 0, sizeof(bgw));
+		bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+		bgw.bgw_start_time = BgWorkerStart_ConsistentState;
+		bgw.bgw_restart_time = RESTART_SECONDS;
+		snprintf(bgw.bgw_library_name, sizeof(bgw.bgw_library_name), "dbpool");
+		snprintf(bgw.bgw_function_name, sizeof(bgw.bgw_function_name),
+				 "dbpool_worker_main");
+		snprintf(bgw.bgw_name, sizeof(bgw.bgw_name), "dbpool worker %d", i + 1);
+		snprintf(bgw.bgw_type, sizeof(bgw.bgw_type), "dbpool worker");
+		bgw.bgw_main_arg = Int32GetDatum(i);
+		RegisterBackgroundWorker(&bgw);
+	}
+}
+
+/*
+ * Tell everybody that this worker is gone.  The pid first: see "the worker",
+ * step 6, in request.h.
+ */
+static void
+worker_exit(int code, Datum arg)
+{
+	WorkerShared *shared = shmem_worker(my_worker);
+
+	(void) code;
+	(void) arg;
+	pg_atomic_write_u32(&shared->pid, 0);
+	pg_memory_barrier();
+	requests_release_all();
+	connections_forget();
+}
+
+/* The pools that this worker's predecessor had are not in memory any more. */
+static void
+forget_predecessor(void)
+{
+	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
+	for (int i = 0; i < dbpool_shared->npools; i++)
+	{
+		PoolShared *pool = shmem_pool(i);
+
+		if (!pool->in_use || pool->worker != my_worker)
+			continue;
+		SpinLockAcquire(&pool->mutex);
+		pool->live = false;
+		pool->waiting = 0;
+		pool->oldest_wait = 0;
+		pool->wants = 0;
+		memset(pool->conns, 0, sizeof(pool->conns));
+		SpinLockRelease(&pool->mutex);
+	}
+	LWLockRelease(dbpool_shared->pools_lock);
+}
+
+void
+dbpool_worker_main(Datum arg)
+{
+	WorkerShared *shared;
+
+	my_worker = DatumGetInt32(arg);
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGINT, SIG_IGN);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	worker_context = AllocSetContextCreate(TopMemoryContext, "dbpool worker",
+										   ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(worker_context);
+	shared = shmem_worker(my_worker);
+	before_shmem_exit(worker_exit, (Datum) 0);
+	offload_start();
+	pools_init();
+	requests_init();
+	forget_predecessor();
+
+	shared->started_at = GetCurrentTimestamp();
+	pg_atomic_write_u32(&shared->procno, (uint32) compat_my_proc_number());
+	pg_atomic_fetch_add_u32(&shared->starts, 1);
+	pg_memory_barrier();
+	pg_atomic_write_u32(&shared->pid, (uint32) MyProcPid);
+	ConditionVariableBroadcast(&shared->started_cv);
+
+	/* requests may have come before this process did */
+	SetLatch(MyLatch);
+	ereport(DEBUG1, (errmsg_internal("dbpool worker %d started", my_worker + 1)));
+
+	loop_run();
+	proc_exit(1);
+}
