@@ -117,19 +117,25 @@ as_user() {
 	if [ "$(id -u)" -ne 0 ]; then
 		"$@"
 	else
-		setpriv --pdeathsig=TERM "${AS_USER[@]}" "$@"
+		switch_user
+		setpriv --pdeathsig=TERM "${SWITCH[@]}" "$@"
 	fi
 }
 
 # exec_as_user COMMAND...: as root, becomes that user and that command for good.
 exec_as_user() {
-	exec setpriv "${AS_USER[@]}" "$@"
+	switch_user
+	exec setpriv "${SWITCH[@]}" "$@"
 }
 
-_user=$(server_user)
-AS_USER=(--reuid="$_user" --regid="$(id -g "$_user")" --init-groups
-	env HOME=/ USER="$_user" LOGNAME="$_user")
-unset _user
+# Asked anew each time, as installing PostgreSQL creates its user.
+switch_user() {
+	local user
+
+	user=$(server_user)
+	SWITCH=(--reuid="$user" --regid="$(id -g "$user")" --init-groups
+		env HOME=/ USER="$user" LOGNAME="$user")
+}
 
 # --- the sandbox --------------------------------------------------------------
 
