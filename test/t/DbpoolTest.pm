@@ -1,0 +1,347 @@
+
+# DbpoolTest: what the TAP tests share.
+#
+# A local node, which has dbpool preloaded, and a remote one, which is plain.
+# A session is a psql that stays connected and can be sent a statement without
+# waiting for its end.
+#
+#   my $remote = make_remote();
+#   my $local = make_local();
+#   create_pool($local, 'p', $remote, max_size => 4);
+#   my $s = session($local);
+#   $s->send("SELECT * FROM dbpool_query('p', 'SELECT pg_sleep(60)') AS t(x text)");
+#   ...
+#   my $answer = $s->wait;    # out, err, state (SQLSTATE or ''), seconds
+
+package DbpoolTest;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use IO::Socket::INET;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+our @EXPORT = qw(
+  make_local make_remote create_pool session wait_until
+  worker_pid rss_kb child_pids silent_listener query_sleeps
+);
+
+# A node that stays as quiet and small as the tests allow.
+sub make_node
+{
+	my ($name, %params) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ]);
+	$node->append_conf('postgresql.conf', "log_statement = none\n");
+	$node->append_conf('postgresql.conf', "autovacuum = off\n");
+	$node->append_conf('postgresql.conf', "max_wal_senders = 0\n");
+	$node->append_conf('postgresql.conf', "$params{conf}\n") if $params{conf};
+	$node->start unless $params{no_start};
+	return $node;
+}
+
+# The local node, with the extension in database postgres. Parameters: name,
+# conf (more settings), workers, no_start.
+sub make_local
+{
+	my (%params) = @_;
+	my $workers = $params{workers} || 1;
+	my $conf = "shared_preload_libraries = 'dbpool'\n"
+	  . "dbpool.workers = $workers\n"
+	  . "max_connections = 300\n"
+	  . ($params{conf} || '');
+	my $node =
+	  make_node($params{name} || 'local', %params, conf => $conf);
+
+	$node->safe_psql('postgres', 'CREATE EXTENSION dbpool')
+	  unless $params{no_start};
+	return $node;
+}
+
+# A plain node. Parameters: name, conf, no_start.
+sub make_remote
+{
+	my (%params) = @_;
+	my $conf = "max_connections = 300\n" . ($params{conf} || '');
+
+	return make_node($params{name} || 'remote', %params, conf => $conf);
+}
+
+# Create a pool for the superuser in the local node's database postgres. With
+# a remote node it goes to that node's database postgres; options override.
+sub create_pool
+{
+	my ($local, $pool, $remote, %options) = @_;
+
+	if ($remote)
+	{
+		%options = (
+			host => $remote->host,
+			port => $remote->port,
+			dbname => 'postgres',
+			%options);
+	}
+	my $list = join ', ', map { "$_ '$options{$_}'" } sort keys %options;
+	$local->safe_psql(
+		'postgres', qq{
+		CREATE SERVER "$pool" FOREIGN DATA WRAPPER dbpool OPTIONS ($list);
+		CREATE USER MAPPING FOR CURRENT_USER SERVER "$pool";});
+	return;
+}
+
+# A psql that stays connected. Parameters: dbname, and what psql's -d takes
+# besides (options => '-c statement_timeout=1s').
+sub session
+{
+	my ($node, %params) = @_;
+	return DbpoolTest::Session->new($node, %params);
+}
+
+# The call of a statement that sleeps on the remote for so many seconds. The
+# remark makes it findable in pg_stat_activity.
+sub query_sleeps
+{
+	my ($pool, $seconds, $remark) = @_;
+
+	$remark = $remark ? "/* $remark */ " : '';
+	return
+	  "SELECT * FROM dbpool_query('$pool', '${remark}SELECT pg_sleep($seconds)') AS t(x text)";
+}
+
+# Look until the condition holds. Fails the test, and returns false, when it
+# does not within the usual time limit.
+sub wait_until
+{
+	my ($what, $condition) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	until ($condition->())
+	{
+		if (time > $end)
+		{
+			fail("waiting until $what");
+			return 0;
+		}
+		sleep 0.02;
+	}
+	return 1;
+}
+
+# The process ID of a worker, 1 if not said, as soon as it runs.
+sub worker_pid
+{
+	my ($session, $worker) = @_;
+	my $pid;
+
+	$worker ||= 1;
+	wait_until(
+		"worker $worker runs",
+		sub {
+			$pid = $session->value(
+				"SELECT pid FROM dbpool_workers WHERE worker = $worker");
+			return $pid ne '';
+		});
+	return $pid;
+}
+
+# Resident memory of a process that is its own: without shared memory, which
+# grows by being touched.
+sub rss_kb
+{
+	my ($pid) = @_;
+	my (undef, $resident, $shared) = split ' ', slurp_file("/proc/$pid/statm");
+
+	return ($resident - $shared) * 4;
+}
+
+# The processes that a process has started.
+sub child_pids
+{
+	my ($parent) = @_;
+	my @children;
+
+	foreach my $stat (glob '/proc/[0-9]*/stat')
+	{
+		open my $file, '<', $stat or next;
+		my $line = <$file>;
+		close $file;
+		push @children, $1
+		  if defined $line && $line =~ /^(\d+) \(.*\) \S $parent /;
+	}
+	return @children;
+}
+
+# A socket that takes connections (the kernel does) and never says a word.
+sub silent_listener
+{
+	my ($backlog) = @_;
+	my $socket = IO::Socket::INET->new(
+		LocalAddr => '127.0.0.1',
+		Proto => 'tcp',
+		Listen => defined $backlog ? $backlog : 128)
+	  or die "could not listen: $!";
+
+	return $socket;
+}
+
+package DbpoolTest::Session;
+
+use strict;
+use warnings;
+
+use IPC::Run;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+sub new
+{
+	my ($class, $node, %params) = @_;
+	my $connstr = $node->connstr($params{dbname} || 'postgres');
+	my $self = bless { in => '', out => '', err => '', n => 0 }, $class;
+
+	$connstr .= " options='$params{options}'" if $params{options};
+	$connstr .= " user='$params{user}'" if $params{user};
+	$self->{timer} =
+	  IPC::Run::timer($PostgreSQL::Test::Utils::timeout_default);
+	$self->{run} = IPC::Run::start(
+		[
+			'psql', '-XAtq', '-v', 'VERBOSITY=verbose',
+			'-v', 'SHOW_CONTEXT=always', '-d', $connstr, '-f', '-'
+		],
+		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err},
+		$self->{timer});
+	$self->{pid} = $self->value('SELECT pg_backend_pid()')
+	  unless $params{no_pid};
+	return $self;
+}
+
+# The process ID of the server process.
+sub pid { return $_[0]->{pid}; }
+
+# The process ID of psql.
+sub client_pid { return $_[0]->{run}->{KIDS}->[0]->{PID}; }
+
+# Send a statement, do not wait for its end.
+sub send
+{
+	my ($self, $sql) = @_;
+
+	$sql .= ';' unless $sql =~ /;\s*$/ || $sql =~ /^\\/;
+	$self->{n}++;
+	$self->{started} = time;
+	$self->{in} .=
+	  "$sql\n\\echo ==done $self->{n}==\n\\warn ==done $self->{n}==\n";
+	eval {
+		$self->{run}->pump while length $self->{in} && $self->{run}->pumpable;
+	};
+	return $self;
+}
+
+# Wait for the end of what was sent. Returns out, err, state, seconds, and lost
+# when the session is gone.
+sub wait
+{
+	my ($self) = @_;
+	my $mark = "==done $self->{n}==\n";
+	my %answer = (lost => 0);
+
+	$self->{timer}->start($PostgreSQL::Test::Utils::timeout_default);
+	until (index($self->{out}, $mark) >= 0 && index($self->{err}, $mark) >= 0)
+	{
+		my $pumped = eval { $self->{run}->pump };
+
+		die "session does not answer: $self->{err}"
+		  if $self->{timer}->is_expired || $@ =~ /timeout/;
+		if (!$pumped || $@)
+		{
+			$answer{lost} = 1;
+			last;
+		}
+	}
+	$answer{seconds} = time - $self->{started};
+	$self->{timer}->reset;
+	foreach my $stream ('out', 'err')
+	{
+		$answer{$stream} = $self->{$stream};
+		$answer{$stream} =~ s/\Q$mark\E.*//s;
+		$answer{$stream} =~ s/\n$//;
+		$self->{$stream} = '';
+	}
+	$answer{state} =
+	  $answer{err} =~ /(?:ERROR|FATAL):  ([0-9A-Z]{5}):/ ? $1 : '';
+	return \%answer;
+}
+
+# Has what was sent come to its end?
+sub is_done
+{
+	my ($self) = @_;
+	my $mark = "==done $self->{n}==\n";
+
+	eval { $self->{run}->pump_nb };
+	return index($self->{out}, $mark) >= 0 && index($self->{err}, $mark) >= 0;
+}
+
+# Run a statement.
+sub query
+{
+	my ($self, $sql) = @_;
+	return $self->send($sql)->wait;
+}
+
+# Run a statement that must succeed, and return what it prints.
+sub value
+{
+	my ($self, $sql) = @_;
+	my $answer = $self->query($sql);
+
+	die "statement failed: $sql\n$answer->{err}"
+	  if $answer->{lost} || $answer->{err} =~ /ERROR:|FATAL:/;
+	return $answer->{out};
+}
+
+# Run a query until it prints what is expected, "t" if not said.
+sub poll
+{
+	my ($self, $sql, $expected) = @_;
+	my $last = '';
+
+	$expected = 't' unless defined $expected;
+	return 1
+	  if DbpoolTest::wait_until(
+		"\"$sql\" gives \"$expected\"",
+		sub {
+			$last = $self->value($sql);
+			return $last eq $expected;
+		});
+	diag("last it gave: $last");
+	return 0;
+}
+
+# End psql in good order.
+sub quit
+{
+	my ($self) = @_;
+
+	$self->{in} .= "\\q\n";
+	eval { $self->{run}->finish };
+	return;
+}
+
+# End psql by a signal, KILL if not said, as a client that is gone.
+sub kill
+{
+	my ($self, $signal) = @_;
+
+	CORE::kill($signal || 'KILL', $self->client_pid);
+	eval { $self->{run}->finish };
+	return;
+}
+
+1;
