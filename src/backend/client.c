@@ -270,7 +270,9 @@ submit(Client *client)
 		before_shmem_exit(on_backend_exit, (Datum) 0);
 		registered = true;
 	}
-	client->definition = definition_find(client->call->pool);
+	client->definition = client->call->definition;
+	if (client->definition == NULL)
+		client->definition = definition_find(client->call->pool);
 	wait_for_worker(shmem_worker_of(&client->definition->key));
 	slot = claim_slot();
 	client->slot = slot;
@@ -455,7 +457,7 @@ client_run(const Call *call, AnswerSink *sink)
 	initStringInfo(&client.up);
 	initStringInfo(&client.frame);
 	run_once(&client);
-	while (client.stale)
+	while (client.stale && call->definition == NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
 		definition_stale();

@@ -15,6 +15,7 @@
 typedef struct Call
 {
 	const char *pool;
+	const Definition *definition;	/* NULL: look the pool up */
 	RequestKind kind;
 	const char *sql;
 	int			nparams;
@@ -30,7 +31,7 @@ typedef struct AnswerSink
 extern void client_require_preload(void);
 extern int64 client_run(const Call *call, AnswerSink *sink);
 
-/* definition.c */
+/* definition.c, warm.c */
 extern void backend_register(void);
 
 /* admin.c */

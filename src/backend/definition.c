@@ -154,17 +154,21 @@ definition_server(const char *pool, bool missing_ok)
 	return InvalidOid;
 }
 
+static HeapTuple
+mapping_row(Oid umuser, Oid serverid)
+{
+	return SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(umuser),
+						   ObjectIdGetDatum(serverid));
+}
+
 /* The row of the user mapping for the role, or else PUBLIC's. */
 static HeapTuple
 find_mapping(Oid roleid, const ForeignServer *server)
 {
-	HeapTuple	tuple;
+	HeapTuple	tuple = mapping_row(roleid, server->serverid);
 
-	tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(roleid),
-							ObjectIdGetDatum(server->serverid));
 	if (!HeapTupleIsValid(tuple))
-		tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
-								ObjectIdGetDatum(server->serverid));
+		tuple = mapping_row(InvalidOid, server->serverid);
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -233,28 +237,13 @@ mapping_options(HeapTuple tuple)
 	return isnull ? NIL : untransformRelOptions(datum);
 }
 
-/* Read a definition from the catalogs; in the current memory context. */
+/* Put together what a server and a user mapping say; in the current context. */
 static void
-read_definition(const char *pool, Oid roleid, Definition *definition)
+make_definition(ForeignServer *server, HeapTuple mapping, Definition *definition)
 {
-	Oid			serverid = definition_server(pool, false);
-	ForeignServer *server = GetForeignServer(serverid);
-	HeapTuple	server_row = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid));
-	HeapTuple	mapping_row;
-	List	   *mapping;
-	Oid			umuser;
+	Oid			umuser = ((Form_pg_user_mapping) GETSTRUCT(mapping))->umuser;
 	StringInfoData buf;
 	PoolOptions options;
-	bool		uncommitted;
-
-	if (compat_server_usage(serverid, roleid) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FOREIGN_SERVER, server->servername);
-	mapping_row = find_mapping(roleid, server);
-	umuser = ((Form_pg_user_mapping) GETSTRUCT(mapping_row))->umuser;
-	mapping = mapping_options(mapping_row);
-	uncommitted = is_uncommitted(server_row) || is_uncommitted(mapping_row);
-	ReleaseSysCache(server_row);
-	ReleaseSysCache(mapping_row);
 
 	memset(&options, 0, sizeof(options));
 	options_read(server->options, &options);
@@ -264,20 +253,76 @@ read_definition(const char *pool, Oid roleid, Definition *definition)
 
 	memset(definition, 0, sizeof(Definition));
 	definition->key.dbid = MyDatabaseId;
-	definition->key.serverid = serverid;
+	definition->key.serverid = server->serverid;
 	definition->key.userid = umuser;
-	definition->key.xid = uncommitted ? GetTopTransactionId() : InvalidTransactionId;
-	definition->need_password = needs_password(roleid, mapping, pool);
 
 	initStringInfo(&buf);
 	message_put(&buf, &options, sizeof(options));
 	put_options(&buf, server->options);
-	put_options(&buf, mapping);
+	put_options(&buf, mapping_options(mapping));
 	message_put_string(&buf, "client_encoding");
 	message_put_string(&buf, GetDatabaseEncodingName());
 	definition->bytes = buf.data;
 	definition->len = buf.len;
 	definition->options = (PoolOptions *) buf.data;
+}
+
+/*
+ * A stamp for what is read from the catalogs afterwards: it comes first, then
+ * what other sessions have committed before somebody took a lower one.  So of
+ * two definitions the one with the higher stamp is the newer.
+ */
+static uint64
+take_stamp(void)
+{
+	uint64		stamp = pg_atomic_fetch_add_u64(&dbpool_shared->definition_stamp, 1);
+
+	AcceptInvalidationMessages();
+	return stamp;
+}
+
+/* Read a definition for a role, with all rights checked. */
+static void
+read_definition(const char *pool, Oid roleid, Definition *definition)
+{
+	uint64		stamp = take_stamp();
+	ForeignServer *server = GetForeignServer(definition_server(pool, false));
+	HeapTuple	server_row;
+	HeapTuple	mapping;
+
+	if (compat_server_usage(server->serverid, roleid) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FOREIGN_SERVER, server->servername);
+	mapping = find_mapping(roleid, server);
+	make_definition(server, mapping, definition);
+	definition->stamp = stamp;
+	definition->need_password = needs_password(roleid, mapping_options(mapping), pool);
+
+	server_row = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(server->serverid));
+	if (!HeapTupleIsValid(server_row))
+		elog(ERROR, "cache lookup failed for foreign server %u", server->serverid);
+	if (is_uncommitted(server_row) || is_uncommitted(mapping))
+		definition->key.xid = GetTopTransactionId();
+	ReleaseSysCache(server_row);
+	ReleaseSysCache(mapping);
+}
+
+/*
+ * The definition that a server and a user mapping make, whoever may use it;
+ * false when either is gone.
+ */
+bool
+definition_of_mapping(Oid serverid, Oid umuser, Definition *definition)
+{
+	uint64		stamp = take_stamp();
+	ForeignServer *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
+	HeapTuple	mapping = server ? mapping_row(umuser, serverid) : NULL;
+
+	if (!HeapTupleIsValid(mapping))
+		return false;
+	make_definition(server, mapping, definition);
+	definition->stamp = stamp;
+	ReleaseSysCache(mapping);
+	return true;
 }
 
 /*
@@ -291,6 +336,7 @@ definition_find(const char *pool)
 	CacheEntry *entry;
 	bool		found;
 	Definition	definition;
+	char	   *bytes;
 
 	if (cache == NULL)
 		start_cache();
@@ -306,32 +352,15 @@ definition_find(const char *pool)
 		 entry->definition.key.xid == GetTopTransactionIdIfAny()))
 		return &entry->definition;
 
-	/*
-	 * The stamp comes first, then what other sessions have committed before
-	 * somebody took a lower one: so the higher stamp has the newer definition.
-	 */
-	definition = (Definition)
-	{
-		.stamp = 0
-	};
-	{
-		uint64		stamp = pg_atomic_fetch_add_u64(&dbpool_shared->definition_stamp, 1);
-
-		AcceptInvalidationMessages();
-		read_definition(pool, key.roleid, &definition);
-		definition.stamp = stamp;
-	}
+	read_definition(pool, key.roleid, &definition);
 	entry = hash_search(cache, &key, HASH_ENTER, &found);
 	if (found && entry->valid)
 		pfree(entry->definition.bytes);
 	entry->valid = false;
-	{
-		char	   *bytes = MemoryContextAlloc(TopMemoryContext, definition.len);
-
-		memcpy(bytes, definition.bytes, definition.len);
-		definition.bytes = bytes;
-		definition.options = (PoolOptions *) bytes;
-	}
+	bytes = MemoryContextAlloc(TopMemoryContext, definition.len);
+	memcpy(bytes, definition.bytes, definition.len);
+	definition.bytes = bytes;
+	definition.options = (PoolOptions *) bytes;
 	entry->definition = definition;
 	entry->valid = true;
 	return &entry->definition;

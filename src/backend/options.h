@@ -28,6 +28,7 @@ extern void options_read(List *defs, PoolOptions *options);
 
 /* definition.c */
 extern const Definition *definition_find(const char *pool);
+extern bool definition_of_mapping(Oid serverid, Oid umuser, Definition *definition);
 extern void definition_stale(void);
 extern Oid	definition_server(const char *pool, bool missing_ok);
 

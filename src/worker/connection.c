@@ -197,7 +197,7 @@ conn_on_socket(Conn *conn, uint32 events)
 		loop_socket(conn, conn->sock, 0);
 	}
 	else
-		conn_event(conn);
+		conn_event(conn, events);
 }
 
 /* End of a turn: nobody knows the closed connections any more. */

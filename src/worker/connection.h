@@ -49,7 +49,7 @@ extern void conn_start(Conn *conn, Request *req);
 extern void conn_check(Conn *conn, Request *req);
 extern void conn_cancel(Conn *conn);
 extern void conn_reset(Conn *conn);
-extern void conn_event(Conn *conn);
+extern void conn_event(Conn *conn, uint32 events);
 extern void conn_pump(Conn *conn);
 extern void conn_lost(Conn *conn);
 

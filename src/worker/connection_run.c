@@ -312,7 +312,7 @@ conn_cancel(Conn *conn)
 	}
 	/* read on, even if the backend was too slow for us before */
 	loop_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
-	conn_event(conn);
+	conn_event(conn, WL_SOCKET_READABLE);
 }
 
 /* What now, that the statement has ended and the session is ours again? */
@@ -601,10 +601,20 @@ idle_event(Conn *conn)
 
 /* The socket of an open connection is ready. */
 void
-conn_event(Conn *conn)
+conn_event(Conn *conn, uint32 events)
 {
 	PGnotify   *notify;
 
+	/*
+	 * Room for more of a long statement.  PQconsumeInput() would flush as well,
+	 * and each flush moves all that is left in libpq's buffer.
+	 */
+	if (events == WL_SOCKET_WRITEABLE)
+	{
+		if (!flush(conn))
+			conn_lost(conn);
+		return;
+	}
 	if (PQconsumeInput(conn->pg) != 1)
 	{
 		/* what came before the end is still to be read */
@@ -616,7 +626,7 @@ conn_event(Conn *conn)
 	}
 	while ((notify = PQnotifies(conn->pg)) != NULL)
 		PQfreemem(notify);
-	if (!conn->flushed && conn->state != CONN_IDLE && !flush(conn))
+	if ((events & WL_SOCKET_WRITEABLE) && !flush(conn))
 	{
 		conn_lost(conn);
 		return;

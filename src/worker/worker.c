@@ -57,6 +57,34 @@ worker_register(void)
 }
 
 /*
+ * Have the pools with a min_size opened before anybody asks for them.  That
+ * takes a look into the catalogs of all databases, which is not for this
+ * process to do: see backend/warm.c.  Where no process can be had for it, the
+ * pools open when they are first used.
+ */
+static void
+start_warmer(void)
+{
+	BackgroundWorker bgw;
+
+	memset(&bgw, 0, sizeof(bgw));
+	bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	bgw.bgw_start_time = BgWorkerStart_ConsistentState;
+	bgw.bgw_restart_time = BGW_NEVER_RESTART;
+	snprintf(bgw.bgw_library_name, sizeof(bgw.bgw_library_name), "dbpool");
+	snprintf(bgw.bgw_function_name, sizeof(bgw.bgw_function_name), "dbpool_warm_main");
+	snprintf(bgw.bgw_name, sizeof(bgw.bgw_name), "dbpool warmer for worker %d",
+			 my_worker + 1);
+	snprintf(bgw.bgw_type, sizeof(bgw.bgw_type), "dbpool warmer");
+	bgw.bgw_main_arg = Int32GetDatum(my_worker);
+	if (!RegisterDynamicBackgroundWorker(&bgw, NULL))
+		ereport(LOG,
+				(errmsg("dbpool cannot open connections ahead of their use for worker %d",
+						my_worker + 1),
+				 errhint("Raise max_worker_processes.")));
+}
+
+/*
  * Tell everybody that this worker is gone.  The pid first: see "the worker",
  * step 6, in request.h.
  */
@@ -129,6 +157,7 @@ dbpool_worker_main(Datum arg)
 	SetLatch(MyLatch);
 	ereport(DEBUG1, (errmsg_internal("dbpool worker %d started", my_worker + 1)));
 
+	start_warmer();
 	loop_run();
 	proc_exit(1);
 }

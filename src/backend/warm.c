@@ -1,0 +1,198 @@
+/*
+ * warm.c
+ *	  "dbpool warmer": opens the pools with a min_size ahead of their use.
+ *
+ * A worker that starts knows no pool, and may not look into any catalog.  So
+ * it has this short-lived process started, attached to no database, which
+ * lists the databases and has one more started in each, one after the other;
+ * that one reads the definitions, asks the worker, and exits.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "backend/client.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "tcop/tcopprot.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+PGDLLEXPORT void dbpool_warm_main(Datum arg);
+PGDLLEXPORT void dbpool_warm_database_main(Datum arg);
+
+/* The databases that can be connected to. */
+static List *
+list_databases(void)
+{
+	List	   *list = NIL;
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (database->datallowconn && database->datconnlimit != -2)
+		{
+			MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+			list = lappend_oid(list, database->oid);
+			MemoryContextSwitchTo(old);
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	return list;
+}
+
+/* Warm the pools of one database, in a process of its own; wait for it. */
+static void
+warm_in_database(int worker, Oid dbid)
+{
+	BackgroundWorker bgw;
+	BackgroundWorkerHandle *handle;
+
+	memset(&bgw, 0, sizeof(bgw));
+	bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	bgw.bgw_start_time = BgWorkerStart_ConsistentState;
+	bgw.bgw_restart_time = BGW_NEVER_RESTART;
+	snprintf(bgw.bgw_library_name, sizeof(bgw.bgw_library_name), "dbpool");
+	snprintf(bgw.bgw_function_name, sizeof(bgw.bgw_function_name),
+			 "dbpool_warm_database_main");
+	snprintf(bgw.bgw_name, sizeof(bgw.bgw_name), "dbpool warmer for database %u", dbid);
+	snprintf(bgw.bgw_type, sizeof(bgw.bgw_type), "dbpool warmer");
+	bgw.bgw_main_arg = Int32GetDatum(worker);
+	memcpy(bgw.bgw_extra, &dbid, sizeof(dbid));
+	bgw.bgw_notify_pid = MyProcPid;
+	if (!RegisterDynamicBackgroundWorker(&bgw, &handle))
+		ereport(LOG,
+				(errmsg("dbpool cannot open connections ahead of their use in database %u", dbid),
+				 errhint("Raise max_worker_processes.")));
+	else
+		(void) WaitForBackgroundWorkerShutdown(handle);
+}
+
+/* Attached to no database.  arg is the number of the worker. */
+void
+dbpool_warm_main(Datum arg)
+{
+	List	   *databases;
+	ListCell   *lc;
+
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	databases = list_databases();
+	foreach(lc, databases)
+		warm_in_database(DatumGetInt32(arg), lfirst_oid(lc));
+}
+
+/* A user mapping of one of our servers. */
+typedef struct Mapping
+{
+	Oid			serverid;
+	Oid			umuser;
+} Mapping;
+
+/* Those of this database. */
+static List *
+list_mappings(void)
+{
+	Oid			fdw;
+	List	   *list = NIL;
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	fdw = get_foreign_data_wrapper_oid("dbpool", true);
+	if (OidIsValid(fdw))
+	{
+		rel = table_open(UserMappingRelationId, AccessShareLock);
+		scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		{
+			Form_pg_user_mapping row = (Form_pg_user_mapping) GETSTRUCT(tuple);
+
+			if (GetForeignServer(row->umserver)->fdwid == fdw)
+			{
+				Mapping    *mapping = MemoryContextAlloc(TopMemoryContext, sizeof(Mapping));
+				MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+				mapping->serverid = row->umserver;
+				mapping->umuser = row->umuser;
+				list = lappend(list, mapping);
+				MemoryContextSwitchTo(old);
+			}
+		}
+		systable_endscan(scan);
+		table_close(rel, AccessShareLock);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return list;
+}
+
+static void
+ignore_frame(AnswerSink *sink, char type, MessageReader *body)
+{
+	(void) sink;
+	(void) type;
+	(void) body;
+}
+
+/* Ask the worker for the pool of a mapping, if it is that worker's to keep. */
+static void
+warm_mapping(const Mapping *mapping, int worker)
+{
+	Definition	definition;
+	Call		call = {0};
+	AnswerSink	sink = {ignore_frame};
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (definition_of_mapping(mapping->serverid, mapping->umuser, &definition) &&
+		definition.options->min_size > 0 &&
+		shmem_worker_of(&definition.key) == worker)
+	{
+		call.pool = NameStr(definition.options->server);
+		call.definition = &definition;
+		call.kind = REQUEST_WARM;
+		call.sql = "";
+		client_run(&call, &sink);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* Attached to a database.  arg is the number of the worker. */
+void
+dbpool_warm_database_main(Datum arg)
+{
+	Oid			dbid;
+	ListCell   *lc;
+
+	memcpy(&dbid, MyBgworkerEntry->bgw_extra, sizeof(dbid));
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(dbid, InvalidOid, 0);
+	foreach(lc, list_mappings())
+		warm_mapping(lfirst(lc), DatumGetInt32(arg));
+}
