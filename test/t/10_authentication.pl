@@ -1,0 +1,292 @@
+# How a pool logs in: SCRAM and MD5, right and wrong passwords, and whom the
+# rules for non-superusers keep from borrowing the server's own identity.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $remote = PostgreSQL::Test::Cluster->new('remote');
+$remote->init;
+$remote->start;
+$remote->safe_psql(
+	'postgres', q{
+	SET password_encryption = 'scram-sha-256';
+	CREATE ROLE scram_user LOGIN PASSWORD 'scram secret';
+	CREATE ROLE odd_user LOGIN PASSWORD E'it''s "odd" \\ & @:/?#% = done';
+	SET password_encryption = 'md5';
+	CREATE ROLE md5_user LOGIN PASSWORD 'md5 secret';
+	CREATE ROLE trust_user LOGIN PASSWORD 'unasked';
+});
+unlink $remote->data_dir . '/pg_hba.conf';
+$remote->append_conf(
+	'pg_hba.conf', q{
+local all scram_user scram-sha-256
+local all odd_user scram-sha-256
+local all md5_user md5
+local all peer_user peer map=anybody
+local all all trust
+});
+$remote->append_conf('pg_ident.conf', "anybody /^.*\$ peer_user\n");
+$remote->safe_psql('postgres', 'CREATE ROLE peer_user LOGIN');
+$remote->reload;
+
+my $local = PostgreSQL::Test::Cluster->new('local');
+$local->init;
+$local->append_conf('postgresql.conf', "shared_preload_libraries = 'dbpool'");
+$local->start;
+
+my $where = sprintf q{host '%s', port '%s', dbname 'postgres'}, $remote->host,
+  $remote->port;
+my $whoami = q{SELECT dbpool_query('remote', 'SELECT current_user')};
+
+$local->safe_psql(
+	'postgres', qq{
+	CREATE EXTENSION dbpool;
+	CREATE ROLE alice LOGIN;
+	CREATE ROLE bob LOGIN;
+	CREATE SERVER remote FOREIGN DATA WRAPPER dbpool OPTIONS ($where);
+	GRANT USAGE ON FOREIGN SERVER remote TO alice, bob;
+});
+
+# As a role of the local server: standard output, or the error with its SQLSTATE.
+sub as_role
+{
+	my ($role, $sql) = @_;
+	my ($out, $err);
+	my $status = $local->psql(
+		'postgres', $sql,
+		connstr => $local->connstr('postgres') . " user=$role",
+		stdout => \$out,
+		stderr => \$err,
+		extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	return $status == 0 ? $out : $err;
+}
+
+sub superuser_does
+{
+	my ($sql) = @_;
+	return $local->safe_psql('postgres', $sql);
+}
+
+# Gives a role a mapping of its own, in place of the one it has.
+sub map_role
+{
+	my ($role, $options) = @_;
+	return superuser_does(
+		qq{DROP USER MAPPING IF EXISTS FOR $role SERVER remote;
+		   CREATE USER MAPPING FOR $role SERVER remote OPTIONS ($options)});
+}
+
+# What a session has to hear when it uses the pool.
+sub complaint_of
+{
+	my ($session) = @_;
+	$session->query($whoami);
+	my $complaint = $session->{stderr};
+	$session->{stderr} = '';
+	return $complaint;
+}
+
+# --- passwords ----------------------------------------------------------------
+
+foreach my $method ('scram', 'md5')
+{
+	map_role('alice', "user '${method}_user', password '$method secret'");
+	is(as_role('alice', $whoami), "(${method}_user)",
+		"$method: the right password");
+
+	superuser_does(
+		q{ALTER USER MAPPING FOR alice SERVER remote OPTIONS (SET password 'wr0ng guess')}
+	);
+	my $error = as_role('alice', $whoami);
+	like(
+		$error,
+		qr/ERROR:  08001: could not open a connection of pool "remote"/,
+		"$method: the wrong password");
+	like($error, qr/password authentication failed for user "${method}_user"/,
+		"$method: the remote's reason is told");
+	like($error, qr/statement was not run/,
+		"$method: so is what became of the statement");
+	unlike($error, qr/wr0ng guess/, "$method: the password is not told");
+
+	superuser_does(
+		qq{ALTER USER MAPPING FOR alice SERVER remote OPTIONS (SET password '$method secret')}
+	);
+	is(as_role('alice', $whoami),
+		"(${method}_user)", "$method: right again, works at once");
+}
+
+map_role('alice',
+	q{user 'odd_user', password E'it''s "odd" \\ & @:/?#% = done'});
+is(as_role('alice', $whoami), '(odd_user)', 'a password of odd characters');
+
+# --- the rules for those who are not superusers ---------------------------------
+
+map_role('alice', q{user 'trust_user'});
+like(
+	as_role('alice', $whoami),
+	qr/ERROR:  2F003: password is required.*must provide a password in the user mapping/s,
+	'a mapping without a password is refused');
+map_role('alice', q{user 'trust_user', password ''});
+like(
+	as_role('alice', $whoami),
+	qr/ERROR:  2F003: password is required/,
+	'so is one with an empty password');
+
+foreach my $method ('trust', 'peer')
+{
+	map_role('alice', "user '${method}_user', password 'unasked'");
+	foreach my $time ('first', 'second')
+	{
+		like(
+			as_role('alice', $whoami),
+			qr/ERROR:  2F003: password is required.*did not ask/s,
+			"$method: a password that the remote does not ask for, $time time"
+		);
+	}
+}
+
+# What was refused must not have run, and other functions obey as well.
+$remote->safe_psql('postgres',
+	'CREATE TABLE traces (note text); GRANT ALL ON traces TO PUBLIC');
+map_role('alice', q{user 'trust_user', password 'unasked'});
+foreach my $call (
+	q{dbpool_exec('remote', $$INSERT INTO traces VALUES ('exec')$$)},
+	q{dbpool_exec('remote', $$INSERT INTO traces VALUES ($1)$$, 'parameter')},
+	q{dbpool_query('remote', $$INSERT INTO traces VALUES ('query') RETURNING note$$)},
+	q{dbpool_query_json('remote', $$INSERT INTO traces VALUES ('json') RETURNING note$$)},
+	q{dbpool_query_as(NULL::text, 'remote', $$INSERT INTO traces VALUES ('as') RETURNING note$$)},
+	q{dbpool_ping('remote')})
+{
+	my ($name) = $call =~ /^(\w+)/;
+	like(as_role('alice', "SELECT $call"),
+		qr/ERROR:  2F003:/, "$name is refused");
+}
+is($remote->safe_psql('postgres', 'SELECT count(*) FROM traces'),
+	'0', 'nothing of what was refused has run');
+
+# --- password_required --------------------------------------------------------
+
+superuser_does('GRANT USAGE ON FOREIGN DATA WRAPPER dbpool TO bob');
+like(
+	as_role(
+		'bob',
+		qq{CREATE SERVER bobs FOREIGN DATA WRAPPER dbpool OPTIONS ($where);
+		   CREATE USER MAPPING FOR bob SERVER bobs
+		   OPTIONS (user 'trust_user', password_required 'false')}),
+	qr/ERROR:  42501: password_required=false is superuser-only/,
+	'password_required=false is for superusers to set');
+like(
+	as_role(
+		'bob',
+		q{CREATE USER MAPPING FOR bob SERVER bobs OPTIONS (user 'trust_user');
+		  ALTER USER MAPPING FOR bob SERVER bobs
+		  OPTIONS (ADD password_required 'off')}),
+	qr/ERROR:  42501: password_required=false is superuser-only/,
+	'nor can it be added later, in another spelling');
+like(
+	as_role(
+		'bob',
+		qq{SELECT dbpool_create_pool('bobs2', 'host=@{[$remote->host]} user=trust_user',
+		   '{"password_required": false}')}),
+	qr/ERROR:  42501: password_required=false is superuser-only/,
+	'nor by dbpool_create_pool()');
+like(
+	as_role('bob', q{SELECT dbpool_ping('bobs2')}),
+	qr/ERROR:  42704: pool "bobs2" does not exist/,
+	'which leaves nothing behind');
+foreach my $option ('passfile', 'sslkey', 'sslcert', 'sslrootcert')
+{
+	my $object = $option =~ /^ssl(key|cert)$/
+	  ? 'USER MAPPING FOR bob SERVER bobs'
+	  : 'SERVER bobs';
+	like(
+		as_role(
+			'bob', "ALTER $object OPTIONS (ADD $option '/etc/hostname')"),
+		qr/ERROR:  42501: permission denied to set option "$option"/,
+		"$option names a file and is for superusers");
+}
+
+map_role('alice', q{user 'trust_user', password_required 'false'});
+is(as_role('alice', $whoami),
+	'(trust_user)', 'password_required=false, set by a superuser, lets her in');
+superuser_does(
+	q{ALTER USER MAPPING FOR alice SERVER remote OPTIONS (SET password_required 'true')}
+);
+like(
+	as_role('alice', $whoami),
+	qr/ERROR:  2F003: password is required/,
+	'and no more once it is taken back');
+
+# --- a mapping for PUBLIC, which superusers and others share ----------------------
+
+superuser_does(
+	q{DROP USER MAPPING FOR alice SERVER remote;
+	  CREATE USER MAPPING FOR PUBLIC SERVER remote
+	  OPTIONS (user 'trust_user', password 'unasked')});
+is(superuser_does($whoami), '(trust_user)',
+	'a superuser may use a connection without a password');
+is( superuser_does(
+		q{SELECT count(*) FROM dbpool_connections
+		  WHERE pool = 'remote' AND user_name = 'public' AND state = 'idle'}),
+	'1',
+	'which stays open');
+foreach my $time ('first', 'second')
+{
+	like(
+		as_role('alice', $whoami),
+		qr/ERROR:  2F003: password is required/,
+		"it is not handed to another role, $time time");
+}
+is(superuser_does($whoami), '(trust_user)', 'the superuser still may');
+is( superuser_does(
+		q{SELECT busy || ' ' || waiting FROM dbpool_pools
+		  WHERE pool = 'remote' AND user_name = 'public'}),
+	'0 0',
+	'no connection is stuck');
+
+superuser_does(
+	q{ALTER USER MAPPING FOR PUBLIC SERVER remote
+	  OPTIONS (SET user 'scram_user', SET password 'scram secret')});
+is(superuser_does($whoami), '(scram_user)', 'with a password: the superuser');
+is(as_role('alice', $whoami), '(scram_user)', 'with a password: the others');
+is( superuser_does(
+		q{SELECT count(*) FROM dbpool_connections
+		  WHERE pool = 'remote' AND user_name = 'public'}),
+	'1',
+	'over the same connection');
+
+# --- rights that change under a session's feet -----------------------------------
+
+superuser_does(
+	q{DROP USER MAPPING FOR PUBLIC SERVER remote;
+	  CREATE ROLE carol LOGIN SUPERUSER;
+	  CREATE USER MAPPING FOR carol SERVER remote OPTIONS (user 'trust_user')});
+my $carol = $local->background_psql('postgres', on_error_stop => 0,
+	extra_params => [ '-U', 'carol' ]);
+is($carol->query($whoami), '(trust_user)', 'a superuser without a password');
+superuser_does('ALTER ROLE carol NOSUPERUSER');
+like(
+	complaint_of($carol),
+	qr/permission denied for foreign server remote/,
+	'no superuser any more: no right to use the server');
+superuser_does('GRANT USAGE ON FOREIGN SERVER remote TO carol');
+like(
+	complaint_of($carol),
+	qr/password is required/,
+	'nor, with that right, to go without a password');
+superuser_does(
+	q{ALTER USER MAPPING FOR carol SERVER remote
+	  OPTIONS (SET user 'md5_user', ADD password 'md5 secret')});
+is($carol->query($whoami), '(md5_user)', 'with a password she may');
+superuser_does('REVOKE USAGE ON FOREIGN SERVER remote FROM carol');
+like(
+	complaint_of($carol),
+	qr/permission denied for foreign server remote/,
+	'until the right is revoked');
+$carol->quit;
+
+done_testing();
