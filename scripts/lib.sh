@@ -111,19 +111,19 @@ server_user() {
 }
 
 # as_user COMMAND...: runs it as that user. setpriv leaves the terminal and the
-# process group alone and forks nothing, unlike su and runuser; what it starts
-# is told to end when this shell dies.
+# process group alone and forks nothing, unlike su and runuser.
 as_user() {
 	if [ "$(id -u)" -ne 0 ]; then
 		"$@"
 	else
 		switch_user
-		setpriv --pdeathsig=TERM "${SWITCH[@]}" "$@"
+		setpriv "${SWITCH[@]}" "$@"
 	fi
 }
 
-# exec_as_user COMMAND...: as root, becomes that user and that command for good.
+# exec_as_user COMMAND...: becomes that user and that command for good.
 exec_as_user() {
+	[ "$(id -u)" -eq 0 ] || exec "$@"
 	switch_user
 	exec setpriv "${SWITCH[@]}" "$@"
 }

@@ -212,9 +212,12 @@ is_of_server(const PoolKey *key, void *arg)
 	return key->dbid == MyDatabaseId && key->serverid == *(Oid *) arg;
 }
 
-static void
+/* Returns how many pools of the server there are. */
+static int
 set_paused(Oid serverid, bool paused)
 {
+	int			n = 0;
+
 	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
 	for (int i = 0; i < dbpool_shared->npools; i++)
 	{
@@ -225,19 +228,27 @@ set_paused(Oid serverid, bool paused)
 		SpinLockAcquire(&pool->mutex);
 		pool->paused = paused;
 		SpinLockRelease(&pool->mutex);
+		n++;
 	}
 	LWLockRelease(dbpool_shared->pools_lock);
 	shmem_want(is_of_server, &serverid, POOL_WANT_LOOK);
+	return n;
 }
 
 /*
- * dbpool_pause(pool name): what runs goes on, what comes waits.  Holds for the
- * mappings that have been used since the server was started, and until then.
+ * dbpool_pause(pool name): what runs goes on, what comes waits, whatever user
+ * mapping it uses, until dbpool_resume() or a restart of the server.  Fails if
+ * the pool was not used since the server started, as nothing would remember.
  */
 Datum
 dbpool_pause(PG_FUNCTION_ARGS)
 {
-	set_paused(owned_pool(fcinfo), true);
+	if (set_paused(owned_pool(fcinfo), true) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pool \"%s\" cannot be paused, as it is not in use",
+						pool_argument(fcinfo)),
+				 errhint("Use it once, for example by dbpool_ping().")));
 	PG_RETURN_VOID();
 }
 
@@ -245,7 +256,7 @@ dbpool_pause(PG_FUNCTION_ARGS)
 Datum
 dbpool_resume(PG_FUNCTION_ARGS)
 {
-	set_paused(owned_pool(fcinfo), false);
+	(void) set_paused(owned_pool(fcinfo), false);
 	PG_RETURN_VOID();
 }
 

@@ -102,6 +102,21 @@ entry_to_take(void)
 	return best;
 }
 
+/* Is a pool of the same server, seen through another mapping, paused? */
+static bool
+siblings_paused(const PoolKey *key)
+{
+	for (int i = 0; i < dbpool_shared->npools; i++)
+	{
+		PoolShared *entry = shmem_pool(i);
+
+		if (entry->in_use && entry->key.dbid == key->dbid &&
+			entry->key.serverid == key->serverid && entry->paused)
+			return true;
+	}
+	return false;
+}
+
 /*
  * The shared entry for a key: the one it had before, so that statistics and a
  * pause outlive the worker, or a free one, or the one longest unused.
@@ -121,12 +136,14 @@ take_entry(const PoolKey *key)
 	}
 	if (index < 0 && (index = entry_to_take()) >= 0)
 	{
+		bool		paused = siblings_paused(key);
+
 		entry = shmem_pool(index);
 		entry->in_use = true;
 		entry->key = *key;
 		entry->worker = my_worker;
 		SpinLockAcquire(&entry->mutex);
-		entry->paused = false;
+		entry->paused = paused;
 		entry->wants = 0;
 		entry->waiting = 0;
 		entry->oldest_wait = 0;

@@ -4,13 +4,14 @@
 use strict;
 use warnings;
 
-use PostgreSQL::Test::Cluster;
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DbpoolTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $remote = PostgreSQL::Test::Cluster->new('remote');
-$remote->init;
-$remote->start;
+my $remote = make_remote();
 $remote->safe_psql(
 	'postgres', q{
 	SET password_encryption = 'scram-sha-256';
@@ -33,18 +34,13 @@ $remote->append_conf('pg_ident.conf', "anybody /^.*\$ peer_user\n");
 $remote->safe_psql('postgres', 'CREATE ROLE peer_user LOGIN');
 $remote->reload;
 
-my $local = PostgreSQL::Test::Cluster->new('local');
-$local->init;
-$local->append_conf('postgresql.conf', "shared_preload_libraries = 'dbpool'");
-$local->start;
-
+my $local = make_local();
 my $where = sprintf q{host '%s', port '%s', dbname 'postgres'}, $remote->host,
   $remote->port;
 my $whoami = q{SELECT dbpool_query('remote', 'SELECT current_user')};
 
 $local->safe_psql(
 	'postgres', qq{
-	CREATE EXTENSION dbpool;
 	CREATE ROLE alice LOGIN;
 	CREATE ROLE bob LOGIN;
 	CREATE SERVER remote FOREIGN DATA WRAPPER dbpool OPTIONS ($where);
@@ -78,16 +74,6 @@ sub map_role
 	return superuser_does(
 		qq{DROP USER MAPPING IF EXISTS FOR $role SERVER remote;
 		   CREATE USER MAPPING FOR $role SERVER remote OPTIONS ($options)});
-}
-
-# What a session has to hear when it uses the pool.
-sub complaint_of
-{
-	my ($session) = @_;
-	$session->query($whoami);
-	my $complaint = $session->{stderr};
-	$session->{stderr} = '';
-	return $complaint;
 }
 
 # --- passwords ----------------------------------------------------------------
@@ -265,26 +251,25 @@ superuser_does(
 	q{DROP USER MAPPING FOR PUBLIC SERVER remote;
 	  CREATE ROLE carol LOGIN SUPERUSER;
 	  CREATE USER MAPPING FOR carol SERVER remote OPTIONS (user 'trust_user')});
-my $carol = $local->background_psql('postgres', on_error_stop => 0,
-	extra_params => [ '-U', 'carol' ]);
-is($carol->query($whoami), '(trust_user)', 'a superuser without a password');
+my $carol = session($local, user => 'carol');
+is($carol->value($whoami), '(trust_user)', 'a superuser without a password');
 superuser_does('ALTER ROLE carol NOSUPERUSER');
 like(
-	complaint_of($carol),
+	$carol->query($whoami)->{err},
 	qr/permission denied for foreign server remote/,
 	'no superuser any more: no right to use the server');
 superuser_does('GRANT USAGE ON FOREIGN SERVER remote TO carol');
 like(
-	complaint_of($carol),
+	$carol->query($whoami)->{err},
 	qr/password is required/,
 	'nor, with that right, to go without a password');
 superuser_does(
 	q{ALTER USER MAPPING FOR carol SERVER remote
 	  OPTIONS (SET user 'md5_user', ADD password 'md5 secret')});
-is($carol->query($whoami), '(md5_user)', 'with a password she may');
+is($carol->value($whoami), '(md5_user)', 'with a password she may');
 superuser_does('REVOKE USAGE ON FOREIGN SERVER remote FROM carol');
 like(
-	complaint_of($carol),
+	$carol->query($whoami)->{err},
 	qr/permission denied for foreign server remote/,
 	'until the right is revoked');
 $carol->quit;
