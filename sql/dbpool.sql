@@ -175,7 +175,7 @@ WITH defined AS (
 SELECT coalesce(l.pool, f.pool) AS pool,
 	d.datname AS database,
 	coalesce(l.user_name, f.user_name) AS user_name,
-	CASE WHEN l.paused THEN 'paused' WHEN l.live THEN 'active' ELSE 'cold' END AS state,
+	CASE WHEN l.private THEN 'uncommitted' WHEN l.paused THEN 'paused' WHEN l.live THEN 'active' ELSE 'cold' END AS state,
 	l.worker,
 	coalesce(l.idle, 0) AS idle,
 	coalesce(l.busy, 0) AS busy,
@@ -199,7 +199,7 @@ COMMENT ON VIEW dbpool_pools IS 'the pools that this database defines, and those
 COMMENT ON COLUMN dbpool_pools.pool IS 'name of the foreign server';
 COMMENT ON COLUMN dbpool_pools.database IS 'local database in which it is defined';
 COMMENT ON COLUMN dbpool_pools.user_name IS 'local role of the user mapping, or public';
-COMMENT ON COLUMN dbpool_pools.state IS 'active; paused by dbpool_pause(); or cold: not in the memory of a worker, as it was not used of late';
+COMMENT ON COLUMN dbpool_pools.state IS 'active; paused by dbpool_pause(); uncommitted: of a transaction that has changed the definition; or cold: not in the memory of a worker, as it was not used of late';
 COMMENT ON COLUMN dbpool_pools.worker IS 'number of the worker that keeps it';
 COMMENT ON COLUMN dbpool_pools.idle IS 'connections that are free';
 COMMENT ON COLUMN dbpool_pools.busy IS 'connections that run a statement';

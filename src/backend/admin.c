@@ -38,7 +38,8 @@ pool_list_usable(void)
 	StringInfoData buf;
 	Oid			fdw = get_foreign_data_wrapper_oid("dbpool", true);
 	Relation	rel = table_open(ForeignServerRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	SysScanDesc scan = systable_beginscan(rel, ForeignServerNameIndexId, true,
+										  NULL, 0, NULL);
 	HeapTuple	tuple;
 	int			n = 0;
 

@@ -381,7 +381,8 @@ worker_died(Client *client)
 			 errmsg("the dbpool worker of pool \"%s\" was terminated", client->call->pool),
 			 sent ? errdetail("The statement had been sent: it may or may not have run.") :
 			 errdetail("The statement was not run."),
-			 errhint("The worker starts again by itself.")));
+			 errhint("The worker starts again by itself."),
+			 errcontext("statement on pool \"%s\"", client->call->pool)));
 }
 
 /* Steps 4 and 5: until the answer is complete. */

@@ -169,7 +169,7 @@ check_columns(ResultSink *sink, TupleDesc remote)
 	if (live != remote->natts)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("result of pool \"%s\" has %d columns, but %d are expected",
+				 errmsg("wrong number of columns in the result of pool \"%s\": %d, expected %d",
 						sink->call->pool, remote->natts, live),
 				 errdetail("The result is (%s), expected is (%s).",
 						   describe(remote), describe(sink->desc)),

@@ -564,7 +564,7 @@ conn_open(Pool *pool)
 	{
 		pfree(conn);
 		pool_conn_failed(pool, "53300",
-						 psprintf("all %d connections that dbpool.max_connections allows are open",
+						 psprintf("as many connections are open as dbpool.max_connections (%d) allows",
 								  dbpool_shared->nconns));
 		return;
 	}

@@ -446,7 +446,7 @@ refuse_copy(Conn *conn, ExecStatusType status)
 	request_put_error(req, "0A000",
 					  psprintf("COPY TO STDOUT is not possible through pool \"%s\"",
 							   NameStr(conn->pool->options.server)),
-					  "The statement was cancelled.",
+					  "The statement was given up. What it had already completed on the remote server stays.",
 					  "Use a query instead.");
 	count_request(conn, req, true);
 	request_end(req);

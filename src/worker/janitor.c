@@ -76,7 +76,7 @@ request_deadline(void *arg)
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->shared->counters.timeouts++;
 	SpinLockRelease(&pool->shared->mutex);
-	request_fail(req, opened ? "53300" : "08001",
+	request_fail(req, opened || pool->paused ? "53300" : "08001",
 				 psprintf("could not get a connection of pool \"%s\" within %g s",
 						  NameStr(pool->options.server),
 						  pool->options.acquire_timeout / 1000.0),
