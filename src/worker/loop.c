@@ -151,8 +151,9 @@ others_piece(void *arg)
 
 	if (threads)
 		offload_collect();
-	requests_take();
+	/* in this order: who paused a pool wants the next request to wait */
 	pools_look();
+	requests_take();
 	now = GetCurrentTimestamp();
 	while (timer_run_one(now))
 		;
