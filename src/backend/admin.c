@@ -107,13 +107,16 @@ json_options(Jsonb *json)
 		{
 			case jbvString:
 				text = pnstrdup(value.val.string.val, value.val.string.len);
+
 				break;
 			case jbvNumeric:
 				text = DatumGetCString(DirectFunctionCall1(numeric_out,
 														   NumericGetDatum(value.val.numeric)));
+
 				break;
 			case jbvBool:
 				text = pstrdup(value.val.boolean ? "true" : "false");
+
 				break;
 			default:
 				ereport(ERROR,

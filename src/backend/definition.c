@@ -144,7 +144,7 @@ definition_server(const char *pool, bool missing_ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("pool \"%s\" does not exist", pool),
-				 server != NULL ?
+				 wrapper != NULL ?
 				 errdetail("There is a server of that name, but it is one of foreign-data wrapper \"%s\".",
 						   wrapper->fdwname) : 0,
 				 usable[0] != '\0' ?

@@ -79,6 +79,7 @@ put_param(StringInfo buf, Oid type, Datum value, bool isnull)
 	}
 	getTypeOutputInfo(type, &output, &varlena);
 	text = OidOutputFunctionCall(output, value);
+
 	len = (int32) strlen(text);
 	message_put(buf, &len, sizeof(len));
 	message_put(buf, text, len + 1);

@@ -336,6 +336,7 @@ take_row(ResultSink *sink, MessageReader *body)
 		if (len >= 0)
 		{
 			text = unconstify(char *, body->at);
+
 			if (len + 1 > body->end - body->at)
 				elog(ERROR, "dbpool message is shorter than it says");
 			body->at += len + 1;

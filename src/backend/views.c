@@ -160,9 +160,9 @@ put_pool(Row *row, const PoolShared *pool)
 {
 	const PoolCounters *c = &pool->counters;
 	bool		may_see = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
-		(pool->key.dbid == MyDatabaseId &&
-		 SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(pool->key.serverid)) &&
-		 compat_server_usage(pool->key.serverid, GetUserId()) == ACLCHECK_OK);
+	(pool->key.dbid == MyDatabaseId &&
+	 SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(pool->key.serverid)) &&
+	 compat_server_usage(pool->key.serverid, GetUserId()) == ACLCHECK_OK);
 
 	put(row, ObjectIdGetDatum(pool->key.dbid), false);
 	put(row, ObjectIdGetDatum(pool->key.serverid), false);

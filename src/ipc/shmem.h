@@ -45,7 +45,8 @@ typedef enum ConnState
 	CONN_IDLE,					/* free, the remote has nothing of us to do */
 	CONN_CHECKING,				/* a round trip shows whether it still works */
 	CONN_BUSY,					/* runs the statement of a request */
-	CONN_CANCELLING,			/* its request is gone, the remote may still run it */
+	CONN_CANCELLING,			/* its request is gone, the remote may still
+								 * run it */
 	CONN_RESETTING,				/* the session's state is being put back */
 	CONN_CLOSED					/* freed at the end of the loop's turn */
 } ConnState;

@@ -169,7 +169,10 @@ conn_close(Conn *conn, const char *reason)
 	conn_move(conn, CONN_CLOSED);
 	if (conn->pg != NULL)
 	{
-		/* does not wait: PQsetnonblocking() was called, or it is not logged in */
+		/*
+		 * does not wait: PQsetnonblocking() was called, or it is not logged
+		 * in
+		 */
 		PQfinish(conn->pg);
 		conn->pg = NULL;
 		ReleaseExternalFD();
@@ -190,9 +193,9 @@ conn_on_socket(Conn *conn, uint32 events)
 	else if ((events & WL_SOCKET_CLOSED) && !(events & WL_SOCKET_READABLE))
 	{
 		/*
-		 * The remote has closed while we were not reading since the backend is
-		 * slow.  What it sent before is still to be read: leave the socket out
-		 * of the wait until then.
+		 * The remote has closed while we were not reading since the backend
+		 * is slow.  What it sent before is still to be read: leave the socket
+		 * out of the wait until then.
 		 */
 		loop_socket(conn, conn->sock, 0);
 	}

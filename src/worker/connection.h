@@ -17,7 +17,7 @@
  *	 RESETTING	 IDLE		 the remote session is as new
  *	 any		 CLOSED		 conn_close(), always with a reason
  *
- * While BUSY or CHECKING for a request, that request is the head of inflight.
+ * While BUSY or CHECKING for a request, that request is the head of running.
  * In CANCELLING there is none: its slot was freed at once.  A connection stays
  * in CANCELLING until the remote has closed the cancel's own connection, so
  * that the cancel cannot hit the next statement.
@@ -47,11 +47,17 @@ extern void conn_lookup_abandon(Conn *conn);
 /* connection_run.c */
 extern void conn_start(Conn *conn, Request *req);
 extern void conn_check(Conn *conn, Request *req);
-extern void conn_cancel(Conn *conn);
 extern void conn_reset(Conn *conn);
 extern void conn_event(Conn *conn, uint32 events);
 extern void conn_pump(Conn *conn);
 extern void conn_lost(Conn *conn);
+
+extern void conn_settle(Conn *conn);
+extern void conn_set_deadline(Conn *conn, int ms);
+
+/* connection_cancel.c */
+extern void conn_cancel(Conn *conn);
+extern void conn_after_cancel(Conn *conn);
 
 /* connection_reply.c */
 extern void reply_shape(Request *req, struct pg_result *res);
@@ -65,9 +71,9 @@ extern void reply_drop_rows(Conn *conn);
 static inline Request *
 conn_head(Conn *conn)
 {
-	if (dlist_is_empty(&conn->inflight))
+	if (dlist_is_empty(&conn->running))
 		return NULL;
-	return dlist_head_element(Request, node, &conn->inflight);
+	return dlist_head_element(Request, node, &conn->running);
 }
 
 #endif							/* DBPOOL_CONNECTION_H */

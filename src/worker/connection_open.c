@@ -271,11 +271,13 @@ lookup_start(Conn *conn)
 		if (lookup->names[lookup->n].name != NULL)
 			lookup->n++;
 	}
+	conn->lookup = NULL;
 	if (lookup->n > 0)
 		conn->lookup = offload_submit(lookup_run, lookup_done, lookup, conn);
-	if (conn->lookup == NULL)
-		lookup_free(lookup);
-	return conn->lookup != NULL;
+	if (conn->lookup != NULL)
+		return true;
+	lookup_free(lookup);
+	return false;
 }
 
 /* The connection is being closed: nobody waits for the look-up any more. */
@@ -558,7 +560,7 @@ conn_open(Pool *pool)
 	conn->phase = PHASE_LOOKUP;
 	conn->generation = pool->generation;
 	conn->opened_at = GetCurrentTimestamp();
-	dlist_init(&conn->inflight);
+	dlist_init(&conn->running);
 	janitor_init_conn(conn);
 	if (!conn_take_entry(conn))
 	{

@@ -1,7 +1,7 @@
 /*
  * connection_run.c
  *	  What an open connection does: run the statement of a request, answer
- *	  checks, cancel, reset.
+ *	  checks, reset.
  *
  * libpq is in non-blocking mode and gives row after row, so that what a
  * connection holds of a result is one row and libpq's input buffer.
@@ -14,11 +14,9 @@
 
 #include "compat.h"
 #include "worker/connection.h"
-#include "worker/offload.h"
 
-/* Milliseconds within which the remote has to answer a check, a reset, a cancel. */
+/* Milliseconds within which the remote has to answer a check or a reset. */
 #define ANSWER_MS		5000
-#define CANCEL_MS		10000
 
 /* A request above this makes libpq's buffers so large that they are given up. */
 #define BIG_REQUEST_BYTES	(16 * 1024 * 1024)
@@ -31,8 +29,9 @@
 	"SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; " \
 	"SET extra_float_digits = 3; SET lc_monetary = 'C'"
 
-static void
-set_deadline(Conn *conn, int ms)
+/* The remote has so long for what it was asked. */
+void
+conn_set_deadline(Conn *conn, int ms)
 {
 	timer_set(&conn->deadline,
 			  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms));
@@ -201,7 +200,7 @@ conn_start(Conn *conn, Request *req)
 	if (slot->sql_len + slot->params_len > BIG_REQUEST_BYTES)
 		conn->big = true;
 	req->conn = conn;
-	dlist_push_tail(&conn->inflight, &req->node);
+	dlist_push_tail(&conn->running, &req->node);
 	conn->dirty |= slot->taints;
 	conn->shape_sent = false;
 	conn->flushed = false;
@@ -220,9 +219,9 @@ conn_check(Conn *conn, Request *req)
 	if (req != NULL)
 	{
 		req->conn = conn;
-		dlist_push_tail(&conn->inflight, &req->node);
+		dlist_push_tail(&conn->running, &req->node);
 	}
-	set_deadline(conn, ANSWER_MS);
+	conn_set_deadline(conn, ANSWER_MS);
 	conn->flushed = false;
 	if (PQsendQuery(conn->pg, "") != 1 || !flush(conn))
 		conn_lost(conn);
@@ -235,89 +234,15 @@ conn_reset(Conn *conn)
 	bool		in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
 
 	conn_move(conn, CONN_RESETTING);
-	set_deadline(conn, ANSWER_MS);
+	conn_set_deadline(conn, ANSWER_MS);
 	if (PQsendQuery(conn->pg, in_transaction ? "ROLLBACK; " RESET_SQL : RESET_SQL) != 1 ||
 		!flush(conn))
 		conn_lost(conn);
 }
 
-/* In a thread. */
-static void
-cancel_run(void *data)
-{
-	CompatCancel **cancel = data;
-
-	if (!compat_cancel_run(*cancel))
-	{
-		compat_cancel_free(*cancel);
-		*cancel = NULL;
-	}
-}
-
-static void after_cancel(Conn *conn);
-
-/* Back in the loop. */
-static void
-cancel_done(void *data, void *arg)
-{
-	CompatCancel **cancel = data;
-	Conn	   *conn = arg;
-	bool		delivered = *cancel != NULL;
-
-	if (*cancel != NULL)
-		compat_cancel_free(*cancel);
-	free(cancel);
-	if (conn == NULL)
-		return;
-	conn->cancel = NULL;
-	conn->cancel_ended = true;
-	if (delivered)
-		after_cancel(conn);
-	else
-	{
-		Pool	   *pool = conn->pool;
-
-		conn_close(conn, "its statement could not be cancelled");
-		pool_dispatch(pool);
-	}
-}
-
-/*
- * The request was given up: get the remote to stop, and read what still comes.
- * The caller has taken the request off.
- */
-void
-conn_cancel(Conn *conn)
-{
-	CompatCancel **cancel = malloc(sizeof(CompatCancel *));
-
-	conn_move(conn, CONN_CANCELLING);
-	reply_drop_rows(conn);
-	set_deadline(conn, CANCEL_MS);
-	conn->drained = false;
-	conn->cancel_ended = false;
-	if (cancel != NULL)
-	{
-		*cancel = compat_cancel_create(conn->pg);
-		if (*cancel != NULL)
-			conn->cancel = offload_submit(cancel_run, cancel_done, cancel, conn);
-	}
-	if (conn->cancel == NULL)
-	{
-		if (cancel != NULL && *cancel != NULL)
-			compat_cancel_free(*cancel);
-		free(cancel);
-		conn_close(conn, "its statement could not be cancelled");
-		return;
-	}
-	/* read on, even if the backend was too slow for us before */
-	loop_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
-	conn_event(conn, WL_SOCKET_READABLE);
-}
-
 /* What now, that the statement has ended and the session is ours again? */
-static void
-settle(Conn *conn)
+void
+conn_settle(Conn *conn)
 {
 	Pool	   *pool = conn->pool;
 	ResetPolicy policy = pool->options.reset;
@@ -333,16 +258,6 @@ settle(Conn *conn)
 		conn_reset(conn);
 	else
 		pool_conn_ready(conn);
-}
-
-/* A cancelled connection is of use again when both sides are through with it. */
-static void
-after_cancel(Conn *conn)
-{
-	if (!conn->drained || !conn->cancel_ended)
-		return;
-	timer_stop(&conn->deadline);
-	settle(conn);
 }
 
 /* The statement has ended. */
@@ -362,7 +277,7 @@ statement_ended(Conn *conn)
 	conn->used_at = req->started_at + req->remote_us;
 	conn->worked_at = conn->used_at;
 	request_end(req);
-	settle(conn);
+	conn_settle(conn);
 }
 
 /* All results of what was sent have been read. */
@@ -397,7 +312,7 @@ all_read(Conn *conn)
 			break;
 		case CONN_CANCELLING:
 			conn->drained = true;
-			after_cancel(conn);
+			conn_after_cancel(conn);
 			break;
 		case CONN_RESETTING:
 			timer_stop(&conn->deadline);
@@ -606,8 +521,8 @@ conn_event(Conn *conn, uint32 events)
 	PGnotify   *notify;
 
 	/*
-	 * Room for more of a long statement.  PQconsumeInput() would flush as well,
-	 * and each flush moves all that is left in libpq's buffer.
+	 * Room for more of a long statement.  PQconsumeInput() would flush as
+	 * well, and each flush moves all that is left in libpq's buffer.
 	 */
 	if (events == WL_SOCKET_WRITEABLE)
 	{

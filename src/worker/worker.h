@@ -10,7 +10,7 @@
  *
  * A connection's state is the list of its pool it is in; conn_move() is the
  * one function that moves it.  A request that waits is in its pool's waiters;
- * one that runs is in the inflight list of its connection, the head of which
+ * one that runs is in the running list of its connection, the head of which
  * is the one whose answer comes next.  (There is at most one so far.)
  */
 #ifndef DBPOOL_WORKER_H
@@ -45,7 +45,7 @@ struct Request
 	bool		failed;			/* an error has been put */
 	bool		ping;			/* its answer is a time */
 	int			attempts;		/* connections that proved dead under it */
-	dlist_node	node;			/* in pool->waiters or conn->inflight */
+	dlist_node	node;			/* in pool->waiters or conn->running */
 	Pool	   *pool;			/* NULL until it is queued */
 	Conn	   *conn;			/* while checking or running for it */
 	Timer		deadline;		/* for getting a connection */
@@ -109,7 +109,7 @@ struct Conn
 	int			index;			/* of its ConnShared */
 	ConnShared *shared;
 	struct pg_conn *pg;
-	dlist_head	inflight;		/* of Request */
+	dlist_head	running;		/* of Request */
 	TimestampTz opened_at;
 	TimestampTz expires_at;		/* 0: never */
 	TimestampTz used_at;		/* last time the remote answered */
