@@ -214,6 +214,11 @@ connections_free_closed(void)
 
 		if (conn->errors.data != NULL)
 			pfree(conn->errors.data);
+		for (int i = 0; i < CONN_REPORTED; i++)
+		{
+			if (conn->settings[i] != NULL)
+				pfree(conn->settings[i]);
+		}
 		pfree(conn);
 	}
 }

@@ -29,6 +29,15 @@
 
 #include "worker/worker.h"
 
+/*
+ * What is set in each remote session, so that text means the same at both
+ * ends whatever either side's settings are; as postgres_fdw and pg_dump do.
+ * lc_monetary is for money.  backend/params.c has the other end.
+ */
+#define CONN_SETTINGS_SQL \
+	"SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; " \
+	"SET extra_float_digits = 3; SET lc_monetary = 'C'; SET xmloption = 'content'"
+
 /* connection.c */
 extern bool conn_take_entry(Conn *conn);
 extern void conn_move(Conn *conn, ConnState to);
@@ -52,6 +61,7 @@ extern void conn_event(Conn *conn, uint32 events);
 extern void conn_pump(Conn *conn);
 extern void conn_lost(Conn *conn);
 
+extern void conn_remember_settings(Conn *conn);
 extern void conn_settle(Conn *conn);
 extern void conn_set_deadline(Conn *conn, int ms);
 

@@ -29,15 +29,6 @@
 #define MAX_PLACES		64
 #define MAX_KEYWORDS	96
 
-/*
- * What is set in each remote session, so that text means the same at both
- * ends whatever either side's settings are; as postgres_fdw and pg_dump do.
- * lc_monetary is for money.
- */
-#define SETTINGS_SQL \
-	"SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; " \
-	"SET extra_float_digits = 3; SET lc_monetary = 'C'"
-
 typedef struct Place
 {
 	char	   *host;			/* as configured; NULL: libpq's default */
@@ -483,7 +474,7 @@ logged_in(Conn *conn)
 
 	conn->phase = PHASE_SETTINGS;
 	if (PQsetnonblocking(conn->pg, 1) != 0 ||
-		PQsendQuery(conn->pg, SETTINGS_SQL) != 1)
+		PQsendQuery(conn->pg, CONN_SETTINGS_SQL) != 1)
 		conn_open_failed(conn, PQerrorMessage(conn->pg));
 	else
 		loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_READABLE);
@@ -508,6 +499,7 @@ settings_event(Conn *conn)
 		if (res == NULL)
 		{
 			timer_stop(&conn->deadline);
+			conn_remember_settings(conn);
 			pool_conn_opened(conn);
 			return;
 		}

@@ -26,8 +26,7 @@
 	"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; " \
 	"UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; " \
 	"DISCARD TEMP; DISCARD SEQUENCES; " \
-	"SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; " \
-	"SET extra_float_digits = 3; SET lc_monetary = 'C'"
+	CONN_SETTINGS_SQL
 
 /* The remote has so long for what it was asked. */
 void
@@ -35,6 +34,45 @@ conn_set_deadline(Conn *conn, int ms)
 {
 	timer_set(&conn->deadline,
 			  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms));
+}
+
+/*
+ * Settings that the remote reports when they change, without being asked.  As
+ * to the first few, text of another meaning comes with another value.
+ */
+static const char *const reported[CONN_REPORTED] = {
+	"client_encoding", "DateStyle", "IntervalStyle",
+	"TimeZone", "session_authorization", "application_name", "search_path"
+};
+
+#define REPORTED_FOR_TEXT	3
+
+/* The session is as it should be: note how it looks. */
+void
+conn_remember_settings(Conn *conn)
+{
+	for (int i = 0; i < CONN_REPORTED; i++)
+	{
+		const char *value = PQparameterStatus(conn->pg, reported[i]);
+
+		if (conn->settings[i] != NULL)
+			pfree(conn->settings[i]);
+		conn->settings[i] = value ? MemoryContextStrdup(worker_context, value) : NULL;
+	}
+}
+
+/* Does the session differ from what was noted?  Returns the first difference. */
+static const char *
+changed_setting(Conn *conn, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		const char *value = PQparameterStatus(conn->pg, reported[i]);
+
+		if (strcmp(value ? value : "", conn->settings[i] ? conn->settings[i] : "") != 0)
+			return reported[i];
+	}
+	return NULL;
 }
 
 /* Take the request at the head off the connection. */
@@ -254,7 +292,9 @@ conn_settle(Conn *conn)
 		pool_dispatch(pool);
 	}
 	else if (in_transaction || policy == RESET_ALWAYS ||
-			 (policy == RESET_SMART && conn->dirty))
+			 (policy == RESET_SMART &&
+			  (conn->dirty || changed_setting(conn, CONN_REPORTED))) ||
+			 changed_setting(conn, REPORTED_FOR_TEXT))
 		conn_reset(conn);
 	else
 		pool_conn_ready(conn);
@@ -266,6 +306,7 @@ statement_ended(Conn *conn)
 {
 	Request    *req = take_head(conn);
 	bool		in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
+	const char *setting;
 
 	if (in_transaction && !req->failed)
 		request_put_error(req, "25000",
@@ -273,6 +314,13 @@ statement_ended(Conn *conn)
 								   NameStr(conn->pool->options.server)),
 						  "The transaction was rolled back: a pooled connection belongs to its caller for one call only.",
 						  "Put BEGIN, the statements and COMMIT into one string for dbpool_exec().");
+	else if (!req->failed && req->rows > 0 &&
+			 (setting = changed_setting(conn, REPORTED_FOR_TEXT)) != NULL)
+		request_put_error(req, "0A000",
+						  psprintf("the statement changed \"%s\" on pool \"%s\"",
+								   setting, NameStr(conn->pool->options.server)),
+						  "The values it returned cannot be trusted. What it did on the remote server stays.",
+						  "Settings that the text of values depends on are dbpool's to make.");
 	count_request(conn, req, req->failed);
 	conn->used_at = req->started_at + req->remote_us;
 	conn->worked_at = conn->used_at;

@@ -91,6 +91,9 @@ struct Pool
 	double		exec_us;
 };
 
+/* Number of settings in Conn.settings. */
+#define CONN_REPORTED	7
+
 typedef enum ConnPhase
 {
 	PHASE_LOOKUP,				/* waits for host names */
@@ -136,6 +139,9 @@ struct Conn
 	bool		last_words;		/* remote said why it ends the connection */
 	char		lost_error[DBPOOL_SHOWN_ERROR];
 	char		lost_sqlstate[6];
+
+	/* how the session looked when it was new; NULL for what is not reported */
+	char	   *settings[CONN_REPORTED];
 
 	/* a row that did not fit into the ring (connection_reply.c) */
 	struct pg_result *rows;
