@@ -194,8 +194,10 @@ package DbpoolTest::Session;
 use strict;
 use warnings;
 
-use IPC::Run;
+use IO::Select;
+use IPC::Open3 ();
 use PostgreSQL::Test::Utils;
+use Symbol ();
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -203,21 +205,18 @@ sub new
 {
 	my ($class, $node, %params) = @_;
 	my $connstr = $node->connstr($params{dbname} || 'postgres');
-	my $self = bless { in => '', out => '', err => '', n => 0 }, $class;
+	my $self = bless { out => '', err => '', n => 0 }, $class;
+	my ($in, $out, $err) = map { Symbol::gensym() } 1 .. 3;
 
 	$connstr .= " options='$params{options}'" if $params{options};
 	$connstr .= " user='$params{user}'" if $params{user};
-	$self->{timer} =
-	  IPC::Run::timer($PostgreSQL::Test::Utils::timeout_default);
-	$self->{run} = IPC::Run::start(
-		[
-			'psql', '-XAtq', '-v', 'VERBOSITY=verbose',
-			'-v', 'SHOW_CONTEXT=always', '-d', $connstr, '-f', '-'
-		],
-		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err},
-		$self->{timer});
-	$self->{pid} = $self->value('SELECT pg_backend_pid()')
-	  unless $params{no_pid};
+	$self->{client_pid} = IPC::Open3::open3(
+		$in, $out, $err,
+		'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $connstr, '-f', '-');
+	$in->autoflush(1);
+	$self->{stdin} = $in;
+	$self->{streams} = { out => $out, err => $err };
+	$self->{pid} = $self->value('SELECT pg_backend_pid()');
 	return $self;
 }
 
@@ -225,22 +224,59 @@ sub new
 sub pid { return $_[0]->{pid}; }
 
 # The process ID of psql.
-sub client_pid { return $_[0]->{run}->{KIDS}->[0]->{PID}; }
+sub client_pid { return $_[0]->{client_pid}; }
+
+# Read what psql has printed; waits up to so many seconds for something.
+sub read_some
+{
+	my ($self, $seconds) = @_;
+	my $select = IO::Select->new(values %{ $self->{streams} });
+
+	return unless $select->count;
+	foreach my $ready ($select->can_read($seconds))
+	{
+		foreach my $name (keys %{ $self->{streams} })
+		{
+			next if $self->{streams}->{$name} != $ready;
+			delete $self->{streams}->{$name}
+			  unless sysread($ready, $self->{$name}, 65536,
+				length $self->{$name});
+		}
+	}
+	return;
+}
 
 # Send a statement, do not wait for its end.
 sub send
 {
 	my ($self, $sql) = @_;
+	local $SIG{PIPE} = 'IGNORE';
 
 	$sql .= ';' unless $sql =~ /;\s*$/ || $sql =~ /^\\/;
 	$self->{n}++;
 	$self->{started} = time;
-	$self->{in} .=
+	print { $self->{stdin} }
 	  "$sql\n\\echo ==done $self->{n}==\n\\warn ==done $self->{n}==\n";
-	eval {
-		$self->{run}->pump while length $self->{in} && $self->{run}->pumpable;
-	};
 	return $self;
+}
+
+# Has all come that the last statement prints, or is psql gone?
+sub is_complete
+{
+	my ($self) = @_;
+	my $mark = "==done $self->{n}==\n";
+
+	return !%{ $self->{streams} }
+	  || (index($self->{out}, $mark) >= 0 && index($self->{err}, $mark) >= 0);
+}
+
+# Has what was sent come to its end?
+sub is_done
+{
+	my ($self) = @_;
+
+	$self->read_some(0);
+	return $self->is_complete;
 }
 
 # Wait for the end of what was sent. Returns out, err, state, seconds, and lost
@@ -248,44 +284,26 @@ sub send
 sub wait
 {
 	my ($self) = @_;
-	my $mark = "==done $self->{n}==\n";
-	my %answer = (lost => 0);
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+	my %answer;
 
-	$self->{timer}->start($PostgreSQL::Test::Utils::timeout_default);
-	until (index($self->{out}, $mark) >= 0 && index($self->{err}, $mark) >= 0)
+	until ($self->is_complete)
 	{
-		my $pumped = eval { $self->{run}->pump };
-
-		die "session does not answer: $self->{err}"
-		  if $self->{timer}->is_expired || $@ =~ /timeout/;
-		if (!$pumped || $@)
-		{
-			$answer{lost} = 1;
-			last;
-		}
+		die "session does not answer: $self->{err}" if time > $end;
+		$self->read_some(1);
 	}
 	$answer{seconds} = time - $self->{started};
-	$self->{timer}->reset;
+	$answer{lost} = !%{ $self->{streams} };
 	foreach my $stream ('out', 'err')
 	{
 		$answer{$stream} = $self->{$stream};
-		$answer{$stream} =~ s/\Q$mark\E.*//s;
+		$answer{$stream} =~ s/==done \d+==\n//g;
 		$answer{$stream} =~ s/\n$//;
 		$self->{$stream} = '';
 	}
 	$answer{state} =
 	  $answer{err} =~ /(?:ERROR|FATAL):  ([0-9A-Z]{5}):/ ? $1 : '';
 	return \%answer;
-}
-
-# Has what was sent come to its end?
-sub is_done
-{
-	my ($self) = @_;
-	my $mark = "==done $self->{n}==\n";
-
-	eval { $self->{run}->pump_nb };
-	return index($self->{out}, $mark) >= 0 && index($self->{err}, $mark) >= 0;
 }
 
 # Run a statement.
@@ -324,13 +342,23 @@ sub poll
 	return 0;
 }
 
+# Wait until psql, which has been told to end, has done so.
+sub reap
+{
+	my ($self) = @_;
+
+	waitpid($self->{client_pid}, 0) if $self->{client_pid};
+	$self->{client_pid} = 0;
+	return;
+}
+
 # End psql in good order.
 sub quit
 {
 	my ($self) = @_;
 
-	$self->{in} .= "\\q\n";
-	eval { $self->{run}->finish };
+	close $self->{stdin};
+	$self->reap;
 	return;
 }
 
@@ -339,8 +367,18 @@ sub kill
 {
 	my ($self, $signal) = @_;
 
-	CORE::kill($signal || 'KILL', $self->client_pid);
-	eval { $self->{run}->finish };
+	CORE::kill($signal || 'KILL', $self->{client_pid});
+	$self->reap;
+	return;
+}
+
+# A test that has died leaves no psql behind.
+sub DESTROY
+{
+	my ($self) = @_;
+	local $?;
+
+	$self->kill if $self->{client_pid};
 	return;
 }
 

@@ -1,0 +1,100 @@
+
+# A cancel hits the statement that it is for, and never the next one on that
+# connection: many sessions time out about when their statements end anyway,
+# while others run short statements over the same connections.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DbpoolTest;
+use IPC::Run;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $remote = make_remote();
+my $local = make_local();
+
+create_pool($local, 'p', $remote, max_size => 4);
+
+my $control = session($local);
+
+# The innocent: pgbench stops at the first error. It counts on the remote how
+# many of its statements ran.
+$remote->safe_psql('postgres',
+	'CREATE TABLE ran (n int); CREATE TABLE doomed (n int)');
+my $script = "$PostgreSQL::Test::Utils::tmp_check/innocent.sql";
+append_to_file($script,
+	"SELECT dbpool_exec('p', 'INSERT INTO ran SELECT 1 FROM pg_sleep(0.001)');\n"
+);
+
+# The doomed: statements of 4 ms with a time limit of about as much.
+my $doomed = "$PostgreSQL::Test::Utils::tmp_check/doomed.sql";
+foreach my $i (1 .. 300)
+{
+	my $limit = 4 + $i % 8;
+	append_to_file($doomed,
+		"SET statement_timeout = $limit;\n"
+		  . "SELECT dbpool_exec('p', 'INSERT INTO doomed SELECT 1 FROM pg_sleep(0.004)');\n"
+	);
+}
+
+my @sessions;
+foreach my $i (1 .. 3)
+{
+	my %run = (out => '', err => '');
+
+	$run{handle} = IPC::Run::start(
+		[
+			'psql', '-XAtq', '-v', 'VERBOSITY=sqlstate', '-d',
+			$local->connstr('postgres'), '-f', $doomed
+		],
+		'>', \$run{out}, '2>', \$run{err},
+		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	push @sessions, \%run;
+}
+my ($out, $err) = ('', '');
+my $ok = IPC::Run::run(
+	[
+		'pgbench', '-n', '-c', 3, '-t', 1000, '-f', $script,
+		$local->connstr('postgres')
+	],
+	'>', \$out, '2>', \$err,
+	IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+ok($ok, 'no innocent statement was cancelled') or diag($err);
+like($out, qr{processed: 3000/3000}, 'all of them have run');
+
+my ($cancelled, $ended, $other) = (0, 0, '');
+foreach my $run (@sessions)
+{
+	$run->{handle}->finish;
+	$cancelled += () = $run->{err} =~ /ERROR:  57014$/gm;
+	$ended += () = $run->{out} =~ /^1$/gm;
+	$other .= $1 while $run->{err} =~ /^(?!.*ERROR:  57014$)(.*\n)/gm;
+}
+note("$cancelled cancelled, $ended ended in time");
+is($other, '', 'the others got no error but that of their time limit');
+is($cancelled + $ended, 900, 'every one of them got an answer');
+cmp_ok($cancelled, '>', 50, 'many were cancelled');
+cmp_ok($ended, '>', 50, 'and many were not');
+
+ok($control->poll('SELECT count(*) FROM dbpool_requests', '0'),
+	'no request is left');
+ok( $control->poll(
+		'SELECT idle > 0, busy, cancelling, resetting FROM dbpool_pools',
+		't|0|0|0'),
+	'all connections are idle');
+is($remote->safe_psql('postgres', 'SELECT count(*) FROM ran'),
+	'3000', 'each innocent statement has run once');
+cmp_ok($remote->safe_psql('postgres', 'SELECT count(*) FROM doomed'),
+	'>=', $ended, 'and of the others those that ended well');
+is( $control->value(
+		"SELECT connects <= 4, cancels > 0 FROM dbpool_stat_pools WHERE pool = 'p'"
+	),
+	't|t',
+	'no connection was given up');
+
+$control->quit;
+done_testing();
