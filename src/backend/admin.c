@@ -75,7 +75,7 @@ run_utility(Node *statement, const char *shown)
 	planned->commandType = CMD_UTILITY;
 	planned->utilityStmt = statement;
 	planned->canSetTag = false;
-	ProcessUtility(planned, shown, false, PROCESS_UTILITY_SUBCOMMAND, NULL, NULL,
+	ProcessUtility(planned, shown, false, PROCESS_UTILITY_QUERY, NULL, NULL,
 				   None_Receiver, NULL);
 	CommandCounterIncrement();
 }

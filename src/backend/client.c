@@ -36,6 +36,7 @@ typedef struct Client
 	FrameHeader header;
 	Size		header_got;
 	bool		ended;			/* the END frame has come */
+	StringInfoData error;		/* body of the first ERROR frame, or empty */
 	bool		stale;
 	int64		remote_us;
 } Client;
@@ -171,25 +172,43 @@ word_taints(const char *word, Size len)
 	return false;
 }
 
-/*
- * May the statement leave something in the remote session which its command
- * tag will not tell?  Looks for the names of what does; what a function of
- * the remote's users does inside, nobody can see from here.
- */
 static bool
-sql_taints(const char *sql)
+text_taints(const char *text, Size size)
 {
-	while (*sql)
+	const char *end = text +size;
+
+	while (text <end)
 	{
 		Size		len = 0;
 
-		while (isalnum((unsigned char) sql[len]) || sql[len] == '_')
+		while (text +len < end &&
+			   (isalnum((unsigned char) text[len]) || text[len] == '_'))
 			len++;
-		if (len > 0 && word_taints(sql, len))
+		if (len > 0 && word_taints(text, len))
 			return true;
-		sql += Max(len, 1);
+		text	  +=Max(len, 1);
 	}
 	return false;
+}
+
+/* Above this, a reset costs less than looking whether one is needed. */
+#define LOOK_MAX_BYTES	(256 * 1024)
+
+/*
+ * May the call leave something in the remote session which its command tag
+ * will not tell?  Looks for the names of what does, in parameters too, since
+ * the remote may run those (query_to_xml).  What a function of the remote's
+ * users does inside, nobody can see from here.
+ */
+static bool
+call_taints(const Call *call)
+{
+	Size		sql_len = strlen(call->sql);
+	Size		params_len = call->nparams > 0 ? call->params.len : 0;
+
+	return sql_len + params_len > LOOK_MAX_BYTES ||
+		text_taints(call->sql, sql_len) ||
+		(params_len > 0 && text_taints(call->params.data, params_len));
 }
 
 /* Write as much of the request as there is room for. */
@@ -230,7 +249,7 @@ fill_slot(Client *client)
 	slot->ticket = pg_atomic_fetch_add_u64(&dbpool_shared->request_ticket, 1);
 	slot->stamp = definition->stamp;
 	slot->need_password = definition->need_password;
-	slot->taints = sql_taints(call->sql);
+	slot->taints = call_taints(call);
 	slot->nparams = call->nparams;
 	slot->definition_len = definition->len;
 	slot->sql_len = sql_len;
@@ -318,7 +337,10 @@ take_frame(Client *client)
 			error_notice(call->pool, &body);
 			break;
 		case FRAME_ERROR:
-			error_throw(call->pool, call->sql, &body);
+			/* thrown at the end, so that the worker need not cancel anything */
+			if (client->error.len == 0)
+				appendBinaryStringInfo(&client->error, client->frame.data,
+									   client->frame.len);
 			break;
 		default:
 			client->sink->frame(client->sink, (char) client->header.type, &body);
@@ -416,6 +438,12 @@ converse(Client *client)
 			CHECK_FOR_INTERRUPTS();
 		}
 	}
+	if (client->error.len > 0)
+	{
+		MessageReader body = {client->error.data, client->error.data + client->error.len};
+
+		error_throw(client->call->pool, client->call->sql, &body);
+	}
 	if (!client->ended)
 		worker_died(client);
 }
@@ -457,6 +485,7 @@ client_run(const Call *call, AnswerSink *sink)
 	client.sink = sink;
 	initStringInfo(&client.up);
 	initStringInfo(&client.frame);
+	initStringInfo(&client.error);
 	run_once(&client);
 	while (client.stale && call->definition == NULL)
 	{

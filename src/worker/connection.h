@@ -62,6 +62,7 @@ extern void conn_pump(Conn *conn);
 extern void conn_lost(Conn *conn);
 
 extern void conn_remember_settings(Conn *conn);
+extern void conn_want(Conn *conn, uint32 wants);
 extern void conn_settle(Conn *conn);
 extern void conn_set_deadline(Conn *conn, int ms);
 

@@ -103,6 +103,6 @@ conn_cancel(Conn *conn)
 		return;
 	}
 	/* read on, even if the backend was too slow for us before */
-	loop_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
+	conn_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
 	conn_event(conn, WL_SOCKET_READABLE);
 }

@@ -89,6 +89,21 @@ take_head(Conn *conn)
 	return req;
 }
 
+/*
+ * Change what the connection's socket is waited for.  libpq closes it by itself
+ * when it breaks, while results may still have to be read.
+ */
+void
+conn_want(Conn *conn, uint32 wants)
+{
+	pgsocket	sock = PQsocket(conn->pg);
+
+	if (sock == conn->sock)
+		loop_want(conn, wants);
+	else
+		loop_socket(conn, sock, sock == PGINVALID_SOCKET ? 0 : wants);
+}
+
 /* Hand what libpq has to the kernel; wait for room there if need be. */
 static bool
 flush(Conn *conn)
@@ -98,7 +113,7 @@ flush(Conn *conn)
 	if (left < 0)
 		return false;
 	conn->flushed = left == 0;
-	loop_want(conn, WL_SOCKET_READABLE | (left > 0 ? WL_SOCKET_WRITEABLE : 0));
+	conn_want(conn, WL_SOCKET_READABLE | (left > 0 ? WL_SOCKET_WRITEABLE : 0));
 	return true;
 }
 
@@ -129,6 +144,16 @@ count_request(Conn *conn, Request *req, bool failed)
 	SpinLockRelease(&shared->mutex);
 }
 
+/* Keep libpq's word on why the connection broke, before it has another. */
+static void
+note_error(Conn *conn)
+{
+	if (conn->lost_error[0] != '\0')
+		return;
+	strlcpy(conn->lost_error, PQerrorMessage(conn->pg), sizeof(conn->lost_error));
+	conn->lost_error[strcspn(conn->lost_error, "\n")] = '\0';
+}
+
 /*
  * The connection broke.  A request whose statement was not wholly handed over
  * has not run (the Sync that commits it comes last), and goes back to the
@@ -140,11 +165,7 @@ conn_lost(Conn *conn)
 	Pool	   *pool = conn->pool;
 	Request    *req;
 
-	if (conn->lost_error[0] == '\0')
-	{
-		strlcpy(conn->lost_error, PQerrorMessage(conn->pg), sizeof(conn->lost_error));
-		conn->lost_error[strcspn(conn->lost_error, "\n")] = '\0';
-	}
+	note_error(conn);
 	while ((req = take_head(conn)) != NULL)
 	{
 		if (conn->state == CONN_CHECKING || (!conn->flushed && !req->failed))
@@ -334,7 +355,7 @@ all_read(Conn *conn)
 {
 	Request    *req;
 
-	if (conn->last_words || PQstatus(conn->pg) == CONNECTION_BAD)
+	if (conn->last_words || conn->broken || PQstatus(conn->pg) == CONNECTION_BAD)
 	{
 		conn_lost(conn);
 		return;
@@ -512,7 +533,6 @@ one_result(Conn *conn, PGresult *res)
 			break;
 		default:
 			PQclear(res);
-			PQclear(res);
 			conn_close(conn, "the remote sent something unexpected");
 			return true;
 	}
@@ -532,7 +552,7 @@ read_results(Conn *conn)
 		if (req != NULL && !reply_pump(conn, req))
 		{
 			/* the backend is slow: let the remote wait */
-			loop_want(conn, WL_SOCKET_CLOSED);
+			conn_want(conn, WL_SOCKET_CLOSED);
 			return;
 		}
 		if (PQisBusy(conn->pg))
@@ -546,8 +566,12 @@ read_results(Conn *conn)
 		if (!one_result(conn, res))
 			break;
 	}
-	if (conn->state != CONN_CLOSED)
-		loop_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
+	if (conn->state == CONN_CLOSED)
+		return;
+	if (conn->broken)
+		conn_lost(conn);
+	else
+		conn_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
 }
 
 /* An idle connection has something to say: a notice, a setting, or the end. */
@@ -580,11 +604,13 @@ conn_event(Conn *conn, uint32 events)
 	}
 	if (PQconsumeInput(conn->pg) != 1)
 	{
+		note_error(conn);
+		conn->broken = true;
 		/* what came before the end is still to be read */
-		if (conn->state != CONN_IDLE)
-			read_results(conn);
-		if (conn->state != CONN_CLOSED && conn->rows == NULL)
+		if (conn->state == CONN_IDLE)
 			conn_lost(conn);
+		else
+			read_results(conn);
 		return;
 	}
 	while ((notify = PQnotifies(conn->pg)) != NULL)

@@ -73,6 +73,8 @@ loop_want(Conn *conn, uint32 wants)
 	if (conn->wants == wants)
 		return;
 	conn->wants = wants;
+	if (conn->sock == PGINVALID_SOCKET)
+		return;
 	if (conn->position < 0)
 		set_changed = true;
 	else if (!set_changed)

@@ -135,6 +135,7 @@ struct Conn
 	bool		flushed;		/* libpq has handed all to the kernel */
 	bool		dirty;			/* the session must be reset */
 	bool		big;			/* libpq's buffers have grown large */
+	bool		broken;			/* nothing more can be read from the socket */
 	bool		shape_sent;
 	bool		last_words;		/* remote said why it ends the connection */
 	char		lost_error[DBPOOL_SHOWN_ERROR];
