@@ -1,0 +1,159 @@
+# What pg_dump and pg_restore carry: the extension, servers, their options and
+# rights, and user mappings; and the pools work in the database they come to.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DbpoolTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $remote = make_remote();
+$remote->safe_psql(
+	'postgres', q{
+	CREATE ROLE app LOGIN PASSWORD 'it''s \\ a secret';
+	CREATE ROLE other LOGIN PASSWORD 'plain';
+});
+unlink $remote->data_dir . '/pg_hba.conf';
+$remote->append_conf('pg_hba.conf',
+	"local all app,other scram-sha-256\nlocal all all trust\n");
+$remote->reload;
+
+my $local = make_local();
+my ($host, $port) = ($remote->host, $remote->port);
+$local->safe_psql(
+	'postgres', qq{
+	CREATE ROLE alice LOGIN;
+	CREATE ROLE bob LOGIN;
+	CREATE SERVER plain FOREIGN DATA WRAPPER dbpool
+	    OPTIONS (host '$host', port '$port', dbname 'postgres');
+	CREATE SERVER "Odd name, of 'a' server" FOREIGN DATA WRAPPER dbpool
+	    OPTIONS (host '$host', port '$port', dbname 'postgres',
+	             acquire_timeout '7s', connect_timeout '4', health_check_interval '11s',
+	             idle_timeout '3min', max_lifetime '1h', max_size '3', min_size '1',
+	             reset 'always', validate_after '250ms',
+	             application_name 'it''s "odd"', options '-c search_path=pg_catalog');
+	GRANT USAGE ON FOREIGN SERVER plain TO alice;
+	GRANT USAGE ON FOREIGN SERVER "Odd name, of 'a' server" TO PUBLIC;
+	ALTER SERVER plain OWNER TO bob;
+	COMMENT ON SERVER plain IS 'a pool';
+	CREATE USER MAPPING FOR alice SERVER plain
+	    OPTIONS (user 'app', password E'it''s \\\\ a secret');
+	CREATE USER MAPPING FOR bob SERVER plain
+	    OPTIONS (user 'app', password_required 'false');
+	CREATE USER MAPPING FOR PUBLIC SERVER "Odd name, of 'a' server"
+	    OPTIONS (user 'other', password 'plain');
+	SELECT dbpool_create_pool('made', 'postgresql:///postgres?host=$host&port=$port',
+	                          '{"max_size": 2, "min_size": 1}');
+	CREATE VIEW remote_roles AS
+	    SELECT * FROM dbpool_query('made', 'SELECT rolname FROM pg_roles') AS t(name name);
+	CREATE FUNCTION who() RETURNS SETOF record LANGUAGE sql
+	    RETURN dbpool_query('plain', 'SELECT current_user');
+});
+
+# pg_dump sorts options.
+my $objects = q{
+	SELECT 'server', srvname, srvowner::regrole, srvacl, (SELECT array_agg(o ORDER BY o) FROM unnest(srvoptions) o),
+	       obj_description(oid, 'pg_foreign_server')
+	FROM pg_foreign_server
+	UNION ALL
+	SELECT 'mapping', srvname, umuser::regrole, NULL, (SELECT array_agg(o ORDER BY o) FROM unnest(umoptions) o), NULL
+	FROM pg_user_mappings
+	UNION ALL
+	SELECT 'wrapper', fdwname, NULL, fdwacl, (SELECT array_agg(o ORDER BY o) FROM unnest(fdwoptions) o), NULL
+	FROM pg_foreign_data_wrapper
+	ORDER BY 1, 2, 3};
+my $before = $local->safe_psql('postgres', $objects);
+is(scalar(() = $before =~ /^mapping\|/mg), 4, 'four mappings are there');
+
+# --- each format, into the same server and into another ------------------------------
+
+my $elsewhere = make_local(name => 'elsewhere');
+$elsewhere->safe_psql('postgres',
+	'DROP EXTENSION dbpool; CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN');
+my $folder = PostgreSQL::Test::Utils::tempdir;
+
+foreach my $target ($local, $elsewhere)
+{
+	my $to = $target->name;
+
+	foreach my $format ('plain', 'custom')
+	{
+		my $database = "${format}_copy";
+		my $file = "$folder/$to.$format";
+
+		$target->safe_psql('postgres', "CREATE DATABASE $database");
+		$local->command_ok(
+			[ 'pg_dump', '-F', $format, '-f', $file, 'postgres' ],
+			"$to, $format: pg_dump");
+		$target->command_ok(
+			$format eq 'plain'
+			? [
+				'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $file,
+				$database
+			  ]
+			: [ 'pg_restore', '-e', '-d', $database, $file ],
+			"$to, $format: restore");
+		is($target->safe_psql($database, $objects),
+			$before, "$to, $format: servers and mappings are the same");
+
+		my $admin = session($target, dbname => $database);
+		my $alice = session($target, dbname => $database, user => 'alice');
+		is($alice->value(q{SELECT dbpool_query('plain', 'SELECT current_user')}),
+			'(app)', "$to, $format: a mapping with a password");
+		is( $alice->value(
+				q{SELECT dbpool_query('Odd name, of ''a'' server', 'SHOW application_name')}
+			),
+			'("it\'s ""odd""")',
+			"$to, $format: odd options");
+		like(
+			$alice->query(q{SELECT dbpool_ping('made')})->{err},
+			qr/permission denied for foreign server made/,
+			"$to, $format: rights");
+		is( $admin->value(
+				q{SELECT max_size, min_size FROM dbpool_pools
+				  WHERE pool = 'made' AND database = current_database()}),
+			'2|1',
+			"$to, $format: sizes");
+		is( $admin->value(
+				q{SELECT count(*) FROM remote_roles WHERE name = 'app'}),
+			'1',
+			"$to, $format: a view over a pool");
+		is( $admin->value(
+				q{SELECT count(*) FROM dbpool_pools
+				  WHERE database = current_database() AND state = 'active'}),
+			'3',
+			"$to, $format: these are pools of the database's own");
+		$alice->quit;
+		$admin->quit;
+	}
+}
+
+# The pools of a database go with it.
+$local->safe_psql('postgres', 'DROP DATABASE plain_copy');
+ok( $local->poll_query_until(
+		'postgres',
+		q{SELECT count(*) = 0 FROM dbpool_get_connections() c
+		  WHERE NOT EXISTS (SELECT FROM pg_database d WHERE d.oid = c.dbid)}),
+	'DROP DATABASE closes the connections of its pools');
+is( $local->safe_psql(
+		'postgres',
+		q{SELECT count(*) FROM dbpool_pools WHERE database IS NULL}),
+	'0',
+	'nothing of it is left in dbpool_pools');
+
+# DROP EXTENSION takes all of it, CREATE EXTENSION begins anew.
+$local->safe_psql('custom_copy', 'DROP EXTENSION dbpool CASCADE');
+is($local->safe_psql('custom_copy', 'SELECT count(*) FROM pg_foreign_server'),
+	'0', 'DROP EXTENSION ... CASCADE drops the servers');
+ok( $local->poll_query_until(
+		'postgres',
+		q{SELECT count(*) = 0 FROM dbpool_connections WHERE database = 'custom_copy'}
+	),
+	'and closes their connections');
+$local->safe_psql('custom_copy', 'CREATE EXTENSION dbpool');
+
+done_testing();
