@@ -93,7 +93,7 @@ BEGIN
   RAISE NOTICE 'caught % errors', caught;
 END $$;
 SELECT count(*) FROM dbpool_requests;
-SELECT idle, busy FROM dbpool_pools WHERE pool = 'remote' AND database = current_database();
+SELECT idle > 0 AS idle, busy FROM dbpool_pools WHERE pool = 'remote' AND database = current_database();
 
 -- an error after rows have come
 SELECT dbpool_query('remote', 'SELECT 1 / (100000 - i) FROM generate_series(1, 100000) i');

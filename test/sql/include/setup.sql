@@ -1,5 +1,5 @@
 \set ECHO none
--- What every test begins with: the extension, and a fresh pool "remote" whose
+-- What every test begins with: the extension, and one pool, "remote", whose
 -- address comes from the environment. "remote_conninfo" is that address.
 \getenv remote_host DBPOOL_REMOTE_HOST
 \getenv remote_port DBPOOL_REMOTE_PORT
@@ -7,7 +7,14 @@
 \set SHOW_CONTEXT never
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS dbpool;
-DROP SERVER IF EXISTS remote CASCADE;
+DO $$
+DECLARE
+  server name;
+BEGIN
+  FOR server IN SELECT srvname FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = srvfdw WHERE fdwname = 'dbpool' LOOP
+    EXECUTE format('DROP SERVER %I CASCADE', server);
+  END LOOP;
+END $$;
 SELECT dbpool_create_pool('remote', :'remote_conninfo') \g /dev/null
 SELECT dbpool_exec('remote', 'DROP SCHEMA IF EXISTS regress CASCADE; CREATE SCHEMA regress') \g /dev/null
 RESET client_min_messages;
