@@ -1,0 +1,143 @@
+
+# Pools that have several hosts, and how long opening a connection may take.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DbpoolTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $first = make_remote(
+	name => 'first',
+	conf => "default_transaction_read_only = on\n");
+my $second = make_remote(name => 'second');
+my $local = make_local();
+my $control = session($local);
+my $silent = silent_listener();
+my $unused_port = PostgreSQL::Test::Cluster::get_free_port();
+
+sub port_of
+{
+	my ($pool) = @_;
+	return $control->query(
+		"SELECT * FROM dbpool_query('$pool', 'SHOW port') AS t(port int)");
+}
+
+my %dbname = (dbname => 'postgres');
+
+subtest 'the first host refuses' => sub {
+	create_pool(
+		$local, 'refused', undef,
+		host => '127.0.0.1,' . $second->host,
+		port => "$unused_port," . $second->port,
+		%dbname);
+	my $answer = port_of('refused');
+	is($answer->{out} . $answer->{err},
+		$second->port, 'the second one is used');
+};
+
+subtest 'the first host does not answer' => sub {
+	create_pool(
+		$local, 'unanswered', undef,
+		host => '127.0.0.1,' . $second->host,
+		port => $silent->sockport . ',' . $second->port,
+		connect_timeout => '1s',
+		%dbname);
+	my $answer = port_of('unanswered');
+	is($answer->{out} . $answer->{err},
+		$second->port, 'the second one is used');
+	cmp_ok($answer->{seconds}, '>', 0.9, 'after connect_timeout');
+	cmp_ok($answer->{seconds}, '<', 4, 'and not much more');
+};
+
+subtest 'the first host has no such name' => sub {
+	create_pool(
+		$local, 'unknown', undef,
+		host => 'no.such.name.invalid,' . $second->host,
+		port => $second->port,
+		connect_timeout => '3s',
+		%dbname);
+	my $answer = port_of('unknown');
+	is($answer->{out} . $answer->{err},
+		$second->port, 'the second one is used');
+};
+
+subtest 'no host works' => sub {
+	create_pool(
+		$local, 'none', undef,
+		host => '127.0.0.1,127.0.0.1',
+		port => "$unused_port," . $silent->sockport,
+		connect_timeout => '1s',
+		%dbname);
+	my $answer = port_of('none');
+	is($answer->{state}, '08001', 'the SQLSTATE says so');
+	like($answer->{err}, qr/Connection refused/, 'what the first one said is told');
+	like(
+		$answer->{err},
+		qr/the server did not answer within 1 s/,
+		'and that the second one said nothing');
+	cmp_ok($answer->{seconds}, '<', 4, 'in good time');
+};
+
+subtest 'connect_timeout' => sub {
+	create_pool(
+		$local, 'silent', undef,
+		host => '127.0.0.1',
+		port => $silent->sockport,
+		connect_timeout => '1500ms');
+	my $answer = port_of('silent');
+	is($answer->{state}, '08001', 'the SQLSTATE says so');
+	cmp_ok($answer->{seconds}, '>', 1.4, 'not before it is over');
+	cmp_ok($answer->{seconds}, '<', 4, 'and not much later');
+};
+
+subtest 'target_session_attrs' => sub {
+	my %both = (
+		host => $first->host . ',' . $second->host,
+		port => $first->port . ',' . $second->port,
+		%dbname);
+
+	create_pool($local, 'any', undef, %both);
+	is(port_of('any')->{out}, $first->port, 'any: the first one');
+	create_pool($local, 'writes', undef, %both,
+		target_session_attrs => 'read-write');
+	is(port_of('writes')->{out},
+		$second->port, 'read-write: not the one that is read-only');
+	create_pool($local, 'reads', undef, %both,
+		target_session_attrs => 'read-only');
+	is(port_of('reads')->{out}, $first->port, 'read-only: that one');
+	create_pool($local, 'standby', undef, %both,
+		target_session_attrs => 'standby');
+	my $answer = port_of('standby');
+	is($answer->{state}, '08001', 'standby: none');
+	like($answer->{err}, qr/hot standby/, 'and why');
+	create_pool($local, 'prefer', undef, %both,
+		target_session_attrs => 'prefer-standby');
+	is(port_of('prefer')->{out},
+		$first->port, 'prefer-standby: none, so the first one');
+};
+
+# A host that goes away is left for the other one, and found again.
+subtest 'failover' => sub {
+	create_pool(
+		$local, 'both', undef,
+		host => $first->host . ',' . $second->host,
+		port => $first->port . ',' . $second->port,
+		%dbname);
+	is(port_of('both')->{out}, $first->port, 'the first one is used');
+	$first->stop('immediate');
+	my $answer = port_of('both');
+	is($answer->{out} . $answer->{err}, $second->port,
+		'stopped, it is left without an error');
+	$first->start;
+	$control->value("SELECT dbpool_reset('both')");
+	is(port_of('both')->{out}, $first->port, 'and used again after a reset');
+};
+
+$control->quit;
+done_testing();
