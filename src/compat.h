@@ -119,6 +119,20 @@ compat_cancel_run(CompatCancel *cancel)
 #endif
 }
 
+/*
+ * Before libpq learned to drain what TLS has decrypted, it could leave bytes
+ * there that no socket tells of.  The server is linked to OpenSSL if libpq is.
+ */
+extern int	SSL_pending(const void *ssl) __attribute__((weak));
+
+static inline bool
+compat_hidden_input(PGconn *conn)
+{
+	const void *ssl = PQsslStruct(conn, "OpenSSL");
+
+	return ssl != NULL && SSL_pending != NULL && SSL_pending(ssl) > 0;
+}
+
 static inline void
 compat_cancel_free(CompatCancel *cancel)
 {

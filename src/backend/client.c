@@ -175,18 +175,18 @@ word_taints(const char *word, Size len)
 static bool
 text_taints(const char *text, Size size)
 {
-	const char *end = text +size;
+	const char *end = text + size;
 
-	while (text <end)
+	while (text < end)
 	{
 		Size		len = 0;
 
-		while (text +len < end &&
+		while (text + len < end &&
 			   (isalnum((unsigned char) text[len]) || text[len] == '_'))
 			len++;
 		if (len > 0 && word_taints(text, len))
 			return true;
-		text	  +=Max(len, 1);
+		text += Max(len, 1);
 	}
 	return false;
 }

@@ -21,6 +21,8 @@
 static const char *const left_out[] = {
 	"service", "servicefile", "replication", "fallback_application_name", "client_encoding",
 	"connect_timeout",			/* dbpool's own option of that name */
+	/* would have the worker fetch from addresses that a user names */
+	"oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope",
 };
 
 static const char *const files[] = {

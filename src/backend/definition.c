@@ -57,6 +57,7 @@ static bool cache_changed;
 /* Servers and databases that this transaction has touched; in its memory. */
 static List *touched_servers;
 static List *touched_databases;
+static List *dropped_servers;
 
 static object_access_hook_type prev_object_access_hook;
 
@@ -340,6 +341,8 @@ definition_find(const char *pool)
 
 	if (cache == NULL)
 		start_cache();
+	/* a long statement would not hear of changes otherwise */
+	AcceptInvalidationMessages();
 	if (cache_changed)
 		empty_cache();
 	memset(&key, 0, sizeof(key));
@@ -384,7 +387,11 @@ on_object_access(ObjectAccessType access, Oid classid, Oid objectid,
 		if (classid == DatabaseRelationId)
 			touched_databases = list_append_unique_oid(touched_databases, objectid);
 		else if (classid == ForeignServerRelationId)
+		{
 			touched_servers = list_append_unique_oid(touched_servers, objectid);
+			if (access == OAT_DROP)
+				dropped_servers = list_append_unique_oid(dropped_servers, objectid);
+		}
 		else
 		{
 			HeapTuple	row;
@@ -411,6 +418,14 @@ is_touched(const PoolKey *key, void *arg)
 		(key->dbid == MyDatabaseId && list_member_oid(touched_servers, key->serverid));
 }
 
+static bool
+is_dropped(const PoolKey *key, void *arg)
+{
+	(void) arg;
+	return list_member_oid(touched_databases, key->dbid) ||
+		(key->dbid == MyDatabaseId && list_member_oid(dropped_servers, key->serverid));
+}
+
 static void
 on_xact_end(XactEvent event, void *arg)
 {
@@ -421,9 +436,12 @@ on_xact_end(XactEvent event, void *arg)
 	if (touched_servers != NIL || touched_databases != NIL)
 	{
 		shmem_want(is_touched, NULL, POOL_WANT_FORGET);
+		if (event != XACT_EVENT_ABORT)
+			shmem_want(is_dropped, NULL, POOL_WANT_FORGET | POOL_WANT_DROP);
 		cache_changed = true;
 	}
 	touched_servers = NIL;
+	dropped_servers = NIL;
 	touched_databases = NIL;
 }
 

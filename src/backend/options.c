@@ -111,6 +111,9 @@ parse_value(const struct PoolOption *option, const char *value)
 	if (option->type == OPTION_SECONDS &&
 		strspn(value, "0123456789 ") == strlen(value) && value[0] != '\0')
 		value = psprintf("%s s", value);
+	/* the views cast these to int */
+	if (option->type == OPTION_COUNT && strspn(value, "0123456789") != strlen(value))
+		bad_value(option, value, NULL, "A whole number is expected.");
 	if (!parse_int(value, &result,
 				   option->type == OPTION_COUNT ? 0 : GUC_UNIT_MS, &hint))
 		bad_value(option, value, NULL,

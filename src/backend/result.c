@@ -31,6 +31,7 @@ typedef struct Column
 	int			att;			/* index in desc */
 	Oid			type;
 	int32		typmod;
+	char	   *type_name;		/* for errors */
 	Oid			ioparam;
 	FmgrInfo	input;
 } Column;
@@ -233,6 +234,7 @@ start_columns(ResultSink *sink, int ncolumns)
 		column->att = i;
 		column->type = att->atttypid;
 		column->typmod = att->atttypmod;
+		column->type_name = format_type_with_typemod(att->atttypid, att->atttypmod);
 		getTypeInputInfo(att->atttypid, &input, &column->ioparam);
 		fmgr_info(input, &column->input);
 		money |= modes_money_type(att->atttypid);
@@ -283,7 +285,7 @@ take_shape(ResultSink *sink, MessageReader *body)
 	else
 	{
 		sink->desc = BlessTupleDesc(remote);
-		if (sink->form == RESULT_RECORD)
+		if (sink->form != RESULT_JSON)
 			check_same_shape(sink);
 	}
 	if (sink->form == RESULT_JSON)
@@ -332,7 +334,7 @@ take_row(ResultSink *sink, MessageReader *body)
 		int32		len = message_get_int32(body);
 		char	   *text = NULL;
 
-		sink->column = column->att;
+		sink->column = i;
 		if (len >= 0)
 		{
 			text = unconstify(char *, body->at);
@@ -368,15 +370,14 @@ static void
 in_context(void *arg)
 {
 	ResultSink *sink = arg;
-	Form_pg_attribute att;
+	Column	   *column;
 
-	if (sink->column < 0 || sink->desc == NULL)
+	if (sink->column < 0)
 		return;
-	att = TupleDescAttr(sink->desc, sink->column);
+	column = &sink->columns[sink->column];
 	errcontext("column \"%s\" of type %s in row " UINT64_FORMAT " of the result of pool \"%s\"",
-			   NameStr(att->attname),
-			   format_type_with_typemod(att->atttypid, att->atttypmod),
-			   sink->row, sink->call->pool);
+			   NameStr(TupleDescAttr(sink->desc, column->att)->attname),
+			   column->type_name, sink->row, sink->call->pool);
 }
 
 /* The row that the caller declared, if it did. */
@@ -451,7 +452,7 @@ result_return_set(FunctionCallInfo fcinfo, const Call *call, ResultForm form)
 		/* the statement returned no rows and no columns, as an UPDATE does */
 		if (sink.desc == NULL)
 			sink.desc = BlessTupleDesc(CreateTemplateTupleDesc(0));
-		if (!sink.declared && form == RESULT_RECORD)
+		if (!sink.declared && form != RESULT_JSON)
 			check_same_shape(&sink);
 		make_store(&sink);
 	}

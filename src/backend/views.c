@@ -224,8 +224,10 @@ dbpool_get_pools(PG_FUNCTION_ARGS)
 		if (!pool->in_use)
 			continue;
 		SpinLockAcquire(&pool->mutex);
-		copies[n++] = *pool;
+		copies[n] = *pool;
 		SpinLockRelease(&pool->mutex);
+		if (copies[n].live || !copies[n].dropped)
+			n++;
 	}
 	LWLockRelease(dbpool_shared->pools_lock);
 	for (int i = 0; i < n; i++)

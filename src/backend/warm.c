@@ -131,7 +131,9 @@ list_mappings(void)
 		{
 			Form_pg_user_mapping row = (Form_pg_user_mapping) GETSTRUCT(tuple);
 
-			if (GetForeignServer(row->umserver)->fdwid == fdw)
+			ForeignServer *server = GetForeignServerExtended(row->umserver, FSV_MISSING_OK);
+
+			if (server != NULL && server->fdwid == fdw)
 			{
 				Mapping    *mapping = MemoryContextAlloc(TopMemoryContext, sizeof(Mapping));
 				MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
@@ -182,6 +184,25 @@ warm_mapping(const Mapping *mapping, int worker)
 	CommitTransactionCommand();
 }
 
+/* An error with one pool is not to keep the others cold. */
+static void
+try_mapping(const Mapping *mapping, int worker)
+{
+	PG_TRY();
+	{
+		warm_mapping(mapping, worker);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+}
+
 /* Attached to a database.  arg is the number of the worker. */
 void
 dbpool_warm_database_main(Datum arg)
@@ -194,5 +215,5 @@ dbpool_warm_database_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(dbid, InvalidOid, 0);
 	foreach(lc, list_mappings())
-		warm_mapping(lfirst(lc), DatumGetInt32(arg));
+		try_mapping(lfirst(lc), DatumGetInt32(arg));
 }

@@ -168,6 +168,8 @@ void
 shmem_want(bool (*matches) (const PoolKey *key, void *arg), void *arg,
 		   uint32 want)
 {
+	uint64		stamp = pg_atomic_fetch_add_u64(&dbpool_shared->definition_stamp, 1);
+
 	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
 	for (int i = 0; i < dbpool_shared->npools; i++)
 	{
@@ -177,6 +179,13 @@ shmem_want(bool (*matches) (const PoolKey *key, void *arg), void *arg,
 			continue;
 		SpinLockAcquire(&pool->mutex);
 		pool->wants |= want;
+		if (want & POOL_WANT_FORGET)
+			pool->forget_stamp = stamp;
+		if (want & POOL_WANT_DROP)
+		{
+			pool->dropped = true;
+			pool->paused = false;
+		}
 		SpinLockRelease(&pool->mutex);
 		pg_atomic_write_u32(&shmem_worker(pool->worker)->pools_attention, 1);
 		shmem_wake_worker(pool->worker);

@@ -72,7 +72,8 @@ typedef struct WorkerShared
 } WorkerShared;
 
 /* What a backend wants done to a pool: bits of PoolShared.wants. */
-#define POOL_WANT_FORGET	0x01	/* the definition changed or is gone */
+#define POOL_WANT_FORGET	0x01	/* the definition changed */
+#define POOL_WANT_DROP		0x08	/* and is gone; together with FORGET */
 #define POOL_WANT_RESET		0x02	/* close all connections */
 #define POOL_WANT_LOOK		0x04	/* paused was changed */
 
@@ -106,6 +107,10 @@ typedef struct PoolShared
 	slock_t		mutex;			/* protects all that follows */
 	bool		live;			/* does the worker have it in memory? */
 	bool		paused;
+	bool		dropped;		/* its server is gone: not shown, may be
+								 * reused */
+	uint64		forget_stamp;	/* definitions with lower stamps are not true
+								 * any more */
 	uint32		wants;
 	NameData	server;
 	NameData	username;		/* of the mapping; "public" for PUBLIC's */

@@ -153,6 +153,11 @@ conn_close(Conn *conn, const char *reason)
 	{
 		dlist_delete(&req->node);
 		req->conn = NULL;
+		if (conn->rows != NULL && (conn->piece > 0 || conn->piece_off > 0))
+		{
+			request_break(req);
+			continue;
+		}
 		request_fail(req, "08006",
 					 psprintf("connection of pool \"%s\" was closed because %s",
 							  NameStr(conn->pool->options.server), reason),
@@ -177,7 +182,7 @@ conn_close(Conn *conn, const char *reason)
 		conn->pg = NULL;
 		ReleaseExternalFD();
 	}
-	if (pool_size(conn->pool) == 0)
+	if (pool_size(conn->pool) == 0 || conn->pool->nwaiting > 0)
 		timer_set_by(&conn->pool->upkeep, GetCurrentTimestamp());
 	ereport(DEBUG1,
 			(errmsg_internal("dbpool closed a connection of pool \"%s\" because %s",

@@ -76,7 +76,7 @@ cancel_start(Conn *conn)
 		return false;
 	*cancel = compat_cancel_create(conn->pg);
 	if (*cancel != NULL)
-		conn->cancel = offload_submit(cancel_run, cancel_done, cancel, conn);
+		conn->cancel = offload_submit(OFFLOAD_CANCEL, cancel_run, cancel_done, cancel, conn);
 	if (conn->cancel != NULL)
 		return true;
 	if (*cancel != NULL)

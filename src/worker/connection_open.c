@@ -264,7 +264,7 @@ lookup_start(Conn *conn)
 	}
 	conn->lookup = NULL;
 	if (lookup->n > 0)
-		conn->lookup = offload_submit(lookup_run, lookup_done, lookup, conn);
+		conn->lookup = offload_submit(OFFLOAD_LOOKUP, lookup_run, lookup_done, lookup, conn);
 	if (conn->lookup != NULL)
 		return true;
 	lookup_free(lookup);
@@ -321,6 +321,9 @@ make_keywords(Conn *conn, const Place *place, const char **keywords,
 		}
 		at = value + strlen(value) + 1;
 	}
+	/* libpq's own: bounds cancels, which open a connection each (libpq 17) */
+	keywords[n] = "connect_timeout";
+	values[n++] = psprintf("%d", (conn->pool->options.connect_timeout + 999) / 1000);
 	if (place->host != NULL)
 	{
 		keywords[n] = "host";
@@ -465,9 +468,10 @@ logged_in(Conn *conn)
 	const char *host = PQhost(conn->pg);
 
 	conn->used_password = PQconnectionUsedPassword(conn->pg) != 0;
+	conn->tls = PQsslInUse(conn->pg) != 0;
 	SpinLockAcquire(&shared->mutex);
 	shared->remote_pid = PQbackendPID(conn->pg);
-	shared->tls = PQsslInUse(conn->pg) != 0;
+	shared->tls = conn->tls;
 	strlcpy(NameStr(shared->address), host ? host : "", NAMEDATALEN);
 	shared->port = atoi(PQport(conn->pg));
 	SpinLockRelease(&shared->mutex);
@@ -511,6 +515,8 @@ settings_event(Conn *conn)
 			return;
 		}
 	}
+	if (PQsocket(conn->pg) == PGINVALID_SOCKET)
+		conn_open_failed(conn, PQerrorMessage(conn->pg));
 }
 
 /* The socket of a connection that is being opened is ready. */

@@ -128,6 +128,8 @@ count_request(Conn *conn, Request *req, bool failed)
 	Size		sent = req->slot->sql_len + req->slot->params_len;
 
 	req->remote_us = us;
+	if (!failed)
+		pool_works(pool);
 	pool->exec_us = pool->exec_us == 0 ? us : pool->exec_us * 0.9 + us * 0.1;
 	SpinLockAcquire(&shared->mutex);
 	if (failed)
@@ -168,7 +170,7 @@ conn_lost(Conn *conn)
 	note_error(conn);
 	while ((req = take_head(conn)) != NULL)
 	{
-		if (conn->state == CONN_CHECKING || (!conn->flushed && !req->failed))
+		if (conn->state == CONN_CHECKING || (!conn->flushed && !req->put))
 			pool_requeue(req);
 		else
 		{
@@ -184,6 +186,8 @@ conn_lost(Conn *conn)
 	ereport(LOG,
 			(errmsg("dbpool lost a connection of pool \"%s\": %s",
 					NameStr(pool->options.server), conn->lost_error)));
+	if (conn->shared->statements == 0)
+		pool_back_off(pool);
 	conn_close(conn, "it was lost");
 	pool_dispatch(pool);
 }
@@ -367,6 +371,7 @@ all_read(Conn *conn)
 			break;
 		case CONN_CHECKING:
 			timer_stop(&conn->deadline);
+			pool_works(conn->pool);
 			conn->used_at = GetCurrentTimestamp();
 			req = take_head(conn);
 			if (req == NULL)
@@ -568,7 +573,8 @@ read_results(Conn *conn)
 	}
 	if (conn->state == CONN_CLOSED)
 		return;
-	if (conn->broken)
+	/* out of step with the remote, libpq gives up a socket by itself */
+	if (conn->broken || PQsocket(conn->pg) == PGINVALID_SOCKET)
 		conn_lost(conn);
 	else
 		conn_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
@@ -582,26 +588,17 @@ idle_event(Conn *conn)
 
 	while (!PQisBusy(conn->pg) && (res = PQgetResult(conn->pg)) != NULL)
 		PQclear(res);
-	if (PQstatus(conn->pg) == CONNECTION_BAD)
+	if (PQstatus(conn->pg) == CONNECTION_BAD ||
+		PQsocket(conn->pg) == PGINVALID_SOCKET)
 		conn_lost(conn);
 }
 
-/* The socket of an open connection is ready. */
-void
-conn_event(Conn *conn, uint32 events)
+/* Read what the socket has, and see what it is. */
+static void
+read_socket(Conn *conn)
 {
 	PGnotify   *notify;
 
-	/*
-	 * Room for more of a long statement.  PQconsumeInput() would flush as
-	 * well, and each flush moves all that is left in libpq's buffer.
-	 */
-	if (events == WL_SOCKET_WRITEABLE)
-	{
-		if (!flush(conn))
-			conn_lost(conn);
-		return;
-	}
 	if (PQconsumeInput(conn->pg) != 1)
 	{
 		note_error(conn);
@@ -615,21 +612,47 @@ conn_event(Conn *conn, uint32 events)
 	}
 	while ((notify = PQnotifies(conn->pg)) != NULL)
 		PQfreemem(notify);
-	if ((events & WL_SOCKET_WRITEABLE) && !flush(conn))
-	{
-		conn_lost(conn);
-		return;
-	}
 	if (conn->state == CONN_IDLE)
 		idle_event(conn);
 	else
 		read_results(conn);
 }
 
+/*
+ * TLS may hold bytes that it has read and libpq has not asked for: the socket
+ * will not tell of them.
+ */
+static void
+read_hidden(Conn *conn)
+{
+	while (conn->tls && conn->state != CONN_CLOSED && !conn->broken &&
+		   !(conn->wants & WL_SOCKET_CLOSED) && compat_hidden_input(conn->pg))
+		read_socket(conn);
+}
+
+/* The socket of an open connection is ready. */
+void
+conn_event(Conn *conn, uint32 events)
+{
+	/*
+	 * With room for more of a long statement: PQconsumeInput() would flush as
+	 * well, and each flush moves all that is left in libpq's buffer.
+	 */
+	if ((events & WL_SOCKET_WRITEABLE) && !flush(conn))
+		conn_lost(conn);
+	else if (events != WL_SOCKET_WRITEABLE)
+	{
+		read_socket(conn);
+		read_hidden(conn);
+	}
+}
+
 /* The backend has made room in the ring. */
 void
 conn_pump(Conn *conn)
 {
-	if (conn->state == CONN_BUSY)
-		read_results(conn);
+	if (conn->state != CONN_BUSY)
+		return;
+	read_results(conn);
+	read_hidden(conn);
 }

@@ -223,7 +223,7 @@ pool_upkeep(void *arg)
 		pool_remove(pool);
 	else
 	{
-		pool_grow(pool);
+		pool_dispatch(pool);
 		if (pool_size(pool) == 0 && pool->nwaiting == 0)
 			timer_set_by(&pool->upkeep, Max(unused_at, pool->retry_at));
 	}

@@ -8,7 +8,7 @@
  * free what was closed.  Nothing in a turn waits.
  *
  * An error ends one piece of work, never the process: each piece runs under
- * guard(), and a connection whose piece failed is closed.
+ * loop_guard(), and a connection whose piece failed is closed.
  *
  * A wait event set cannot lose a member, so it is made anew before the next
  * wait when connections came or went, or when libpq changed a socket (it may
@@ -81,42 +81,15 @@ loop_want(Conn *conn, uint32 wants)
 		ModifyWaitEvent(event_set, conn->position, wants, NULL);
 }
 
-static void
-make_set(void)
-{
-	dlist_iter	iter;
-
-	if (event_set != NULL)
-		FreeWaitEventSet(event_set);
-	event_set = compat_create_wait_event_set(nall + OWN_MEMBERS);
-	AddWaitEventToSet(event_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(event_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	AddWaitEventToSet(event_set, WL_SOCKET_READABLE, offload_fd(), NULL, NULL);
-	dlist_foreach(iter, &all_conns)
-	{
-		Conn	   *conn = dlist_container(Conn, all_node, iter.cur);
-
-		conn->position = -1;
-		if (conn->sock != PGINVALID_SOCKET && conn->wants != 0)
-			conn->position = AddWaitEventToSet(event_set, conn->wants,
-											   conn->sock, NULL, conn);
-	}
-	if (events_max < nall + OWN_MEMBERS)
-	{
-		events_max = 2 * (nall + OWN_MEMBERS);
-		if (events != NULL)
-			pfree(events);
-		events = MemoryContextAlloc(worker_context,
-									sizeof(WaitEvent) * events_max);
-	}
-	set_changed = false;
-}
-
-/* Run a piece of work; if it fails, report that and close its connection. */
-static void
-guard(void (*piece) (void *arg), void *arg, Conn *conn)
+/*
+ * Run a piece of work; if it fails, report that, close its connection, and
+ * return false.
+ */
+bool
+loop_guard(void (*piece) (void *arg), void *arg, Conn *conn)
 {
 	MemoryContext context = CurrentMemoryContext;
+	volatile bool ok = true;
 
 	PG_TRY();
 	{
@@ -131,8 +104,50 @@ guard(void (*piece) (void *arg), void *arg, Conn *conn)
 		RESUME_INTERRUPTS();
 		if (conn != NULL)
 			conn_close(conn, "of an internal error");
+		ok = false;
 	}
 	PG_END_TRY();
+	return ok;
+}
+
+/* Put a connection into the set that is being made. */
+static void
+join_piece(void *arg)
+{
+	Conn	   *conn = arg;
+
+	conn->position = -1;
+	if (conn->sock != PGINVALID_SOCKET && conn->wants != 0)
+		conn->position = AddWaitEventToSet(event_set, conn->wants,
+										   conn->sock, NULL, conn);
+}
+
+static void
+make_set(void)
+{
+	dlist_mutable_iter iter;
+
+	if (event_set != NULL)
+		FreeWaitEventSet(event_set);
+	event_set = compat_create_wait_event_set(nall + OWN_MEMBERS);
+	AddWaitEventToSet(event_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(event_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(event_set, WL_SOCKET_READABLE, offload_fd(), NULL, NULL);
+	set_changed = false;
+	dlist_foreach_modify(iter, &all_conns)
+	{
+		Conn	   *conn = dlist_container(Conn, all_node, iter.cur);
+
+		(void) loop_guard(join_piece, conn, conn);
+	}
+	if (events_max < nall + OWN_MEMBERS)
+	{
+		events_max = 2 * (nall + OWN_MEMBERS);
+		if (events != NULL)
+			pfree(events);
+		events = MemoryContextAlloc(worker_context,
+									sizeof(WaitEvent) * events_max);
+	}
 }
 
 static void
@@ -181,7 +196,7 @@ loop_run(void)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		if (set_changed)
+		while (set_changed)
 			make_set();
 		n = WaitEventSetWait(event_set, timer_wait_ms(), events, events_max,
 							 compat_wait_event(&wait_event, "DbpoolWorkerMain"));
@@ -191,11 +206,11 @@ loop_run(void)
 			if (events[i].events & WL_LATCH_SET)
 				ResetLatch(MyLatch);
 			else if (events[i].user_data != NULL)
-				guard(socket_piece, &events[i], events[i].user_data);
+				loop_guard(socket_piece, &events[i], events[i].user_data);
 			else if (events[i].fd == offload_fd())
 				threads = true;
 		}
-		guard(others_piece, &threads, NULL);
+		loop_guard(others_piece, &threads, NULL);
 		connections_free_closed();
 		MemoryContextReset(turn);
 	}

@@ -4,8 +4,9 @@
  *
  * A thread takes one job after the other and ends when there are none.  All
  * signals are blocked in it, so that PostgreSQL's handlers run in the loop's
- * thread alone.  At most MAX_THREADS run: a job that finds no thread waits,
- * and whoever waits for it has a deadline of its own.
+ * thread alone.  At most MAX_THREADS run for each kind of job, so that cancels
+ * which hang do not keep names from being looked up: a job that finds no thread
+ * waits, and whoever waits for it has a deadline of its own.
  */
 #include "postgres.h"
 
@@ -16,31 +17,29 @@
 
 #include "worker/offload.h"
 
-#define MAX_THREADS		64
+#define MAX_THREADS		32
 #define STACK_BYTES		(256 * 1024)
 
 static int	wake_pipe[2] = {-1, -1};
 
 /* Protects all that follows. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static OffloadJob *waiting;
-static OffloadJob **waiting_tail = &waiting;
+static OffloadJob *waiting[OFFLOAD_NKINDS];
 static OffloadJob *finished;
-static int	nthreads;
+static int	nthreads[OFFLOAD_NKINDS];
 
 static void *
 thread_main(void *arg)
 {
-	(void) arg;
+	OffloadKind kind = (OffloadKind) (intptr_t) arg;
+
 	pthread_mutex_lock(&lock);
-	while (waiting != NULL)
+	while (waiting[kind] != NULL)
 	{
-		OffloadJob *job = waiting;
+		OffloadJob *job = waiting[kind];
 		ssize_t		ignored;
 
-		waiting = job->next;
-		if (waiting == NULL)
-			waiting_tail = &waiting;
+		waiting[kind] = job->next;
 		pthread_mutex_unlock(&lock);
 
 		job->run(job->data);
@@ -52,7 +51,7 @@ thread_main(void *arg)
 		ignored = write(wake_pipe[1], "", 1);
 		(void) ignored;
 	}
-	nthreads--;
+	nthreads[kind]--;
 	pthread_mutex_unlock(&lock);
 	return NULL;
 }
@@ -79,7 +78,7 @@ offload_fd(void)
 }
 
 static bool
-thread_start(void)
+thread_start(OffloadKind kind)
 {
 	sigset_t	all;
 	sigset_t	before;
@@ -92,7 +91,8 @@ thread_start(void)
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	ok = pthread_create(&thread, &attr, thread_main, NULL) == 0;
+	ok = pthread_create(&thread, &attr, thread_main,
+						(void *) (intptr_t) kind) == 0;
 	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return ok;
@@ -104,11 +104,11 @@ thread_start(void)
  * then nothing was done and data is still the caller's.
  */
 OffloadJob *
-offload_submit(void (*run) (void *data), void (*done) (void *data, void *arg),
-			   void *data, void *arg)
+offload_submit(OffloadKind kind, void (*run) (void *data),
+			   void (*done) (void *data, void *arg), void *data, void *arg)
 {
 	OffloadJob *job = malloc(sizeof(OffloadJob));
-	bool		start;
+	OffloadJob **tail = &waiting[kind];
 
 	if (job == NULL)
 		return NULL;
@@ -119,26 +119,32 @@ offload_submit(void (*run) (void *data), void (*done) (void *data, void *arg),
 	job->next = NULL;
 
 	pthread_mutex_lock(&lock);
-	start = nthreads < MAX_THREADS;
-	if (start)
-	{
-		nthreads++;
-		if (!thread_start())
-		{
-			nthreads--;
-			start = false;
-		}
-	}
-	if (!start && nthreads == 0)
+	if (nthreads[kind] < MAX_THREADS && thread_start(kind))
+		nthreads[kind]++;
+	if (nthreads[kind] == 0)
 	{
 		pthread_mutex_unlock(&lock);
 		free(job);
 		return NULL;
 	}
-	*waiting_tail = job;
-	waiting_tail = &job->next;
+	while (*tail != NULL)
+		tail = &(*tail)->next;
+	*tail = job;
 	pthread_mutex_unlock(&lock);
 	return job;
+}
+
+/* Are there threads?  A process that has some must not run exit handlers. */
+bool
+offload_busy(void)
+{
+	bool		busy = false;
+
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < OFFLOAD_NKINDS; i++)
+		busy |= nthreads[i] > 0;
+	pthread_mutex_unlock(&lock);
+	return busy;
 }
 
 /* The loop's: hand out the jobs that have ended. */

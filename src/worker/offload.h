@@ -12,6 +12,14 @@
 
 #include "dbpool.h"
 
+typedef enum OffloadKind
+{
+	OFFLOAD_LOOKUP,
+	OFFLOAD_CANCEL
+} OffloadKind;
+
+#define OFFLOAD_NKINDS	(OFFLOAD_CANCEL + 1)
+
 typedef struct OffloadJob
 {
 	/*
@@ -30,7 +38,8 @@ typedef struct OffloadJob
 
 extern void offload_start(void);
 extern int	offload_fd(void);
-extern OffloadJob *offload_submit(void (*run) (void *data),
+extern bool offload_busy(void);
+extern OffloadJob *offload_submit(OffloadKind kind, void (*run) (void *data),
 								  void (*done) (void *data, void *arg),
 								  void *data, void *arg);
 extern void offload_collect(void);

@@ -119,7 +119,9 @@ siblings_paused(const PoolKey *key)
 
 /*
  * The shared entry for a key: the one it had before, so that statistics and a
- * pause outlive the worker, or a free one, or the one longest unused.
+ * pause outlive the worker, or a free one, or the one longest unused.  That of
+ * a dropped server is kept as long, so that a session which has not heard of
+ * the drop cannot bring the pool back (forget_stamp).
  */
 static int
 take_entry(const PoolKey *key)
@@ -144,6 +146,7 @@ take_entry(const PoolKey *key)
 		entry->worker = my_worker;
 		SpinLockAcquire(&entry->mutex);
 		entry->paused = paused;
+		entry->forget_stamp = 0;
 		entry->wants = 0;
 		entry->waiting = 0;
 		entry->oldest_wait = 0;
@@ -160,6 +163,7 @@ take_entry(const PoolKey *key)
 		entry = shmem_pool(index);
 		SpinLockAcquire(&entry->mutex);
 		entry->live = true;
+		entry->dropped = false;
 		SpinLockRelease(&entry->mutex);
 	}
 	LWLockRelease(dbpool_shared->pools_lock);
@@ -234,6 +238,7 @@ pool_leave_queue(Request *req)
 	Pool	   *pool = req->pool;
 
 	dlist_delete(&req->node);
+	req->queued = false;
 	pool->nwaiting--;
 	show_waiters(pool);
 }
@@ -269,7 +274,13 @@ static bool
 settle_definition(Pool *pool, Request *req)
 {
 	RequestSlot *slot = req->slot;
+	uint64		forget_stamp;
 
+	SpinLockAcquire(&pool->shared->mutex);
+	forget_stamp = pool->shared->forget_stamp;
+	SpinLockRelease(&pool->shared->mutex);
+	if (slot->stamp < forget_stamp)
+		return false;
 	if (pool->definition != NULL &&
 		pool->definition_len == slot->definition_len &&
 		memcmp(pool->definition, req->definition, slot->definition_len) == 0)
@@ -315,6 +326,7 @@ enter_queue(Pool *pool, Request *req)
 		dlist_push_head(&pool->waiters, &req->node);
 	else
 		dlist_insert_after(after, &req->node);
+	req->queued = true;
 	pool->nwaiting++;
 	janitor_request_waits(req);
 	show_waiters(pool);
@@ -489,8 +501,6 @@ pool_conn_opened(Conn *conn)
 	TimestampTz now = GetCurrentTimestamp();
 	int64		us = now - conn->opened_at;
 
-	pool->failures = 0;
-	pool->retry_at = 0;
 	pool->connect_us = pool->connect_us == 0 ? us : pool->connect_us * 0.7 + us * 0.3;
 	SpinLockAcquire(&conn->shared->mutex);
 	conn->shared->connected_at = now;
@@ -528,6 +538,28 @@ pool_conn_ready(Conn *conn)
 }
 
 /*
+ * Connecting failed, or the connection was lost before it was of any use: put
+ * off the next attempt that nobody waits for.
+ */
+void
+pool_back_off(Pool *pool)
+{
+	int			ms = RETRY_FIRST_MS << Min(pool->failures, 5);
+
+	pool->failures++;
+	pool->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												 Min(ms, RETRY_MOST_MS));
+}
+
+/* A connection has been of use. */
+void
+pool_works(Pool *pool)
+{
+	pool->failures = 0;
+	pool->retry_at = 0;
+}
+
+/*
  * A connection could not be opened.  While others work, those who wait go on
  * waiting for them, and the next attempt is put off; without any there is
  * nothing to wait for, and everybody is told why.
@@ -536,21 +568,19 @@ void
 pool_conn_failed(Pool *pool, const char *sqlstate, const char *message)
 {
 	PoolShared *shared = pool->shared;
-	int			ms = RETRY_FIRST_MS << Min(pool->failures, 5);
 
 	pool->failed_at = GetCurrentTimestamp();
-	pool->retry_at = TimestampTzPlusMilliseconds(pool->failed_at,
-												 Min(ms, RETRY_MOST_MS));
 	strlcpy(pool->error, message, sizeof(pool->error));
 	SpinLockAcquire(&shared->mutex);
 	shared->connect_failed_at = pool->failed_at;
 	strlcpy(shared->connect_error, message, sizeof(shared->connect_error));
 	shared->counters.connect_failures++;
 	SpinLockRelease(&shared->mutex);
-	if (pool->failures++ == 0)
+	if (pool->failures == 0)
 		ereport(LOG,
 				(errmsg("dbpool could not open a connection of pool \"%s\": %s",
 						NameStr(pool->options.server), message)));
+	pool_back_off(pool);
 	if (pool_size(pool) == 0)
 	{
 		while (!dlist_is_empty(&pool->waiters))

@@ -51,6 +51,7 @@ request_put(Request *req, const void *data, Size len)
 	RingWriter	writer;
 	Size		written = 0;
 
+	req->put = true;
 	if (req->out.len == 0)
 	{
 		ring_write_begin(&writer, request_down(req->slot));
@@ -72,6 +73,16 @@ request_done(Request *req)
 		request_move(slot, REQUEST_ABANDONED, REQUEST_FREE);
 	else
 		request_wake_backend(slot);
+}
+
+/*
+ * End a request of which a frame is only half written: without an END frame,
+ * the backend knows that something broke.
+ */
+void
+request_break(Request *req)
+{
+	request_done(req);
 }
 
 /*
@@ -226,7 +237,8 @@ request_start(Request *req)
 	req->received = 0;
 	req->rows = 0;
 	req->bytes = 0;
-	req->ping = slot->kind == REQUEST_PING;
+	req->put = false;
+	req->queued = false;
 	if (req->out.data == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(worker_context);
@@ -262,8 +274,9 @@ request_abandoned(Request *req)
 }
 
 static void
-request_look(int index)
+request_look(void *arg)
 {
+	int			index = *(int *) arg;
 	Request    *req = &requests[index];
 	RequestSlot *slot = request_slot(index);
 	RequestState state = request_state(slot);
@@ -287,6 +300,23 @@ request_look(int index)
 		conn_pump(req->conn);
 }
 
+/* An error came up while a request was looked at: its backend must hear of it. */
+static void
+request_rescue(Request *req)
+{
+	if (!req->active || req->ending)
+		return;
+	if (req->conn != NULL)
+		conn_close(req->conn, "of an internal error");
+	else
+	{
+		if (req->queued)
+			pool_leave_queue(req);
+		request_fail(req, "XX000", "internal error in the dbpool worker",
+					 "The statement was not run.", "The server's log has the error.");
+	}
+}
+
 /*
  * Look at the requests that want attention.  Those that are new go to their
  * pools by ticket, whatever the order in which they are found here.
@@ -302,8 +332,11 @@ requests_take(void)
 		{
 			int			bit = pg_rightmost_one_pos64(bits);
 
+			int			index = word * 64 + bit;
+
 			bits &= bits - 1;
-			request_look(word * 64 + bit);
+			if (!loop_guard(request_look, &index, NULL))
+				request_rescue(&requests[index]);
 		}
 	}
 }
@@ -337,6 +370,8 @@ requests_release_all(void)
 		RequestSlot *slot = request_slot(i);
 		RequestState state = request_state(slot);
 
+		/* the state first: what it says of the worker was written before it */
+		pg_read_barrier();
 		if (slot->worker != my_worker)
 			continue;
 		while (state == REQUEST_SUBMITTED || state == REQUEST_RECEIVING ||
@@ -348,8 +383,11 @@ requests_release_all(void)
 				break;
 			}
 			state = request_state(slot);
+			pg_read_barrier();
+			if (slot->worker != my_worker)
+				break;
 		}
-		if (request_state(slot) == REQUEST_ABANDONED)
+		if (request_state(slot) == REQUEST_ABANDONED && slot->worker == my_worker)
 			request_move(slot, REQUEST_ABANDONED, REQUEST_FREE);
 	}
 }

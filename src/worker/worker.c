@@ -12,6 +12,8 @@
  */
 #include "postgres.h"
 
+#include <unistd.h>
+
 #include "ipc/shmem.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
@@ -123,6 +125,19 @@ forget_predecessor(void)
 	LWLockRelease(dbpool_shared->pools_lock);
 }
 
+/*
+ * The last thing before exit().  Threads may be in OpenSSL or the resolver, and
+ * the exit handlers of those would pull the ground from under them; a crash
+ * here would make the postmaster restart everything.
+ */
+static void
+leave_threads(int code, Datum arg)
+{
+	(void) arg;
+	if (offload_busy())
+		_exit(code);
+}
+
 void
 dbpool_worker_main(Datum arg)
 {
@@ -136,6 +151,7 @@ dbpool_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
+	on_proc_exit(leave_threads, (Datum) 0);
 	worker_context = AllocSetContextCreate(TopMemoryContext, "dbpool worker",
 										   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(worker_context);

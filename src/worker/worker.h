@@ -43,7 +43,8 @@ struct Request
 	bool		active;			/* the rest is valid only when set */
 	bool		ending;			/* its END frame has been put */
 	bool		failed;			/* an error has been put */
-	bool		ping;			/* its answer is a time */
+	bool		put;			/* something has been put for the backend */
+	bool		queued;			/* is in pool->waiters */
 	int			attempts;		/* connections that proved dead under it */
 	dlist_node	node;			/* in pool->waiters or conn->running */
 	Pool	   *pool;			/* NULL until it is queued */
@@ -130,6 +131,7 @@ struct Conn
 	struct OffloadJob *lookup;
 	StringInfoData errors;		/* what went wrong at each place */
 	bool		used_password;
+	bool		tls;
 
 	/* running */
 	bool		flushed;		/* libpq has handed all to the kernel */
@@ -158,6 +160,7 @@ struct Conn
 
 /* loop.c */
 extern void loop_run(void);
+extern bool loop_guard(void (*piece) (void *arg), void *arg, Conn *conn);
 extern void loop_add(Conn *conn);
 extern void loop_remove(Conn *conn);
 extern void loop_socket(Conn *conn, pgsocket sock, uint32 wants);
@@ -178,6 +181,7 @@ extern void request_fail(Request *req, const char *sqlstate,
 extern void request_stale(Request *req);
 extern void request_end(Request *req);
 extern void request_gone(Request *req);
+extern void request_break(Request *req);
 
 /* pool.c */
 extern void pools_init(void);
@@ -188,6 +192,8 @@ extern void pool_requeue(Request *req);
 extern void pool_leave_queue(Request *req);
 extern void pool_waiter_left(Request *req);
 extern void pool_conn_ready(Conn *conn);
+extern void pool_back_off(Pool *pool);
+extern void pool_works(Pool *pool);
 extern void pool_conn_opened(Conn *conn);
 extern void pool_conn_failed(Pool *pool, const char *sqlstate,
 							 const char *message);
