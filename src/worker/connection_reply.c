@@ -101,7 +101,8 @@ reply_error(Request *req, const PGresult *res, char type)
 	put_frame(req, &frame, start);
 	if (type == FRAME_ERROR)
 		req->failed = true;
-	request_wake_backend(req->slot);
+	else
+		request_wake_backend(req->slot);
 }
 
 /* A result's rows are to be sent; takes over the result. */
