@@ -30,6 +30,8 @@ create_pool(
 	acquire_timeout => '60s',
 	max_size => 1);
 
+create_pool($local, 'checked', $remote, max_size => 1, validate_after => '0');
+
 my $control = session($local);
 my $there = session($remote);
 my $blocker = session($local);
@@ -73,6 +75,13 @@ my %phases = (
 		sql => query_sleeps('silent', 60),
 		reached => q{SELECT q.state = 'queued' AND p.connecting = 1
 			FROM dbpool_requests q JOIN dbpool_pools p USING (pool) WHERE q.pid = %d},
+	},
+	checking => {
+		sql => query_sleeps('checked', 60, 'victim'),
+		begin => sub { kill 'STOP', checked_pid() },
+		reached => q{SELECT q.state = 'queued' AND c.state = 'checking'
+			FROM dbpool_requests q JOIN dbpool_connections c USING (pool) WHERE q.pid = %d},
+		end => sub { kill 'CONT', checked_pid() },
 	},
 	sent => {
 		sql => query_sleeps('p', 60, 'victim'),
@@ -151,10 +160,17 @@ sub running_there
 		  WHERE state = 'active' AND query LIKE '/* victim */%'});
 }
 
-# Make the pool's connection, so that there is something to compare with.
-$control->value("SELECT dbpool_ping('p')");
+# The remote process of the pool that checks its connection at each use.
+sub checked_pid
+{
+	return $control->value(
+		"SELECT remote_pid FROM dbpool_connections WHERE pool = 'checked'");
+}
 
-foreach my $name (qw(submitted queued connecting sent streaming))
+# Make the pools' connections, so that there is something to compare with.
+$control->value("SELECT dbpool_ping('p'), dbpool_ping('checked')");
+
+foreach my $name (qw(submitted queued connecting checking sent streaming))
 {
 	foreach my $cause (qw(cancel statement_timeout terminate disconnect))
 	{
@@ -195,12 +211,11 @@ foreach my $name (qw(submitted queued connecting sent streaming))
 			is( $there->value(
 					"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dbpool'"
 				),
-				'1',
+				'2',
 				'over no more connections than before');
-			is( $control->value(
-					"SELECT sum(idle), sum(busy), sum(cancelling), sum(waiting), max(connecting) <= 1 FROM dbpool_pools"
-				),
-				'1|0|0|0|t',
+			ok( $control->poll(
+					"SELECT sum(idle), sum(busy + checking + cancelling + resetting), sum(waiting), max(connecting) <= 1 FROM dbpool_pools",
+					'2|0|0|t'),
 				'and the pools are at rest');
 			$victim->quit unless $answer->{lost};
 		};

@@ -280,6 +280,29 @@ is( $control->value(
 	'42',
 	'a remote that goes on is of use again');
 
+# Nor does a name that does not resolve keep a pool from its other hosts.
+SKIP:
+{
+	skip 'no C compiler, so no resolver that hangs', 2 if !$resolver_hangs;
+	my %hosts = (
+		'second' => 'hangs.example,' . $remote->host,
+		'first' => $remote->host . ',hangs.example');
+
+	foreach my $which ('first', 'second')
+	{
+		create_pool(
+			$local, $which, undef,
+			host => $hosts{$which},
+			port => $remote->port,
+			dbname => 'postgres',
+			connect_timeout => '2s');
+		my $answer = $control->query(
+			"SELECT * FROM dbpool_query('$which', 'SELECT 42') AS t(x int)");
+		is($answer->{out} . $answer->{err},
+			'42', "of two hosts the $which one, which works, is used");
+	}
+}
+
 # Look-ups that hang do not keep the server.
 $_->{session}->quit foreach @troubled;
 $control->quit;

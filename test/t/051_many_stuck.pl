@@ -1,0 +1,94 @@
+
+# However many statements hang on a remote that has stopped dead and are given
+# up, other pools can still look up names and cancel.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DbpoolTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# More than the threads that a worker would have for such things.
+my $many = 80;
+
+my $remote = make_remote(conf => "listen_addresses = '127.0.0.1'\n");
+my $stuck = make_remote(name => 'stuck');
+my $local = make_local();
+my $control = session($local);
+
+create_pool($local, 'good', $remote, max_size => 1);
+create_pool(
+	$local, 'named', undef,
+	host => 'localhost',
+	port => $remote->port,
+	dbname => 'postgres');
+create_pool($local, 'stuck', $stuck, max_size => $many);
+$control->value("SELECT dbpool_ping('good')");
+
+my @sessions = map { session($local) } 1 .. $many;
+my $victim = session($local);
+
+$_->send(query_sleeps('stuck', 60)) foreach @sessions;
+$control->poll(
+	q{SELECT count(*) FROM dbpool_requests WHERE state = 'running'}, $many);
+
+my $postmaster =
+  (split /\n/, slurp_file($stuck->data_dir . '/postmaster.pid'))[0];
+my @stopped = ($postmaster, child_pids($postmaster));
+kill 'STOP', @stopped;
+$control->value('SELECT pg_cancel_backend(' . $_->pid . ')') foreach @sessions;
+
+my ($longest, $errors) = (0, '');
+foreach my $session (@sessions)
+{
+	my $answer = $session->wait;
+	$errors .= $answer->{err} if $answer->{state} ne '57014';
+	$longest = $answer->{seconds} if $answer->{seconds} > $longest;
+}
+is($errors, '', 'all statements on the remote that hangs are cancelled');
+note("the longest took $longest s");
+
+# Another pool opens its first connection, by a name.
+my $answer =
+  $control->query("SELECT * FROM dbpool_query('named', 'SELECT 42') AS t(x int)");
+is($answer->{out} . $answer->{err}, '42', 'another pool can look up its host');
+cmp_ok($answer->{seconds}, '<', 3, 'at once');
+
+# And another one cancels.
+$victim->send(query_sleeps('good', 60));
+$control->poll(
+	q{SELECT count(*) FROM dbpool_requests WHERE pool = 'good' AND state = 'running'},
+	'1');
+$control->value('SELECT pg_cancel_backend(' . $victim->pid . ')');
+is($victim->wait->{state}, '57014', 'a statement of another pool is cancelled');
+$answer =
+  $control->query("SELECT * FROM dbpool_query('good', 'SELECT 42') AS t(x int)");
+is($answer->{out} . $answer->{err}, '42', 'and its connection is of use');
+cmp_ok($answer->{seconds}, '<', 3, 'at once');
+is( $remote->safe_psql(
+		'postgres',
+		"SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()"
+	),
+	'0',
+	'the remote does not run it any more');
+
+# The remote goes on.
+kill 'CONT', @stopped;
+ok( $stuck->poll_query_until(
+		'postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'dbpool' AND state = 'active'"
+	),
+	'when the remote goes on, it runs nothing that was cancelled');
+is( $control->value(
+		"SELECT * FROM dbpool_query('stuck', 'SELECT 42') AS t(x int)"),
+	'42',
+	'and is of use');
+ok($control->poll('SELECT count(*) FROM dbpool_requests', '0'),
+	'no request is left');
+
+$_->quit foreach (@sessions, $victim, $control);
+done_testing();
