@@ -34,6 +34,7 @@
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
@@ -426,23 +427,28 @@ is_dropped(const PoolKey *key, void *arg)
 		(key->dbid == MyDatabaseId && list_member_oid(dropped_servers, key->serverid));
 }
 
+/*
+ * The transaction has ended, and other sessions have been told to look at the
+ * catalogs again: this phase comes after AtEOXact_Inval(), where the callbacks
+ * for transactions would come before.  So a session that is sent back by a
+ * worker finds the new definition.
+ */
 static void
-on_xact_end(XactEvent event, void *arg)
+on_xact_end(ResourceReleasePhase phase, bool is_commit, bool is_top, void *arg)
 {
 	(void) arg;
-	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
-		event != XACT_EVENT_PREPARE)
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_top)
 		return;
 	if (touched_servers != NIL || touched_databases != NIL)
 	{
 		shmem_want(is_touched, NULL, POOL_WANT_FORGET);
-		if (event != XACT_EVENT_ABORT)
+		if (is_commit)
 			shmem_want(is_dropped, NULL, POOL_WANT_FORGET | POOL_WANT_DROP);
 		cache_changed = true;
 	}
 	touched_servers = NIL;
-	dropped_servers = NIL;
 	touched_databases = NIL;
+	dropped_servers = NIL;
 }
 
 /* In every process that the postmaster starts. */
@@ -451,5 +457,5 @@ backend_register(void)
 {
 	prev_object_access_hook = object_access_hook;
 	object_access_hook = on_object_access;
-	RegisterXactCallback(on_xact_end, NULL);
+	RegisterResourceReleaseCallback(on_xact_end, NULL);
 }

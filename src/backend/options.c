@@ -95,6 +95,7 @@ static int
 parse_value(const struct PoolOption *option, const char *value)
 {
 	const char *hint = NULL;
+	const char *number = value;
 	int			result;
 
 	if (option->type == OPTION_RESET)
@@ -110,11 +111,11 @@ parse_value(const struct PoolOption *option, const char *value)
 	/* parse_int() takes a bare number in the unit that the flag names */
 	if (option->type == OPTION_SECONDS &&
 		strspn(value, "0123456789 ") == strlen(value) && value[0] != '\0')
-		value = psprintf("%s s", value);
+		number = psprintf("%s s", value);
 	/* the views cast these to int */
 	if (option->type == OPTION_COUNT && strspn(value, "0123456789") != strlen(value))
 		bad_value(option, value, NULL, "A whole number is expected.");
-	if (!parse_int(value, &result,
+	if (!parse_int(number, &result,
 				   option->type == OPTION_COUNT ? 0 : GUC_UNIT_MS, &hint))
 		bad_value(option, value, NULL,
 				  hint ? hint : "A number is expected.");

@@ -165,7 +165,7 @@ conn_close(Conn *conn, const char *reason)
 	}
 	timer_stop(&conn->deadline);
 	timer_stop(&conn->janitor);
-	conn_lookup_abandon(conn);
+	conn_open_abandon(conn);
 	if (conn->cancel != NULL)
 		conn->cancel->arg = NULL;
 	conn->cancel = NULL;

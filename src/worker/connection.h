@@ -51,7 +51,7 @@ extern void connections_forget(void);
 extern void conn_open(Pool *pool);
 extern void conn_open_event(Conn *conn);
 extern void conn_open_failed(Conn *conn, const char *message);
-extern void conn_lookup_abandon(Conn *conn);
+extern void conn_open_abandon(Conn *conn);
 
 /* connection_run.c */
 extern void conn_start(Conn *conn, Request *req);

@@ -4,7 +4,7 @@
  *	  in at one place after the other, make our settings.
  *
  * libpq resolves host names synchronously, so it is never given one without
- * its address: a thread looks them up.  Nor does its asynchronous interface
+ * its address: a thread looks it up when its turn has come.  Nor does its asynchronous interface
  * time out and go on to the next host of a list, so each place (a host's
  * address, or a socket) is a libpq connection of its own with a deadline,
  * connect_timeout.  target_session_attrs is libpq's business, but for
@@ -48,17 +48,12 @@ typedef struct Candidates
 	Place		places[MAX_PLACES];
 } Candidates;
 
-/* The job of looking up names; all of it malloc'd, as the thread needs it. */
+/* The job of looking up a name; all of it malloc'd, as the thread needs it. */
 typedef struct Lookup
 {
-	int			n;
-	struct
-	{
-		int			place;
-		char	   *name;
-		int			error;		/* getaddrinfo()'s */
-		struct addrinfo *found;
-	}			names[MAX_PLACES];
+	char	   *name;
+	int			error;			/* getaddrinfo()'s */
+	struct addrinfo *found;
 } Lookup;
 
 static void attempt(Conn *conn);
@@ -161,43 +156,44 @@ static void
 lookup_run(void *data)
 {
 	Lookup	   *lookup = data;
+	struct addrinfo hints = {0};
 
-	for (int i = 0; i < lookup->n; i++)
-	{
-		struct addrinfo hints = {0};
-
-		hints.ai_socktype = SOCK_STREAM;
-		lookup->names[i].error = getaddrinfo(lookup->names[i].name, NULL, &hints,
-											 &lookup->names[i].found);
-	}
+	hints.ai_socktype = SOCK_STREAM;
+	lookup->error = getaddrinfo(lookup->name, NULL, &hints, &lookup->found);
 }
 
 static void
 lookup_free(Lookup *lookup)
 {
-	for (int i = 0; i < lookup->n; i++)
-	{
-		free(lookup->names[i].name);
-		if (lookup->names[i].found != NULL)
-			freeaddrinfo(lookup->names[i].found);
-	}
+	if (lookup == NULL)
+		return;
+	free(lookup->name);
+	if (lookup->found != NULL)
+		freeaddrinfo(lookup->found);
 	free(lookup);
 }
 
-/* Put the addresses of a name where the name was. */
+/* Put the addresses of the current place's name where the name was. */
 static void
-add_addresses(Candidates *to, const Place *place, const struct addrinfo *found)
+put_addresses(Candidates *list, const struct addrinfo *found)
 {
-	for (; found != NULL && to->n < MAX_PLACES; found = found->ai_next)
+	Place		named = list->places[list->at];
+	int			at = list->at;
+
+	list->n--;
+	memmove(&list->places[at], &list->places[at + 1], sizeof(Place) * (list->n - at));
+	named.lookup = false;
+	for (; found != NULL && list->n < MAX_PLACES; found = found->ai_next)
 	{
 		char		address[NI_MAXHOST];
 
 		if (getnameinfo(found->ai_addr, found->ai_addrlen, address,
 						sizeof(address), NULL, 0, NI_NUMERICHOST) != 0)
 			continue;
-		to->places[to->n] = *place;
-		to->places[to->n].lookup = false;
-		to->places[to->n++].hostaddr = pstrdup(address);
+		memmove(&list->places[at + 1], &list->places[at], sizeof(Place) * (list->n - at));
+		list->places[at] = named;
+		list->places[at++].hostaddr = MemoryContextStrdup(list->context, address);
+		list->n++;
 	}
 }
 
@@ -207,10 +203,6 @@ lookup_done(void *data, void *arg)
 {
 	Lookup	   *lookup = data;
 	Conn	   *conn = arg;
-	Candidates *list;
-	Candidates	before;
-	MemoryContext old;
-	int			name = 0;
 
 	if (conn == NULL)
 	{
@@ -218,66 +210,50 @@ lookup_done(void *data, void *arg)
 		return;
 	}
 	conn->lookup = NULL;
-	list = conn->candidates;
-	before = *list;
-	list->n = 0;
-	old = MemoryContextSwitchTo(list->context);
-	for (int i = 0; i < before.n && list->n < MAX_PLACES; i++)
+	if (lookup->error == 0)
 	{
-		if (!before.places[i].lookup)
-		{
-			list->places[list->n++] = before.places[i];
-			continue;
-		}
-		if (lookup->names[name].error == 0)
-			add_addresses(list, &before.places[i], lookup->names[name].found);
-		else
-			appendStringInfo(&conn->errors,
-							 "%scould not translate host name \"%s\" to address: %s",
-							 conn->errors.len > 0 ? "\n" : "",
-							 before.places[i].host,
-							 gai_strerror(lookup->names[name].error));
-		name++;
+		put_addresses(conn->candidates, lookup->found);
+		attempt(conn);
 	}
-	MemoryContextSwitchTo(old);
+	else
+		conn_open_failed(conn,
+						 psprintf("could not translate host name \"%s\" to address: %s",
+								  lookup->name, gai_strerror(lookup->error)));
 	lookup_free(lookup);
-	attempt(conn);
 }
 
-/* Start the look-up; false when there is nothing to look up. */
-static bool
+/* Look up the name of the current place. */
+static void
 lookup_start(Conn *conn)
 {
-	Candidates *list = conn->candidates;
 	Lookup	   *lookup = calloc(1, sizeof(Lookup));
 
-	if (lookup == NULL)
-		return false;
-	for (int i = 0; i < list->n; i++)
-	{
-		if (!list->places[i].lookup)
-			continue;
-		lookup->names[lookup->n].place = i;
-		lookup->names[lookup->n].name = strdup(list->places[i].host);
-		if (lookup->names[lookup->n].name != NULL)
-			lookup->n++;
-	}
+	conn->phase = PHASE_LOOKUP;
 	conn->lookup = NULL;
-	if (lookup->n > 0)
-		conn->lookup = offload_submit(OFFLOAD_LOOKUP, lookup_run, lookup_done, lookup, conn);
+	if (lookup != NULL)
+		lookup->name = strdup(conn->candidates->places[conn->candidates->at].host);
+	if (lookup != NULL && lookup->name != NULL)
+		conn->lookup = offload_submit(OFFLOAD_LOOKUP, lookup_run, lookup_done,
+									  lookup, conn);
 	if (conn->lookup != NULL)
-		return true;
+		return;
 	lookup_free(lookup);
-	return false;
+	conn_open_failed(conn, "could not start a look-up of the host name");
 }
 
-/* The connection is being closed: nobody waits for the look-up any more. */
-void
-conn_lookup_abandon(Conn *conn)
+static void
+lookup_abandon(Conn *conn)
 {
 	if (conn->lookup != NULL)
 		conn->lookup->arg = NULL;
 	conn->lookup = NULL;
+}
+
+/* The connection is being closed: nobody waits for it to be opened any more. */
+void
+conn_open_abandon(Conn *conn)
+{
+	lookup_abandon(conn);
 	if (conn->candidates != NULL)
 		MemoryContextDelete(conn->candidates->context);
 	conn->candidates = NULL;
@@ -397,17 +373,20 @@ attempt(Conn *conn)
 {
 	Candidates *list = conn->candidates;
 
-	if (list->shuffle && list->at == 0 && list->round == 0)
-		shuffle(list);
 	if (list->at >= list->n)
 	{
 		open_gave_up(conn);
 		return;
 	}
-	conn->phase = PHASE_LOGIN;
 	timer_set(&conn->deadline,
 			  TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 										  conn->pool->options.connect_timeout));
+	if (list->places[list->at].lookup)
+	{
+		lookup_start(conn);
+		return;
+	}
+	conn->phase = PHASE_LOGIN;
 	if (!AcquireExternalFD())
 	{
 		conn_open_failed(conn, "too many files are open in the dbpool worker; "
@@ -454,7 +433,8 @@ conn_open_failed(Conn *conn, const char *message)
 		ReleaseExternalFD();
 	}
 	loop_socket(conn, PGINVALID_SOCKET, 0);
-	if (conn->lookup == NULL && next_place(conn->candidates))
+	lookup_abandon(conn);
+	if (next_place(conn->candidates))
 		attempt(conn);
 	else
 		open_gave_up(conn);
@@ -578,19 +558,9 @@ conn_open(Pool *pool)
 	conn->candidates = palloc0(sizeof(Candidates));
 	conn->candidates->context = context;
 	list_places(conn);
+	if (conn->candidates->shuffle)
+		shuffle(conn->candidates);
 	MemoryContextSwitchTo(old);
 
-	timer_set(&conn->deadline,
-			  TimestampTzPlusMilliseconds(conn->opened_at,
-										  pool->options.connect_timeout));
-	for (int i = 0; i < conn->candidates->n; i++)
-	{
-		if (conn->candidates->places[i].lookup)
-		{
-			if (!lookup_start(conn))
-				conn_open_failed(conn, "could not start a look-up of the host name");
-			return;
-		}
-	}
 	attempt(conn);
 }

@@ -39,7 +39,8 @@ is( $s->query(
 	'HV00D',
 	'options are checked');
 $s->value(q{SELECT dbpool_create_pool('gone', 'host=/nowhere')});
-is($s->query(q{SELECT dbpool_drop_pool('gone')})->{err}, '', 'and dropped');
+is($s->query(q{SELECT dbpool_drop_pool('gone')})->{state},
+	'', 'and dropped');
 
 # --- everything that needs the workers ----------------------------------------------
 
