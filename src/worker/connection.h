@@ -56,15 +56,24 @@ extern void conn_open_abandon(Conn *conn);
 /* connection_run.c */
 extern void conn_start(Conn *conn, Request *req);
 extern void conn_check(Conn *conn, Request *req);
-extern void conn_reset(Conn *conn);
 extern void conn_event(Conn *conn, uint32 events);
 extern void conn_pump(Conn *conn);
 extern void conn_lost(Conn *conn);
 
-extern void conn_remember_settings(Conn *conn);
+/* Milliseconds within which the remote has to answer a check or a reset. */
+#define CONN_ANSWER_MS		5000
+
 extern void conn_want(Conn *conn, uint32 wants);
-extern void conn_settle(Conn *conn);
 extern void conn_set_deadline(Conn *conn, int ms);
+
+extern bool conn_flush(Conn *conn);
+
+/* connection_session.c */
+extern void conn_remember_settings(Conn *conn);
+extern const char *session_text_changed(Conn *conn);
+extern bool session_tag_is_clean(const char *tag);
+extern void conn_reset(Conn *conn);
+extern void conn_settle(Conn *conn);
 
 /* connection_cancel.c */
 extern void conn_cancel(Conn *conn);

@@ -1,7 +1,7 @@
 /*
  * connection_run.c
- *	  What an open connection does: run the statement of a request, answer
- *	  checks, reset.
+ *	  What an open connection does: run the statement of a request, and answer
+ *	  checks.
  *
  * libpq is in non-blocking mode and gives row after row, so that what a
  * connection holds of a result is one row and libpq's input buffer.
@@ -15,18 +15,8 @@
 #include "compat.h"
 #include "worker/connection.h"
 
-/* Milliseconds within which the remote has to answer a check or a reset. */
-#define ANSWER_MS		5000
-
 /* A request above this makes libpq's buffers so large that they are given up. */
 #define BIG_REQUEST_BYTES	(16 * 1024 * 1024)
-
-/* What a session may leave behind, and our settings again (DISCARD ALL's list). */
-#define RESET_SQL \
-	"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; " \
-	"UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; " \
-	"DISCARD TEMP; DISCARD SEQUENCES; " \
-	CONN_SETTINGS_SQL
 
 /* The remote has so long for what it was asked. */
 void
@@ -34,45 +24,6 @@ conn_set_deadline(Conn *conn, int ms)
 {
 	timer_set(&conn->deadline,
 			  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms));
-}
-
-/*
- * Settings that the remote reports when they change, without being asked.  As
- * to the first few, text of another meaning comes with another value.
- */
-static const char *const reported[CONN_REPORTED] = {
-	"client_encoding", "DateStyle", "IntervalStyle",
-	"TimeZone", "session_authorization", "application_name", "search_path"
-};
-
-#define REPORTED_FOR_TEXT	3
-
-/* The session is as it should be: note how it looks. */
-void
-conn_remember_settings(Conn *conn)
-{
-	for (int i = 0; i < CONN_REPORTED; i++)
-	{
-		const char *value = PQparameterStatus(conn->pg, reported[i]);
-
-		if (conn->settings[i] != NULL)
-			pfree(conn->settings[i]);
-		conn->settings[i] = value ? MemoryContextStrdup(worker_context, value) : NULL;
-	}
-}
-
-/* Does the session differ from what was noted?  Returns the first difference. */
-static const char *
-changed_setting(Conn *conn, int n)
-{
-	for (int i = 0; i < n; i++)
-	{
-		const char *value = PQparameterStatus(conn->pg, reported[i]);
-
-		if (strcmp(value ? value : "", conn->settings[i] ? conn->settings[i] : "") != 0)
-			return reported[i];
-	}
-	return NULL;
 }
 
 /* Take the request at the head off the connection. */
@@ -105,8 +56,8 @@ conn_want(Conn *conn, uint32 wants)
 }
 
 /* Hand what libpq has to the kernel; wait for room there if need be. */
-static bool
-flush(Conn *conn)
+bool
+conn_flush(Conn *conn)
 {
 	int			left = PQflush(conn->pg);
 
@@ -270,7 +221,7 @@ conn_start(Conn *conn, Request *req)
 	conn_move(conn, CONN_BUSY);
 	conn_show_request(conn, req);
 	pg_atomic_write_u32(&slot->sent, 1);
-	if (!send_request(conn, req) || !flush(conn))
+	if (!send_request(conn, req) || !conn_flush(conn))
 		conn_lost(conn);
 }
 
@@ -284,45 +235,10 @@ conn_check(Conn *conn, Request *req)
 		req->conn = conn;
 		dlist_push_tail(&conn->running, &req->node);
 	}
-	conn_set_deadline(conn, ANSWER_MS);
+	conn_set_deadline(conn, CONN_ANSWER_MS);
 	conn->flushed = false;
-	if (PQsendQuery(conn->pg, "") != 1 || !flush(conn))
+	if (PQsendQuery(conn->pg, "") != 1 || !conn_flush(conn))
 		conn_lost(conn);
-}
-
-/* Put the remote session back to what it was when it was new. */
-void
-conn_reset(Conn *conn)
-{
-	bool		in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
-
-	conn_move(conn, CONN_RESETTING);
-	conn_set_deadline(conn, ANSWER_MS);
-	if (PQsendQuery(conn->pg, in_transaction ? "ROLLBACK; " RESET_SQL : RESET_SQL) != 1 ||
-		!flush(conn))
-		conn_lost(conn);
-}
-
-/* What now, that the statement has ended and the session is ours again? */
-void
-conn_settle(Conn *conn)
-{
-	Pool	   *pool = conn->pool;
-	ResetPolicy policy = pool->options.reset;
-	bool		in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
-
-	if (conn->big)
-	{
-		conn_close(conn, "a large value has blown up its buffers");
-		pool_dispatch(pool);
-	}
-	else if (in_transaction || policy == RESET_ALWAYS ||
-			 (policy == RESET_SMART &&
-			  (conn->dirty || changed_setting(conn, CONN_REPORTED))) ||
-			 changed_setting(conn, REPORTED_FOR_TEXT))
-		conn_reset(conn);
-	else
-		pool_conn_ready(conn);
 }
 
 /* The statement has ended. */
@@ -340,7 +256,7 @@ statement_ended(Conn *conn)
 						  "The transaction was rolled back: a pooled connection belongs to its caller for one call only.",
 						  "Put BEGIN, the statements and COMMIT into one string for dbpool_exec().");
 	else if (!req->failed && req->rows > 0 &&
-			 (setting = changed_setting(conn, REPORTED_FOR_TEXT)) != NULL)
+			 (setting = session_text_changed(conn)) != NULL)
 		request_put_error(req, "0A000",
 						  psprintf("the statement changed \"%s\" on pool \"%s\"",
 								   setting, NameStr(conn->pool->options.server)),
@@ -399,25 +315,6 @@ all_read(Conn *conn)
 	}
 }
 
-/* A command tag after which a remote session is surely as it was before. */
-static bool
-tag_is_clean(const char *tag)
-{
-	static const char *const clean[] = {
-		"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "SHOW", "EXPLAIN",
-		"CREATE TABLE", "CREATE INDEX", "CREATE VIEW", "ALTER TABLE",
-		"TRUNCATE", "VACUUM", "ANALYZE", "GRANT", "REVOKE", "NOTIFY",
-		"DROP TABLE", "DROP INDEX", "COMMENT", "COPY"
-	};
-
-	for (int i = 0; i < lengthof(clean); i++)
-	{
-		if (strncmp(tag, clean[i], strlen(clean[i])) == 0)
-			return true;
-	}
-	return tag[0] == '\0';
-}
-
 /* COPY needs a connection that its session can talk to; ours cannot. */
 static void
 refuse_copy(Conn *conn, ExecStatusType status)
@@ -428,7 +325,7 @@ refuse_copy(Conn *conn, ExecStatusType status)
 	{
 		/* the remote ends the statement with an error of its own */
 		PQputCopyEnd(conn->pg, "dbpool passes no COPY data");
-		flush(conn);
+		conn_flush(conn);
 		return;
 	}
 	req = take_head(conn);
@@ -509,7 +406,7 @@ one_result(Conn *conn, PGresult *res)
 		case PGRES_EMPTY_QUERY:
 			if (req == NULL)
 				break;
-			if (!tag_is_clean(PQcmdStatus(res)))
+			if (!session_tag_is_clean(PQcmdStatus(res)))
 				conn->dirty = true;
 			if (req->slot->kind == REQUEST_QUERY && status != PGRES_EMPTY_QUERY &&
 				status != PGRES_COMMAND_OK)
@@ -638,7 +535,7 @@ conn_event(Conn *conn, uint32 events)
 	 * With room for more of a long statement: PQconsumeInput() would flush as
 	 * well, and each flush moves all that is left in libpq's buffer.
 	 */
-	if ((events & WL_SOCKET_WRITEABLE) && !flush(conn))
+	if ((events & WL_SOCKET_WRITEABLE) && !conn_flush(conn))
 		conn_lost(conn);
 	else if (events != WL_SOCKET_WRITEABLE)
 	{

@@ -83,93 +83,6 @@ show_waiters(Pool *pool)
 	SpinLockRelease(&pool->shared->mutex);
 }
 
-/* An entry that may be given to another pool: unused, and longest so. */
-static int
-entry_to_take(void)
-{
-	int			best = -1;
-
-	for (int i = 0; i < dbpool_shared->npools; i++)
-	{
-		PoolShared *entry = shmem_pool(i);
-
-		if (!entry->in_use)
-			return i;
-		if (!entry->live && !entry->paused &&
-			(best < 0 || entry->used_at < shmem_pool(best)->used_at))
-			best = i;
-	}
-	return best;
-}
-
-/* Is a pool of the same server, seen through another mapping, paused? */
-static bool
-siblings_paused(const PoolKey *key)
-{
-	for (int i = 0; i < dbpool_shared->npools; i++)
-	{
-		PoolShared *entry = shmem_pool(i);
-
-		if (entry->in_use && entry->key.dbid == key->dbid &&
-			entry->key.serverid == key->serverid && entry->paused)
-			return true;
-	}
-	return false;
-}
-
-/*
- * The shared entry for a key: the one it had before, so that statistics and a
- * pause outlive the worker, or a free one, or the one longest unused.  That of
- * a dropped server is kept as long, so that a session which has not heard of
- * the drop cannot bring the pool back (forget_stamp).
- */
-static int
-take_entry(const PoolKey *key)
-{
-	int			index = -1;
-	PoolShared *entry;
-
-	LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
-	for (int i = 0; i < dbpool_shared->npools && index < 0; i++)
-	{
-		if (shmem_pool(i)->in_use &&
-			memcmp(&shmem_pool(i)->key, key, sizeof(PoolKey)) == 0)
-			index = i;
-	}
-	if (index < 0 && (index = entry_to_take()) >= 0)
-	{
-		bool		paused = siblings_paused(key);
-
-		entry = shmem_pool(index);
-		entry->in_use = true;
-		entry->key = *key;
-		entry->worker = my_worker;
-		SpinLockAcquire(&entry->mutex);
-		entry->paused = paused;
-		entry->forget_stamp = 0;
-		entry->wants = 0;
-		entry->waiting = 0;
-		entry->oldest_wait = 0;
-		entry->used_at = 0;
-		entry->connected_at = 0;
-		entry->connect_failed_at = 0;
-		entry->connect_error[0] = '\0';
-		memset(entry->conns, 0, sizeof(entry->conns));
-		memset(&entry->counters, 0, sizeof(entry->counters));
-		SpinLockRelease(&entry->mutex);
-	}
-	if (index >= 0)
-	{
-		entry = shmem_pool(index);
-		SpinLockAcquire(&entry->mutex);
-		entry->live = true;
-		entry->dropped = false;
-		SpinLockRelease(&entry->mutex);
-	}
-	LWLockRelease(dbpool_shared->pools_lock);
-	return index;
-}
-
 /* The pool of a key; made if need be; NULL when there are too many. */
 static Pool *
 find_pool(const PoolKey *key)
@@ -179,7 +92,7 @@ find_pool(const PoolKey *key)
 
 	if (pool != NULL)
 		return pool;
-	index = take_entry(key);
+	index = pool_take_entry(key);
 	if (index < 0)
 		return NULL;
 	pool = hash_search(pools, key, HASH_ENTER, NULL);

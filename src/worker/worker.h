@@ -183,6 +183,9 @@ extern void request_end(Request *req);
 extern void request_gone(Request *req);
 extern void request_break(Request *req);
 
+/* pool_entry.c */
+extern int	pool_take_entry(const PoolKey *key);
+
 /* pool.c */
 extern void pools_init(void);
 extern void pools_look(void);
