@@ -1,0 +1,203 @@
+# Too few of what is set when the server starts: worker processes, request
+# slots, connections, pools. Each is a clear error with a hint, and works again
+# as soon as there is room.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DbpoolTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $remote = make_remote();
+my $local = make_local();
+create_pool($local, 'a', $remote);
+create_pool($local, 'b', $remote);
+create_pool($local, 'c', $remote);
+my $s = session($local);
+
+sub restart_with
+{
+	my (@settings) = @_;
+	$s->quit;
+	$local->append_conf('postgresql.conf', "$_\n") foreach @settings;
+	$local->restart;
+	$s = session($local);
+	return;
+}
+
+# The remark of query_sleeps() tells how many of them the remote runs.
+sub wait_for_sleepers
+{
+	my ($n) = @_;
+	$remote->poll_query_until(
+		'postgres', qq{
+		SELECT count(*) = $n FROM pg_stat_activity
+		WHERE query LIKE '/* sleeper */%' AND state = 'active'})
+	  or die "there are not $n statements on the remote";
+	return;
+}
+
+sub give_up
+{
+	my ($session) = @_;
+	$s->value(sprintf 'SELECT pg_cancel_backend(%d)', $session->pid);
+	is($session->wait->{state}, '57014', 'a statement is given up');
+	return;
+}
+
+# --- worker processes -------------------------------------------------------------
+
+restart_with('max_worker_processes = 0');
+my $answer = $s->query(q{SELECT dbpool_query('a', 'SELECT 1')});
+is($answer->{state}, '08000', 'no worker processes: an error');
+like(
+	$answer->{err},
+	qr/dbpool worker 1 is not running.*not run.*HINT:.*max_worker_processes \(0\)/s,
+	'no worker processes: it says what to raise');
+cmp_ok($answer->{seconds}, '<', 60, 'no worker processes: in bounded time');
+is($s->value('SELECT coalesce(pid::text, $$none$$) FROM dbpool_workers'),
+	'none', 'no worker processes: dbpool_workers shows it');
+is( $s->query(
+		q{SET statement_timeout = '200ms'; SELECT dbpool_ping('a')})->{state},
+	'57014',
+	'no worker processes: the wait can be ended');
+is($s->value(q{RESET statement_timeout; SELECT count(*) FROM dbpool_requests}),
+	'0', 'no worker processes: nothing is left');
+
+# Others take what there is: whoever comes first in the list of libraries.
+restart_with('max_worker_processes = 1', 'dbpool.workers = 3');
+my @callers =
+  map { session($local)->send("SELECT dbpool_query('$_', 'SELECT 1')") }
+  ('a', 'b', 'c');
+my @answers = map { $_->wait } @callers;
+$_->quit foreach @callers;
+my $running = $s->value('SELECT count(pid) FROM dbpool_workers');
+cmp_ok($running, '<=', 1, 'one process for three workers');
+foreach my $one (@answers)
+{
+	ok( $one->{out} eq '(1)'
+		  || $one->{err} =~
+		  /worker \d is not running.*dbpool needs 3 of max_worker_processes \(1\)/s,
+		'a pool works, or says that its worker does not run')
+	  or diag($one->{err});
+}
+
+restart_with('max_worker_processes = 8', 'dbpool.workers = 1');
+is($s->value(q{SELECT dbpool_query('a', 'SELECT 1')}),
+	'(1)', 'enough worker processes: it works');
+
+# --- request slots ------------------------------------------------------------------
+
+restart_with('dbpool.max_requests = 2');
+my @sleepers = map { session($local, options => '-c client_connection_check_interval=100ms')->send(query_sleeps('a', 600, 'sleeper')) }
+  (1, 2);
+wait_for_sleepers(2);
+foreach my $call (
+	q{dbpool_query('a', 'SELECT 1')}, q{dbpool_exec('b', 'SELECT 1')},
+	q{dbpool_ping('a')})
+{
+	$answer = $s->query("SELECT $call");
+	is($answer->{state}, '53000', "all request slots in use: $call");
+	like(
+		$answer->{err},
+		qr/too many dbpool statements are under way.*All 2 .*dbpool\.max_requests.*not run.*HINT:.*Raise dbpool\.max_requests/s,
+		'all request slots in use: it says what to raise');
+}
+is($s->value('SELECT count(*) FROM dbpool_requests'),
+	'2', 'all request slots in use: the views work');
+give_up($sleepers[0]);
+$s->poll('SELECT count(*) FROM dbpool_requests', '1');
+is($s->value(q{SELECT dbpool_query('a', 'SELECT 1')}),
+	'(1)', 'one slot is free: it works again');
+is($sleepers[0]->value(q{SELECT dbpool_query('a', 'SELECT 1')}),
+	'(1)', 'one slot is free: for anybody');
+$sleepers[1]->kill;
+wait_for_sleepers(0);
+is( $s->value(
+		q{SELECT a, b FROM dbpool_query('a', 'SELECT 1') AS a(a int),
+		  dbpool_query('b', 'SELECT 2') AS b(b int)}),
+	'1|2',
+	'all slots are free: two pools in one statement');
+$s->poll('SELECT count(*) FROM dbpool_requests', '0');
+$sleepers[0]->quit;
+
+# What a session has given up does not stand in its own way.
+restart_with('dbpool.max_requests = 1');
+my %seen;
+foreach my $round (1 .. 50)
+{
+	$s->query(
+		q{SET statement_timeout = '5ms'; SELECT dbpool_query('a', 'SELECT pg_sleep(60)')}
+	);
+	$seen{ $s->query(
+			q{RESET statement_timeout; SELECT dbpool_query('a', 'SELECT 1')})
+		  ->{state} }++;
+}
+is(join(' ', %seen), ' 50',
+	'the only slot was given up: it can be used again at once');
+$s->poll('SELECT count(*) FROM dbpool_requests', '0');
+is($s->value(q{SELECT dbpool_query('a', 'SELECT 1')}),
+	'(1)', 'the only slot was given up: it is not lost');
+
+# --- connections -----------------------------------------------------------------------
+
+restart_with('dbpool.max_requests = 0', 'dbpool.max_connections = 2');
+@sleepers = map { session($local)->send(query_sleeps('a', 600, 'sleeper')) }
+  (1, 2);
+wait_for_sleepers(2);
+$answer = $s->query(q{SELECT dbpool_query('b', 'SELECT 1')});
+is($answer->{state}, '53300', 'all connections in use, pool without any');
+like(
+	$answer->{err},
+	qr/could not open a connection of pool "b".*dbpool\.max_connections \(2\).*not run/s,
+	'all connections in use: it says which setting');
+like(
+	$answer->{err},
+	qr/HINT:  .*dbpool\.max_connections/,
+	'all connections in use: with a hint');
+
+# A pool that has connections lets others wait for them.
+my $waiter = session($local)->send(q{SELECT dbpool_query('a', 'SELECT 1')});
+$s->poll(q{SELECT waiting FROM dbpool_pools WHERE pool = 'a'}, '1');
+give_up($sleepers[0]);
+is($waiter->wait->{out}, '(1)',
+	'all connections in use: a pool that has some lets wait');
+$waiter->quit;
+
+# The connection that is idle now belongs to "a"; "b" gets it when it is closed.
+$s->value(q{SELECT dbpool_reset('a')});
+$s->poll(q{SELECT count(*) FROM dbpool_connections}, '1');
+is($s->value(q{SELECT dbpool_query('b', 'SELECT 1')}),
+	'(1)', 'a connection is free: it works again');
+give_up($sleepers[1]);
+$_->quit foreach @sleepers;
+
+# --- pools -----------------------------------------------------------------------------
+
+restart_with('dbpool.max_connections = 256', 'dbpool.max_pools = 2');
+is($s->value(q{SELECT dbpool_query('a', 'SELECT 1')}),
+	'(1)', 'the first pool');
+is($s->value(q{SELECT dbpool_query('b', 'SELECT 1')}),
+	'(1)', 'the second pool');
+$answer = $s->query(q{SELECT dbpool_query('c', 'SELECT 1')});
+is($answer->{state}, '53000', 'all pools in use: an error');
+like(
+	$answer->{err},
+	qr/too many dbpool pools are in use.*All 2 that dbpool\.max_pools allows.*not run.*HINT:  Raise dbpool\.max_pools/s,
+	'all pools in use: it says what to raise');
+is($s->value(q{SELECT dbpool_query('a', 'SELECT 1')}),
+	'(1)', 'all pools in use: those there are work');
+is($s->value('SELECT count(*) FROM dbpool_pools'),
+	'3', 'all pools in use: the views show the others too');
+$s->value(q{SELECT dbpool_drop_pool('a')});
+$s->poll(q{SELECT count(*) FROM dbpool_get_pools() WHERE live}, '1');
+is($s->value(q{SELECT dbpool_query('c', 'SELECT 1')}),
+	'(1)', 'one is dropped: it works again');
+
+$s->quit;
+done_testing();
