@@ -54,6 +54,7 @@ BEGIN;
 ALTER SERVER remote OPTIONS (SET application_name 'uncommitted');
 SELECT regress_ask('current_setting(''application_name'')');
 SELECT regress_ask('public.regress_ask(''current_setting(''''application_name'''')'')', 'here');
+SELECT state, count(*) FROM dbpool_pools WHERE pool = 'remote' AND database = current_database() GROUP BY 1 ORDER BY 1;
 SAVEPOINT s;
 ALTER SERVER remote OPTIONS (SET application_name 'subtransaction');
 SELECT regress_ask('current_setting(''application_name'')');

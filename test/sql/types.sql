@@ -190,7 +190,10 @@ SELECT s.type, s.sample, d.* FROM (VALUES
   ('regress.floats', $$'[5e-324,0.1]'::regress.floats$$), ('regress.floats', $$'(0.1,Infinity]'::regress.floats$$), ('regress.floats_multirange', $$'{[0.1,0.2],[1,)}'::regress.floats_multirange$$)) s(type, sample),
   regress_differences(s.type, s.sample) d;
 SELECT * FROM dbpool_query('remote', $$SELECT ROW(1, 'a', ARRAY['sad']::regress.mood[])::regress.pair, 'sad'::regress.mood < 'o"k'$$) AS t(p regress.pair, less bool);
--- rows without a type of their own come as text
+-- names of what only the remote has, and rows without a type of their own, come as text
+SELECT dbpool_exec('remote', 'CREATE TABLE regress.only_there (a int)');
+SELECT dbpool_query('remote', $$SELECT 'regress.only_there'::regclass, ARRAY['regress.only_there'::regclass], 'regress.mood'::regtype, 'regress'::regnamespace$$);
+SELECT dbpool_query_json('remote', $$SELECT 'regress.only_there'::regclass AS c, ARRAY['regress.only_there'::regclass] AS a$$);
 SELECT dbpool_query('remote', $$SELECT ROW(1, 'a b', NULL), ARRAY[ROW(1, 2)]$$);
 
 DROP SCHEMA regress CASCADE;

@@ -69,8 +69,8 @@ SELECT dbpool_exec('fresh', 'SELECT 1; SELECT 2') \g /dev/null
 SELECT dbpool_ping('fresh') \g /dev/null
 SELECT dbpool_query('fresh', 'SELECT 1/0');
 SELECT dbpool_query('fresh', 'SELECT nonesuch');
-SET statement_timeout = '50ms';
-SELECT dbpool_query('fresh', 'SELECT pg_sleep(0.2)');
+SET statement_timeout = '500ms';
+SELECT dbpool_query('fresh', 'SELECT pg_sleep(60)');
 RESET statement_timeout;
 SELECT statements, errors, timeouts, cancels, connect_failures, exec_time > 0 AS exec_time, exec_time_max > 0 AND exec_time_max <= exec_time AS exec_time_max, wait_time >= 0 AS wait_time, wait_time_max <= wait_time AS wait_time_max,
   rows >= 10 AS rows, bytes_sent > 100 AS sent, bytes_received > 50 AS received FROM dbpool_stat_pools WHERE pool = 'fresh' AND database = current_database() \gx
