@@ -1,0 +1,102 @@
+# The server's settings of dbpool: what they show, which values they refuse, and
+# that no other ones can be made up.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DbpoolTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $local = make_local();
+my $s = session($local);
+
+# Each setting: its default, a value that it takes, values that it refuses.
+my %settings = (
+	'dbpool.max_connections' => [ 256, 300, [ 0, -1, 100001, "'many'" ] ],
+	'dbpool.max_pools' => [ 128, 130, [ 0, -1, 100001, "'many'" ] ],
+	# zero: as many as max_connections, which is what it then shows
+	'dbpool.max_requests' => [ 300, 40, [ -1, 100001, "'many'" ] ],
+	'dbpool.workers' => [ 1, 2, [ 0, -1, 1000000, "'many'" ] ]);
+
+is( $s->value(q{SELECT string_agg(name, ' ' ORDER BY name) FROM pg_settings
+	            WHERE name LIKE 'dbpool.%'}),
+	join(' ', sort keys %settings),
+	'every setting is tested here');
+is( $s->value(
+		q{SELECT count(*) FROM pg_settings WHERE name LIKE 'dbpool.%'
+		  AND (short_desc !~ '^[A-Z][a-z]+s .*\.$' OR context <> 'postmaster')}),
+	'0',
+	'each is described by a sentence that begins with a verb');
+
+foreach my $name (sort keys %settings)
+{
+	my ($default, $good, $bad) = @{ $settings{$name} };
+
+	is($s->value("SHOW $name"), $default, "$name: default");
+	is($s->query("SET $name = $good")->{state},
+		'55P02', "$name: not to be changed in a session");
+	foreach my $value (@$bad)
+	{
+		is($s->query("ALTER SYSTEM SET $name = $value")->{state},
+			'22023', "$name: $value is refused");
+	}
+	is($s->query("ALTER SYSTEM SET $name = $good")->{err},
+		'', "$name: $good is taken");
+}
+
+# --- after a restart -------------------------------------------------------------------
+
+$s->quit;
+$local->restart;
+$s = session($local);
+foreach my $name (sort keys %settings)
+{
+	is($s->value("SHOW $name"), $settings{$name}->[1], "$name: after a restart");
+}
+is($s->value('SELECT count(*) FROM dbpool_workers'),
+	'2', 'dbpool.workers is how many there are');
+ok(worker_pid($s, $_), "worker $_ runs") foreach (1, 2);
+
+# --- names that are none ------------------------------------------------------------------
+
+my $answer = $s->query(q{SET dbpool.nonsense = '1'});
+is($answer->{state}, '42602', 'an unknown setting is refused');
+like(
+	$answer->{err},
+	qr/invalid configuration parameter name "dbpool\.nonsense".*"dbpool" is a reserved prefix/s,
+	'it is said why');
+is($s->query(q{SELECT set_config('dbpool.worker', '2', false)})->{state},
+	'42602', 'a slip of the pen is not swallowed');
+is($s->query('SHOW dbpool.nonsense')->{state}, '42704', 'nor shown');
+is($s->query(q{SET dbpools.other = '1'})->{err},
+	'', 'other prefixes are free');
+
+# One in the configuration file is told, and does not keep the server from
+# starting.
+$s->quit;
+my $offset = -s $local->logfile;
+$local->append_conf('postgresql.conf', "dbpool.nonsense = 1\n");
+$local->restart;
+like(
+	slurp_file($local->logfile, $offset),
+	qr/WARNING:  .*"dbpool\.nonsense"/,
+	'one in postgresql.conf is told in the log');
+is($local->safe_psql('postgres', 'SELECT count(*) FROM dbpool_workers'),
+	'2', 'and the server works');
+
+# So is a bad value there; as with any library's setting, the default holds.
+$local->append_conf('postgresql.auto.conf', "dbpool.workers = 'many'\n");
+$offset = -s $local->logfile;
+$local->restart;
+like(
+	slurp_file($local->logfile, $offset),
+	qr/WARNING:  invalid value for parameter "dbpool\.workers": "many"/,
+	'a bad value in postgresql.conf is told in the log');
+is($local->safe_psql('postgres', 'SELECT count(*) FROM dbpool_workers'),
+	'1', 'and the default holds');
+
+done_testing();
