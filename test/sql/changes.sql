@@ -18,7 +18,7 @@ ALTER SERVER remote OPTIONS (SET application_name 'two', ADD max_size '1');
 SELECT regress_ask('current_setting(''application_name'')');
 SELECT max_size FROM dbpool_pools WHERE pool = 'remote' AND database = current_database();
 -- the old connections are gone
-SELECT regress_ask('count(*) FROM pg_stat_activity WHERE application_name = ''one''');
+SELECT regress_wait($$regress_ask('count(*) FROM pg_stat_activity WHERE application_name = ''one''') = '0'$$);
 -- by another session
 SELECT regress_ask('public.regress_ask(''current_setting(''''application_name'''')'')', 'here');
 SELECT dbpool_exec('here', 'ALTER SERVER remote OPTIONS (SET application_name ''three'')');
@@ -62,7 +62,7 @@ ROLLBACK TO s;
 SELECT regress_ask('current_setting(''application_name'')');
 ROLLBACK;
 SELECT regress_ask('current_setting(''application_name'')');
-SELECT count(*) FROM dbpool_query('remote', 'SELECT 1 FROM pg_stat_activity WHERE application_name IN (''uncommitted'', ''subtransaction'')') AS t(a int);
+SELECT regress_wait($$regress_ask('count(*) FROM pg_stat_activity WHERE application_name IN (''uncommitted'', ''subtransaction'')') = '0'$$);
 BEGIN;
 SELECT dbpool_create_pool('fresh', :'remote_conninfo');
 SELECT regress_ask('1', 'fresh');
@@ -87,18 +87,6 @@ COMMIT PREPARED 'regress_dbpool';
 SELECT regress_ask('current_setting(''application_name'')', 'fresh');
 
 -- DROP SERVER closes the connections
-CREATE FUNCTION regress_wait(condition text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-  met boolean;
-  until timestamptz := clock_timestamp() + interval '20s';
-BEGIN
-  LOOP
-    PERFORM pg_stat_clear_snapshot();
-    EXECUTE 'SELECT ' || condition INTO met;
-    IF met THEN RETURN 'it is so'; END IF;
-    IF clock_timestamp() > until THEN RETURN 'it never was so'; END IF;
-  END LOOP;
-END $$;
 SELECT dbpool_drop_pool('fresh');
 SELECT regress_wait($$NOT EXISTS (SELECT FROM dbpool_connections WHERE pool = 'fresh' AND database = current_database())$$);
 SELECT regress_wait($$regress_ask('count(*) FROM pg_stat_activity WHERE application_name = ''prepared''') = '0'$$);
@@ -112,4 +100,4 @@ SELECT regress_ask('1');
 DROP EXTENSION dbpool CASCADE;
 CREATE EXTENSION dbpool;
 SELECT regress_wait($$NOT EXISTS (SELECT FROM dbpool_connections WHERE database = current_database())$$);
-DROP FUNCTION regress_ask, regress_wait;
+DROP FUNCTION regress_ask;

@@ -92,8 +92,8 @@ BEGIN
   END LOOP;
   RAISE NOTICE 'caught % errors', caught;
 END $$;
-SELECT count(*) FROM dbpool_requests;
-SELECT idle > 0 AS idle, busy FROM dbpool_pools WHERE pool = 'remote' AND database = current_database();
+SELECT regress_wait('NOT EXISTS (SELECT FROM dbpool_requests)');
+SELECT regress_wait($$(SELECT idle > 0 AND busy = 0 FROM dbpool_pools WHERE pool = 'remote' AND database = current_database())$$);
 
 -- an error after rows have come
 SELECT dbpool_query('remote', 'SELECT 1 / (100000 - i) FROM generate_series(1, 100000) i');
@@ -106,18 +106,6 @@ SELECT dbpool_query('remote', 'SELECT pg_sleep(10)');
 RESET statement_timeout;
 SELECT dbpool_query('remote', 'SELECT ''it goes on''');
 -- the remote statement was cancelled, too
-CREATE FUNCTION regress_wait(condition text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-  met boolean;
-  until timestamptz := clock_timestamp() + interval '20s';
-BEGIN
-  LOOP
-    PERFORM pg_stat_clear_snapshot();
-    EXECUTE 'SELECT ' || condition INTO met;
-    IF met THEN RETURN 'it is so'; END IF;
-    IF clock_timestamp() > until THEN RETURN 'it never was so'; END IF;
-  END LOOP;
-END $$;
 SELECT regress_wait($$(SELECT n = 0 FROM dbpool_query('remote',
   'SELECT count(*) FROM pg_stat_activity WHERE query LIKE ''SELECT pg_sleep(1%'' AND state = ''active''') AS t(n int))$$);
 SELECT regress_wait($$(SELECT cancelling = 0 AND resetting = 0 FROM dbpool_pools WHERE pool = 'remote' AND database = current_database())$$);
@@ -147,4 +135,4 @@ ALTER SERVER nowhere OPTIONS (SET dbname 'remote');
 SELECT dbpool_query('nowhere', 'SELECT ''it works now''');
 SET client_min_messages = warning;
 SELECT dbpool_drop_pool('nowhere');
-DROP FUNCTION regress_try, regress_wait;
+DROP FUNCTION regress_try;

@@ -7,7 +7,7 @@
 
 SELECT dbpool_ping('remote') IS NOT NULL AS pong;
 SELECT dbpool_pause('remote');
-SELECT state, waiting, busy FROM dbpool_pools WHERE pool = 'remote' AND database = current_database();
+SELECT state, waiting FROM dbpool_pools WHERE pool = 'remote' AND database = current_database();
 -- what comes waits, up to acquire_timeout
 ALTER SERVER remote OPTIONS (acquire_timeout '100ms');
 CREATE FUNCTION regress_try(sql text) RETURNS text LANGUAGE plpgsql AS $$

@@ -58,4 +58,4 @@ SELECT length(q::text) FROM (SELECT dbpool_query('remote', 'SELECT ' || string_a
 
 -- after all that the pool still works
 SELECT dbpool_query('remote', 'SELECT ''it goes on''');
-SELECT idle > 0 AS idle, busy FROM dbpool_pools WHERE pool = 'remote' AND database = current_database();
+SELECT regress_wait($$(SELECT idle > 0 AND busy = 0 FROM dbpool_pools WHERE pool = 'remote' AND database = current_database())$$);

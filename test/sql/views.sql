@@ -35,6 +35,7 @@ SELECT dbpool_create_pool('fresh', :'remote_conninfo', '{"max_size": 3}');
 SELECT database = current_database() AS here, user_name = current_user AS mine, state, worker, idle, busy, connecting, checking, cancelling, resetting, min_size, max_size, waiting, oldest_wait, used_at, connected_at, connect_failed_at, connect_error
 FROM dbpool_pools WHERE pool = 'fresh' AND database = current_database() \gx
 SELECT dbpool_ping('fresh') IS NOT NULL AS pong;
+SELECT regress_wait($$(SELECT idle = 1 AND busy = 0 FROM dbpool_pools WHERE pool = 'fresh' AND database = current_database())$$);
 SELECT database = current_database() AS here, user_name = current_user AS mine, state, worker IS NOT NULL AS worker, idle, busy, connecting, checking, cancelling, resetting, min_size, max_size, waiting, oldest_wait, used_at <= now() AS used, connected_at <= clock_timestamp() AS connected, connect_failed_at, connect_error
 FROM dbpool_pools WHERE pool = 'fresh' AND database = current_database() \gx
 CREATE USER MAPPING FOR PUBLIC SERVER fresh;
@@ -43,7 +44,8 @@ DROP USER MAPPING FOR PUBLIC SERVER fresh;
 
 -- a connection that is idle
 SELECT dbpool_ping('fresh') IS NOT NULL AS pong;
-SELECT database = current_database() AS here, user_name = current_user AS mine, state, state_since <= now() AS since, local_pid, remote_pid > 0 AS remote_pid,
+SELECT regress_wait($$(SELECT idle = 1 AND busy = 0 FROM dbpool_pools WHERE pool = 'fresh' AND database = current_database())$$);
+SELECT database = current_database() AS here, user_name = current_user AS mine, state, state_since <= clock_timestamp() AS since, local_pid, remote_pid > 0 AS remote_pid,
   address = :'remote_host' AS address, port = :remote_port AS port, tls, connected_at <= now() AS connected, statements, worker IS NOT NULL AS worker, query
 FROM dbpool_connections WHERE pool = 'fresh' AND database = current_database() \gx
 -- the pool runs a statement that looks at it, by way of a pool of this very server
@@ -53,7 +55,7 @@ SELECT * FROM dbpool_query('here', $$SELECT c.state, c.query = r.query, c.remote
   FROM public.dbpool_connections c JOIN public.dbpool_requests r USING (pool, database) WHERE c.pool = 'here' AND c.state = 'busy'$$)
   AS t(state text, query bool, remote_pid bool, remote_pid2 bool, local_pid bool, request text, role bool, submitted bool, running bool, pool name, here bool) \gx
 SELECT * FROM dbpool_query('here', 'SELECT idle, busy FROM public.dbpool_pools WHERE pool = ''here'' AND database = current_database()') AS t(idle int, busy int);
-SELECT count(*) FROM dbpool_requests;
+SELECT regress_wait('NOT EXISTS (SELECT FROM dbpool_requests)');
 
 -- long statements are cut, between characters
 SELECT dbpool_query('fresh', 'SELECT 1 -- ' || repeat('ü', 2000)) \g /dev/null
@@ -72,6 +74,7 @@ SELECT dbpool_query('fresh', 'SELECT nonesuch');
 SET statement_timeout = '500ms';
 SELECT dbpool_query('fresh', 'SELECT pg_sleep(60)');
 RESET statement_timeout;
+SELECT regress_wait($$(SELECT cancels = 1 FROM dbpool_stat_pools WHERE pool = 'fresh' AND database = current_database())$$);
 SELECT statements, errors, timeouts, cancels, connect_failures, exec_time > 0 AS exec_time, exec_time_max > 0 AND exec_time_max <= exec_time AS exec_time_max, wait_time >= 0 AS wait_time, wait_time_max <= wait_time AS wait_time_max,
   rows >= 10 AS rows, bytes_sent > 100 AS sent, bytes_received > 50 AS received FROM dbpool_stat_pools WHERE pool = 'fresh' AND database = current_database() \gx
 -- all of this database
@@ -87,18 +90,5 @@ SELECT statements, errors, connects, connect_failures FROM dbpool_stat_pools WHE
 SET client_min_messages = warning;
 SELECT dbpool_drop_pool('fresh'), dbpool_drop_pool('here'), dbpool_drop_pool('bad');
 -- nothing remains of what was dropped
-CREATE FUNCTION regress_wait(condition text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-  met boolean;
-  until timestamptz := clock_timestamp() + interval '20s';
-BEGIN
-  LOOP
-    PERFORM pg_stat_clear_snapshot();
-    EXECUTE 'SELECT ' || condition INTO met;
-    IF met THEN RETURN 'it is so'; END IF;
-    IF clock_timestamp() > until THEN RETURN 'it never was so'; END IF;
-  END LOOP;
-END $$;
 SELECT regress_wait($$(SELECT array_agg(pool) = '{remote}' FROM dbpool_pools WHERE database = current_database())$$);
 SELECT regress_wait($$(SELECT array_agg(pool) = '{remote}' FROM dbpool_stat_pools WHERE database = current_database())$$);
-DROP FUNCTION regress_wait;

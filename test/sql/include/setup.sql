@@ -17,5 +17,18 @@ BEGIN
 END $$;
 SELECT dbpool_create_pool('remote', :'remote_conninfo') \g /dev/null
 SELECT dbpool_exec('remote', 'DROP SCHEMA IF EXISTS regress CASCADE; CREATE SCHEMA regress') \g /dev/null
+-- Waits until a condition holds, for what the workers do beside the session.
+CREATE OR REPLACE FUNCTION regress_wait(condition text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  met boolean;
+  until timestamptz := clock_timestamp() + interval '20s';
+BEGIN
+  LOOP
+    PERFORM pg_stat_clear_snapshot();
+    EXECUTE 'SELECT ' || condition INTO met;
+    IF met THEN RETURN 'it is so'; END IF;
+    IF clock_timestamp() > until THEN RETURN 'it never was so'; END IF;
+  END LOOP;
+END $$;
 RESET client_min_messages;
 \set ECHO all
