@@ -262,6 +262,12 @@ statement_ended(Conn *conn)
 								   setting, NameStr(conn->pool->options.server)),
 						  "The values it returned cannot be trusted. What it did on the remote server stays.",
 						  "Settings that the text of values depends on are dbpool's to make.");
+	else if (!req->failed && !req->answered)
+		request_put_error(req, "08P01",
+						  psprintf("the remote server of pool \"%s\" broke the protocol",
+								   NameStr(conn->pool->options.server)),
+						  "It ended the statement without a result. The statement may or may not have run.",
+						  NULL);
 	count_request(conn, req, req->failed);
 	conn->used_at = req->started_at + req->remote_us;
 	conn->worked_at = conn->used_at;
@@ -421,7 +427,10 @@ one_result(Conn *conn, PGresult *res)
 				}
 			}
 			if (status != PGRES_SINGLE_TUPLE)
+			{
+				req->answered = true;
 				reply_tag(req, res);
+			}
 			break;
 		case PGRES_COPY_IN:
 		case PGRES_COPY_OUT:

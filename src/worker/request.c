@@ -237,6 +237,7 @@ request_start(Request *req)
 	req->received = 0;
 	req->rows = 0;
 	req->bytes = 0;
+	req->answered = false;
 	req->put = false;
 	req->queued = false;
 	if (req->out.data == NULL)

@@ -43,6 +43,7 @@ struct Request
 	bool		active;			/* the rest is valid only when set */
 	bool		ending;			/* its END frame has been put */
 	bool		failed;			/* an error has been put */
+	bool		answered;		/* a result or an error has come to an end */
 	bool		put;			/* something has been put for the backend */
 	bool		queued;			/* is in pool->waiters */
 	int			attempts;		/* connections that proved dead under it */
