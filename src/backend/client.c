@@ -23,6 +23,9 @@
 /* Milliseconds to wait for a worker that is being started. */
 #define WORKER_START_MS		10000
 
+/* Milliseconds to wait for a slot that a worker is about to free. */
+#define SLOT_FREED_MS		2000
+
 typedef struct Client
 {
 	dlist_node	node;			/* in open_requests */
@@ -44,6 +47,7 @@ typedef struct Client
 static dlist_head open_requests = DLIST_STATIC_INIT(open_requests);
 static uint32 wait_answer_event;
 static uint32 wait_worker_event;
+static uint32 wait_slot_event;
 
 /* Every function that needs the workers calls this first. */
 void
@@ -122,33 +126,69 @@ wait_for_worker(int worker)
 	ConditionVariableCancelSleep();
 }
 
-/* Find a slot that is free; the search begins where the last one ended. */
+/*
+ * Find a slot that is free; the search begins where the last one ended.  NULL
+ * when there is none; then abandoned tells of those that will soon be.
+ */
 static RequestSlot *
-claim_slot(void)
+try_claim_slot(bool *abandoned)
 {
 	static int	last = -1;
 
+	*abandoned = false;
 	if (last < 0)
 		last = compat_my_proc_number() % dbpool_shared->nrequests;
 	for (int i = 0; i < dbpool_shared->nrequests; i++)
 	{
 		int			index = (last + i) % dbpool_shared->nrequests;
 		RequestSlot *slot = request_slot(index);
+		RequestState state = request_state(slot);
 
-		if (request_state(slot) == REQUEST_FREE &&
-			request_move(slot, REQUEST_FREE, REQUEST_CLAIMED))
+		if (state == REQUEST_FREE && request_move(slot, REQUEST_FREE, REQUEST_CLAIMED))
 		{
 			last = index;
 			return slot;
 		}
+		*abandoned |= state == REQUEST_ABANDONED;
 	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-			 errmsg("too many dbpool statements are under way"),
-			 errdetail("All %d that dbpool.max_requests allows are. The statement was not run.",
-					   dbpool_shared->nrequests),
-			 errhint("Raise dbpool.max_requests in postgresql.conf, and restart the server.")));
 	return NULL;
+}
+
+/*
+ * Claim a slot.  With none free, one that another session, or this one's last
+ * statement, has given up is waited for: its worker is about to free it.
+ */
+static RequestSlot *
+claim_slot(void)
+{
+	TimestampTz until = 0;
+	RequestSlot *slot;
+	bool		abandoned;
+
+	slot = try_claim_slot(&abandoned);
+	if (slot != NULL)
+		return slot;
+	ConditionVariablePrepareToSleep(&dbpool_shared->slot_freed_cv);
+	while ((slot = try_claim_slot(&abandoned)) == NULL && abandoned)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (until == 0)
+			until = TimestampTzPlusMilliseconds(now, SLOT_FREED_MS);
+		if (now >= until ||
+			ConditionVariableTimedSleep(&dbpool_shared->slot_freed_cv, SLOT_FREED_MS,
+										compat_wait_event(&wait_slot_event, "DbpoolRequestSlot")))
+			break;
+	}
+	ConditionVariableCancelSleep();
+	if (slot == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("too many dbpool statements are under way"),
+				 errdetail("All %d that dbpool.max_requests allows are. The statement was not run.",
+						   dbpool_shared->nrequests),
+				 errhint("Raise dbpool.max_requests in postgresql.conf, and restart the server.")));
+	return slot;
 }
 
 /* Is the identifier one that the list has?  An entry that ends in _ is a prefix. */

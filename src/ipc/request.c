@@ -139,6 +139,14 @@ request_move(RequestSlot *slot, RequestState from, RequestState to)
 	return false;
 }
 
+/* The worker's side: free a slot that its backend has given up. */
+void
+request_free_abandoned(RequestSlot *slot)
+{
+	if (request_move(slot, REQUEST_ABANDONED, REQUEST_FREE))
+		ConditionVariableBroadcast(&dbpool_shared->slot_freed_cv);
+}
+
 /* Tell the slot's worker to look at it, and wake the worker. */
 void
 request_attention(RequestSlot *slot)

@@ -136,6 +136,7 @@ extern Ring *request_down(const RequestSlot *slot);
 extern bool request_move(RequestSlot *slot, RequestState from, RequestState to);
 extern const char *request_state_name(RequestState state);
 
+extern void request_free_abandoned(RequestSlot *slot);
 extern void request_attention(RequestSlot *slot);
 extern uint64 request_take_attention(int worker, int word);
 extern int	request_attention_words(void);

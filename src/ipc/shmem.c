@@ -95,6 +95,7 @@ shmem_on_startup(void)
 		dbpool_shared->nconns = dbpool_max_connections;
 		pg_atomic_init_u64(&dbpool_shared->definition_stamp, 1);
 		pg_atomic_init_u64(&dbpool_shared->request_ticket, 1);
+		ConditionVariableInit(&dbpool_shared->slot_freed_cv);
 
 		memset(worker_array, 0, sizeof(WorkerShared) * dbpool_workers);
 		init_workers();

@@ -160,6 +160,9 @@ typedef struct DbpoolShared
 	 */
 	pg_atomic_uint64 definition_stamp;
 
+	/* Signalled when a worker frees a slot whose backend had given it up. */
+	ConditionVariable slot_freed_cv;
+
 	/* Tickets that put requests into the order of their coming. */
 	pg_atomic_uint64 request_ticket;
 } DbpoolShared;

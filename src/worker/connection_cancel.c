@@ -17,10 +17,30 @@
 /* Milliseconds within which the remote has to end a cancelled statement. */
 #define CANCEL_MS		10000
 
+/*
+ * Most cancels that a pool has under way.  A remote that hangs holds each for
+ * minutes, and other pools need threads, too.
+ */
+#define CANCELS_PER_POOL	4
+
+/* All of it malloc'd, as the thread needs it. */
+typedef struct Cancel
+{
+	CompatCancel *libpq;
+	bool		delivered;
+	Pool	   *pool;			/* the loop's */
+} Cancel;
+
 /* A cancelled connection is of use again when both sides are through with it. */
 void
 conn_after_cancel(Conn *conn)
 {
+	if (conn->drained && conn->cancel_waits)
+	{
+		/* it ended by itself */
+		conn->cancel_waits = false;
+		conn->cancel_ended = true;
+	}
 	if (!conn->drained || !conn->cancel_ended)
 		return;
 	timer_stop(&conn->deadline);
@@ -31,12 +51,39 @@ conn_after_cancel(Conn *conn)
 static void
 cancel_run(void *data)
 {
-	CompatCancel **cancel = data;
+	Cancel	   *cancel = data;
 
-	if (!compat_cancel_run(*cancel))
+	cancel->delivered = compat_cancel_run(cancel->libpq);
+}
+
+static void
+could_not_cancel(Conn *conn)
+{
+	Pool	   *pool = conn->pool;
+
+	conn_close(conn, "its statement could not be cancelled");
+	pool_dispatch(pool);
+}
+
+static bool cancel_start(Conn *conn);
+
+/* Let the next cancel of the pool start. */
+static void
+start_waiting(Pool *pool)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pool->conns[CONN_CANCELLING])
 	{
-		compat_cancel_free(*cancel);
-		*cancel = NULL;
+		Conn	   *conn = dlist_container(Conn, node, iter.cur);
+
+		if (conn->cancel_waits)
+		{
+			conn->cancel_waits = false;
+			if (!cancel_start(conn))
+				could_not_cancel(conn);
+			break;
+		}
 	}
 }
 
@@ -44,43 +91,48 @@ cancel_run(void *data)
 static void
 cancel_done(void *data, void *arg)
 {
-	CompatCancel **cancel = data;
+	Cancel	   *cancel = data;
 	Conn	   *conn = arg;
-	bool		delivered = *cancel != NULL;
+	Pool	   *pool = cancel->pool;
+	bool		delivered = cancel->delivered;
 
-	if (*cancel != NULL)
-		compat_cancel_free(*cancel);
+	compat_cancel_free(cancel->libpq);
 	free(cancel);
-	if (conn == NULL)
-		return;
-	conn->cancel = NULL;
-	conn->cancel_ended = true;
-	if (delivered)
-		conn_after_cancel(conn);
-	else
+	pool->cancels--;
+	if (conn != NULL)
 	{
-		Pool	   *pool = conn->pool;
-
-		conn_close(conn, "its statement could not be cancelled");
-		pool_dispatch(pool);
+		conn->cancel = NULL;
+		conn->cancel_ended = true;
+		if (delivered)
+			conn_after_cancel(conn);
+		else
+			could_not_cancel(conn);
 	}
+	start_waiting(pool);
+	if (pool_size(pool) == 0)
+		timer_set_by(&pool->upkeep, GetCurrentTimestamp());
 }
 
 static bool
 cancel_start(Conn *conn)
 {
-	CompatCancel **cancel = malloc(sizeof(CompatCancel *));
+	Cancel	   *cancel = calloc(1, sizeof(Cancel));
 
 	conn->cancel = NULL;
 	if (cancel == NULL)
 		return false;
-	*cancel = compat_cancel_create(conn->pg);
-	if (*cancel != NULL)
-		conn->cancel = offload_submit(OFFLOAD_CANCEL, cancel_run, cancel_done, cancel, conn);
+	cancel->pool = conn->pool;
+	cancel->libpq = compat_cancel_create(conn->pg);
+	if (cancel->libpq != NULL)
+		conn->cancel = offload_submit(OFFLOAD_CANCEL, cancel_run, cancel_done,
+									  cancel, conn);
 	if (conn->cancel != NULL)
+	{
+		conn->pool->cancels++;
 		return true;
-	if (*cancel != NULL)
-		compat_cancel_free(*cancel);
+	}
+	if (cancel->libpq != NULL)
+		compat_cancel_free(cancel->libpq);
 	free(cancel);
 	return false;
 }
@@ -97,7 +149,8 @@ conn_cancel(Conn *conn)
 	conn_set_deadline(conn, CANCEL_MS);
 	conn->drained = false;
 	conn->cancel_ended = false;
-	if (!cancel_start(conn))
+	conn->cancel_waits = conn->pool->cancels >= CANCELS_PER_POOL;
+	if (!conn->cancel_waits && !cancel_start(conn))
 	{
 		conn_close(conn, "its statement could not be cancelled");
 		return;

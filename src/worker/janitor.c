@@ -217,14 +217,14 @@ pool_upkeep(void *arg)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz unused_at = TimestampTzPlusMilliseconds(pool->used_at, POOL_UNUSED_MS);
 
-	if (pool_size(pool) == 0 && pool->nwaiting == 0 &&
+	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
 		(pool->definition == NULL || now >= unused_at) &&
 		(pool->definition == NULL || pool->options.min_size == 0))
 		pool_remove(pool);
 	else
 	{
 		pool_dispatch(pool);
-		if (pool_size(pool) == 0 && pool->nwaiting == 0)
+		if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0)
 			timer_set_by(&pool->upkeep, Max(unused_at, pool->retry_at));
 	}
 }

@@ -17,7 +17,7 @@
 
 #include "worker/offload.h"
 
-#define MAX_THREADS		32
+#define MAX_THREADS		128
 #define STACK_BYTES		(256 * 1024)
 
 static int	wake_pipe[2] = {-1, -1};

@@ -254,7 +254,7 @@ pool_submit(Request *req)
 	if (pool == NULL)
 	{
 		request_fail(req, "53000", "too many dbpool pools are in use",
-					 psprintf("All %d that dbpool.max_pools allows are.",
+					 psprintf("All %d that dbpool.max_pools allows are. The statement was not run.",
 							  dbpool_shared->npools),
 					 "Raise dbpool.max_pools in postgresql.conf, and restart the server.");
 		return;
@@ -504,7 +504,9 @@ pool_conn_failed(Pool *pool, const char *sqlstate, const char *message)
 			request_fail(req, sqlstate,
 						 psprintf("could not open a connection of pool \"%s\"",
 								  NameStr(pool->options.server)),
-						 psprintf("%s\nThe statement was not run.", message), NULL);
+						 psprintf("%s\nThe statement was not run.", message),
+						 strcmp(sqlstate, "53300") != 0 ? NULL :
+						 "Raise dbpool.max_connections in postgresql.conf, and restart the server.");
 		}
 	}
 	pool_grow(pool);

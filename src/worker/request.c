@@ -70,7 +70,7 @@ request_done(Request *req)
 
 	request_release(req);
 	if (state == REQUEST_ABANDONED || !request_move(slot, state, REQUEST_DONE))
-		request_move(slot, REQUEST_ABANDONED, REQUEST_FREE);
+		request_free_abandoned(slot);
 	else
 		request_wake_backend(slot);
 }
@@ -180,7 +180,7 @@ request_gone(Request *req)
 	RequestSlot *slot = req->slot;
 
 	request_release(req);
-	request_move(slot, REQUEST_ABANDONED, REQUEST_FREE);
+	request_free_abandoned(slot);
 }
 
 /* All of the request is here: find its pool. */
@@ -289,7 +289,7 @@ request_look(void *arg)
 		if (state == REQUEST_SUBMITTED)
 			request_start(req);
 		else if (state == REQUEST_ABANDONED)
-			request_move(slot, REQUEST_ABANDONED, REQUEST_FREE);
+			request_free_abandoned(slot);
 	}
 	else if (state == REQUEST_ABANDONED)
 		request_abandoned(req);
@@ -389,6 +389,6 @@ requests_release_all(void)
 				break;
 		}
 		if (request_state(slot) == REQUEST_ABANDONED && slot->worker == my_worker)
-			request_move(slot, REQUEST_ABANDONED, REQUEST_FREE);
+			request_free_abandoned(slot);
 	}
 }

@@ -85,6 +85,7 @@ struct Pool
 	int			nwaiting;
 	Timer		upkeep;			/* pool_grow() wants to look again */
 	TimestampTz used_at;
+	int			cancels;		/* threads that cancel for it */
 	int			failures;		/* connects that failed in a row */
 	TimestampTz retry_at;		/* no connect before, while others work */
 	TimestampTz failed_at;
@@ -154,6 +155,7 @@ struct Conn
 	Size		piece_off;
 
 	/* cancelling */
+	bool		cancel_waits;	/* for another cancel of the pool to end */
 	struct OffloadJob *cancel;
 	bool		cancel_ended;	/* the remote has taken it, or could not */
 	bool		drained;		/* the statement has ended */
