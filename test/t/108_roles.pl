@@ -100,7 +100,7 @@ foreach my $who (sort keys %role)
 }
 
 # Meanwhile sessions switch between the roles, pools are reset and mappings
-# change to and fro. Nothing of that may end a statement with an error.
+# change back and forth. Nothing of that may end a statement with an error.
 my $end = time + $seconds;
 my ($rounds, $wrong) = (0, 0);
 while (time < $end)
