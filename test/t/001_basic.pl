@@ -22,7 +22,7 @@ is( $s->value(
 		"SELECT * FROM dbpool_query('p', 'SELECT \$1 + 1', 41) AS t(x int)"),
 	'42',
 	'a statement goes through');
-is( $s->value("SELECT busy, idle, connecting FROM dbpool_pools"),
+is($s->value("SELECT busy, idle, connecting FROM dbpool_pools"),
 	'0|1|0', 'its connection is idle afterwards');
 is( $remote->safe_psql(
 		'postgres',

@@ -49,9 +49,9 @@ my %phases = (
 	submitted => {
 		sql => query_sleeps('p', 60, 'victim'),
 		begin => sub { kill 'STOP', $worker },
-		reached => q{SELECT state = 'submitted' FROM dbpool_requests WHERE pid = %d},
-		end => sub { kill 'CONT', $worker },
-	},
+		reached =>
+		  q{SELECT state = 'submitted' FROM dbpool_requests WHERE pid = %d},
+		end => sub { kill 'CONT', $worker }, },
 	queued => {
 		sql => query_sleeps('p', 60, 'victim'),
 		begin => sub {
@@ -60,16 +60,17 @@ my %phases = (
 				"SELECT count(*) FROM dbpool_requests WHERE state = 'running'",
 				'1');
 		},
-		reached => q{SELECT state = 'queued' FROM dbpool_requests WHERE pid = %d},
+		reached =>
+		  q{SELECT state = 'queued' FROM dbpool_requests WHERE pid = %d},
 		end => sub {
 			is( $control->value(
 					"SELECT string_agg(state, ',') FROM dbpool_requests"),
 				'running',
 				'the statement before it goes on');
-			$control->value("SELECT pg_cancel_backend(" . $blocker->pid . ")");
+			$control->value(
+				"SELECT pg_cancel_backend(" . $blocker->pid . ")");
 			is($blocker->wait->{state}, '57014', 'until it is cancelled too');
-		},
-	},
+		}, },
 	connecting => {
 		pool => 'silent',
 		sql => query_sleeps('silent', 60),
@@ -81,19 +82,19 @@ my %phases = (
 		begin => sub { kill 'STOP', checked_pid() },
 		reached => q{SELECT q.state = 'queued' AND c.state = 'checking'
 			FROM dbpool_requests q JOIN dbpool_connections c USING (pool) WHERE q.pid = %d},
-		end => sub { kill 'CONT', checked_pid() },
-	},
+		end => sub { kill 'CONT', checked_pid() }, },
 	sent => {
 		sql => query_sleeps('p', 60, 'victim'),
-		reached => q{SELECT state = 'running' FROM dbpool_requests WHERE pid = %d},
-		runs => 1,
-	},
+		reached =>
+		  q{SELECT state = 'running' FROM dbpool_requests WHERE pid = %d},
+		runs => 1, },
 	streaming => {
 		sql => $stream,
+
 		# rows come and are put aside, so some have come
-		reached => q{SELECT count(*) > 0 FROM pg_ls_tmpdir() WHERE name LIKE 'pgsql_tmp%d.%%'},
-		runs => 1,
-	});
+		reached =>
+		  q{SELECT count(*) > 0 FROM pg_ls_tmpdir() WHERE name LIKE 'pgsql_tmp%d.%%'},
+		runs => 1, });
 
 # How a session gives up. Returns what the session then said, if it still can.
 my %causes = (
@@ -114,13 +115,14 @@ my %causes = (
 		my ($victim) = @_;
 		my $started = Time::HiRes::time;
 		$victim->kill;
-		$control->poll('SELECT count(*) FROM pg_stat_activity WHERE pid = '
-			  . $victim->pid, '0');
+		$control->poll(
+			'SELECT count(*) FROM pg_stat_activity WHERE pid = '
+			  . $victim->pid,
+			'0');
 		return {
 			lost => 1,
 			state => '',
-			seconds => Time::HiRes::time - $started
-		};
+			seconds => Time::HiRes::time - $started };
 	});
 
 # Bring a session into the phase; with a timeout that is not over before.
@@ -182,10 +184,12 @@ foreach my $name (qw(submitted queued connecting checking sent streaming))
 			my $limit = $at_once;
 
 			$limit += $timeout if $cause eq 'statement_timeout';
-			cmp_ok($answer->{seconds}, '<', $limit, 'control returns at once');
+			cmp_ok($answer->{seconds}, '<', $limit,
+				'control returns at once');
 			if ($cause eq 'cancel' || $cause eq 'statement_timeout')
 			{
-				is($answer->{state}, '57014', 'with the error that is expected');
+				is($answer->{state}, '57014',
+					'with the error that is expected');
 			}
 			else
 			{
@@ -198,14 +202,15 @@ foreach my $name (qw(submitted queued connecting checking sent streaming))
 					  WHERE state = 'active' AND query LIKE '/* victim */%'},
 					'0'),
 				'the remote runs nothing any more');
-			ok( $control->poll('SELECT count(*) FROM dbpool_requests', '0'),
+			ok($control->poll('SELECT count(*) FROM dbpool_requests', '0'),
 				'no request is left');
 
 			# the same session, if there is one
 			my $next = $answer->{lost} ? $control : $victim;
 			$next->value("SET statement_timeout = '60s'");
 			is( $next->value(
-					"SELECT * FROM dbpool_query('p', 'SELECT 1') AS t(x int)"),
+					"SELECT * FROM dbpool_query('p', 'SELECT 1') AS t(x int)"
+				),
 				'1',
 				'the next statement works');
 			is( $there->value(

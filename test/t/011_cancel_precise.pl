@@ -36,7 +36,7 @@ foreach my $i (1 .. 300)
 {
 	my $limit = 4 + $i % 8;
 	append_to_file($doomed,
-		"SET statement_timeout = $limit;\n"
+			"SET statement_timeout = $limit;\n"
 		  . "SELECT dbpool_exec('p', 'INSERT INTO doomed SELECT 1 FROM pg_sleep(0.004)');\n"
 	);
 }
@@ -47,21 +47,25 @@ foreach my $i (1 .. 3)
 	my %run = (out => '', err => '');
 
 	$run{handle} = IPC::Run::start(
-		[
-			'psql', '-XAtq', '-v', 'VERBOSITY=sqlstate', '-d',
-			$local->connstr('postgres'), '-f', $doomed
-		],
-		'>', \$run{out}, '2>', \$run{err},
+		[   'psql', '-XAtq',
+			'-v', 'VERBOSITY=sqlstate',
+			'-d', $local->connstr('postgres'),
+			'-f', $doomed ],
+		'>',
+		\$run{out},
+		'2>',
+		\$run{err},
 		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	push @sessions, \%run;
 }
 my ($out, $err) = ('', '');
 my $ok = IPC::Run::run(
-	[
-		'pgbench', '-n', '-c', 3, '-t', 1000, '-f', $script,
-		$local->connstr('postgres')
-	],
-	'>', \$out, '2>', \$err,
+	[   'pgbench', '-n', '-c', 3, '-t', 1000, '-f', $script,
+		$local->connstr('postgres') ],
+	'>',
+	\$out,
+	'2>',
+	\$err,
 	IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 ok($ok, 'no innocent statement was cancelled') or diag($err);
 like($out, qr{processed: 3000/3000}, 'all of them have run');

@@ -32,8 +32,7 @@ sub make_busy
 	$_->send(query_sleeps('p', 60)) foreach @running;
 	$control->poll(
 		q{SELECT count(*) FROM dbpool_requests WHERE state = 'running'}, '3');
-	$queued->send(
-		"SELECT * FROM dbpool_query('p', 'SELECT 42') AS t(x int)");
+	$queued->send("SELECT * FROM dbpool_query('p', 'SELECT 42') AS t(x int)");
 	$control->poll(
 		q{SELECT count(*) FROM dbpool_requests WHERE state = 'queued'}, '1');
 	return;
@@ -142,6 +141,7 @@ subtest 'idle connections terminated' => sub {
 		$remote->safe_psql('postgres',
 			"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'dbpool'"
 		);
+
 		# at once: no dead connection may be handed out
 		$_->send("SELECT * FROM dbpool_query('p', 'SELECT 42') AS t(x int)")
 		  foreach @running;
@@ -178,7 +178,8 @@ subtest 'remote stopped at once and gone for a while' => sub {
 	check_queued(0);
 	my $answer = $control->query(
 		"SELECT * FROM dbpool_query('p', 'SELECT 42') AS t(x int)");
-	is($answer->{state}, '08001', 'a call meanwhile says that nobody is there');
+	is($answer->{state}, '08001',
+		'a call meanwhile says that nobody is there');
 	like(
 		$answer->{err},
 		qr/DETAIL: .*The statement was not run/s,

@@ -22,7 +22,8 @@ my @running = map { session($local) } 1 .. 2;
 my $queued = session($local);
 my $reader = session($local, options => '-c work_mem=1MB');
 
-my $counters = q{SELECT statements, errors, connects, rows, bytes_received, exec_time
+my $counters =
+  q{SELECT statements, errors, connects, rows, bytes_received, exec_time
 	FROM dbpool_stat_pools WHERE pool = 'p'};
 
 foreach my $round (1 .. 2)
@@ -50,7 +51,8 @@ foreach my $round (1 .. 2)
 		{
 			my $answer = $session->wait;
 			like($answer->{state}, qr/^08/,
-				'the session of a running statement gets an error of class 08');
+				'the session of a running statement gets an error of class 08'
+			);
 			like(
 				$answer->{err},
 				qr/DETAIL: .*may or may not have run/s,
@@ -71,7 +73,7 @@ foreach my $round (1 .. 2)
 			'42',
 			'the next call works');
 		isnt(worker_pid($control), $pid, 'the worker is another process');
-		is( $control->value('SELECT starts FROM dbpool_workers'),
+		is($control->value('SELECT starts FROM dbpool_workers'),
 			$round + 1, 'its starts are counted');
 		is($control->value('SELECT count(*) FROM dbpool_requests'),
 			'0', 'no request is left');
@@ -98,20 +100,22 @@ subtest 'terminated while rows stream' => sub {
 	my $answer = $reader->wait;
 	like($answer->{state}, qr/^08/,
 		'the session gets an error of class 08, not a part of the rows');
-	like($answer->{err}, qr/DETAIL: .*may or may not have run/s,
+	like(
+		$answer->{err},
+		qr/DETAIL: .*may or may not have run/s,
 		'which says that it may have run');
 	is( $reader->value(
 			"SELECT * FROM dbpool_query('p', 'SELECT 42') AS t(x int)"),
 		'42',
 		'the next call works');
-	ok( $control->poll(
-			"SELECT count(*) FROM pg_ls_tmpdir()", '0'),
+	ok($control->poll("SELECT count(*) FROM pg_ls_tmpdir()", '0'),
 		'nothing is left on disk');
 };
 
 # Many sessions call all the while: each gets an answer or an error, none hangs.
 subtest 'terminated again and again' => sub {
-	my @sessions = (@running, $queued, $reader, map { session($local) } 1 .. 12);
+	my @sessions =
+	  (@running, $queued, $reader, map { session($local) } 1 .. 12);
 	my ($answers, $errors, $other) = (0, 0, '');
 
 	foreach my $round (1 .. 5)

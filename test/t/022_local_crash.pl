@@ -23,12 +23,13 @@ foreach my $victim ('session', 'worker')
 		my @sessions = map { session($local) } 1 .. 4;
 		my $worker = worker_pid($sessions[3]);
 
-		$_->send(query_sleeps('p', 5)) foreach @sessions[0 .. 2];
+		$_->send(query_sleeps('p', 5)) foreach @sessions[ 0 .. 2 ];
 		$sessions[3]->poll(
 			q{SELECT string_agg(state, ' ' ORDER BY state) FROM dbpool_requests},
 			'queued running running');
 		kill 'KILL', $victim eq 'worker' ? $worker : $sessions[0]->pid;
-		ok($_->wait->{lost}, 'every session is ended') foreach @sessions[0 .. 2];
+		ok($_->wait->{lost}, 'every session is ended')
+		  foreach @sessions[ 0 .. 2 ];
 		$_->quit foreach @sessions;
 		$local->poll_query_until('postgres', 'SELECT true')
 		  or die 'the server does not come back';

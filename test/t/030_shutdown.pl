@@ -31,7 +31,7 @@ sub make_busy
 	my @sessions = map { session($local) } 1 .. 5;
 
 	$sessions[0]->value("SELECT dbpool_ping('p')");
-	$_->send(query_sleeps('p', 60)) foreach @sessions[0 .. 2];
+	$_->send(query_sleeps('p', 60)) foreach @sessions[ 0 .. 2 ];
 	$sessions[3]->send(query_sleeps('silent', 60));
 	$sessions[4]->poll(
 		q{SELECT string_agg(pool || ' ' || state, ', ' ORDER BY pool, state DESC)
@@ -75,7 +75,7 @@ foreach my $mode (qw(fast immediate))
 
 		$local->stop($mode);
 		cmp_ok(time - $started, '<', 5, 'the server ends in time');
-		foreach my $session (@sessions[0 .. 3])
+		foreach my $session (@sessions[ 0 .. 3 ])
 		{
 			ok($session->wait->{lost}, 'the sessions are gone');
 		}
@@ -84,12 +84,13 @@ foreach my $mode (qw(fast immediate))
 
 		$local->start;
 		check_works();
-		is($local->safe_psql('postgres',
-				'SELECT count(*) FROM dbpool_requests'),
+		is( $local->safe_psql(
+				'postgres', 'SELECT count(*) FROM dbpool_requests'),
 			'0',
 			'no request is left');
 		is( $local->safe_psql(
-				'postgres', 'SELECT count(*), min(starts) FROM dbpool_workers'),
+				'postgres',
+				'SELECT count(*), min(starts) FROM dbpool_workers'),
 			'1|1',
 			'the worker is there');
 	};
@@ -106,13 +107,15 @@ subtest 'smart' => sub {
 		'the statement runs',
 		sub {
 			$local->safe_psql('postgres',
-				q{SELECT count(*) FROM dbpool_requests WHERE state = 'running'})
-			  eq '1';
+				q{SELECT count(*) FROM dbpool_requests WHERE state = 'running'}
+			) eq '1';
 		});
 	my $stop = IPC::Run::start(
 		[ 'pg_ctl', 'stop', '-w', '-m', 'smart', '-D', $local->data_dir ],
-		'>', \my $out,
-		'2>', \my $err,
+		'>',
+		\my $out,
+		'2>',
+		\my $err,
 		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	$local->wait_for_log(qr/received smart shutdown request/, $from);
 

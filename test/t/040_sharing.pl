@@ -13,8 +13,8 @@ use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $remote = make_remote(
-	conf => "log_connections = on\nlog_line_prefix = '%p %q%a '\n");
+my $remote =
+  make_remote(conf => "log_connections = on\nlog_line_prefix = '%p %q%a '\n");
 my $local = make_local();
 my $control = session($local);
 my $there = session($remote);
@@ -30,11 +30,12 @@ subtest '200 sessions on 4 connections' => sub {
 		"SELECT * FROM dbpool_query('four', 'SELECT 1 FROM pg_sleep(0.001)') AS t(x int);\n"
 	);
 	my $bench = IPC::Run::start(
-		[
-			'pgbench', '-n', '-c', 200, '-j', 2, '-t', 40, '-f', $script,
-			$local->connstr('postgres')
-		],
-		'>', \$out, '2>', \$err,
+		[   'pgbench', '-n', '-c', 200, '-j', 2, '-t', 40, '-f', $script,
+			$local->connstr('postgres') ],
+		'>',
+		\$out,
+		'2>',
+		\$err,
 		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	while ($bench->pumpable)
 	{
@@ -51,7 +52,8 @@ subtest '200 sessions on 4 connections' => sub {
 	cmp_ok($samples, '>', 10, 'the remote was looked at all the while');
 	is($most, 4, 'and had four connections at most');
 	my $log = slurp_file($remote->logfile);
-	my $opened = () = $log =~ /connection authorized: .*application_name=dbpool/g;
+	my $opened = () =
+	  $log =~ /connection authorized: .*application_name=dbpool/g;
 	is($opened, 4, 'it was logged in to four times and never more');
 	is( $control->value(
 			"SELECT connects, connect_failures, statements, errors, waits > 0 FROM dbpool_stat_pools WHERE pool = 'four'"
@@ -70,12 +72,14 @@ subtest 'first come, first served' => sub {
 	foreach my $i (1 .. 20)
 	{
 		$sessions[$i]->send(
-			"SELECT dbpool_exec('one', 'INSERT INTO came (who) VALUES (\$1)', $i)");
+			"SELECT dbpool_exec('one', 'INSERT INTO came (who) VALUES (\$1)', $i)"
+		);
 		$control->poll(
 			q{SELECT count(*) FROM dbpool_requests WHERE state = 'queued'},
 			$i);
 	}
-	is( $control->value("SELECT waiting, busy FROM dbpool_pools WHERE pool = 'one'"),
+	is( $control->value(
+			"SELECT waiting, busy FROM dbpool_pools WHERE pool = 'one'"),
 		'20|1',
 		'the view shows the queue');
 
@@ -87,7 +91,8 @@ subtest 'first come, first served' => sub {
 	{
 		is($sessions[$i]->wait->{err}, '', "number $i is served");
 	}
-	is( $there->value("SELECT string_agg(who::text, ',' ORDER BY n) FROM came"),
+	is( $there->value(
+			"SELECT string_agg(who::text, ',' ORDER BY n) FROM came"),
 		join(',', 1 .. 6, 8 .. 20),
 		'in the order of their coming');
 	$_->quit foreach @sessions;
@@ -106,7 +111,7 @@ subtest 'what acquire_timeout tells' => sub {
 	);
 	my @sessions = map { session($local) } 1 .. 4;
 
-	$_->send(query_sleeps('limited', 30)) foreach @sessions[0, 1];
+	$_->send(query_sleeps('limited', 30)) foreach @sessions[ 0, 1 ];
 	$control->poll(
 		q{SELECT count(*) FROM dbpool_requests WHERE state = 'running'}, '2');
 	$sessions[2]->send(query_sleeps('limited', 30));
@@ -118,18 +123,23 @@ subtest 'what acquire_timeout tells' => sub {
 	is($answer->{state}, '53300', 'the SQLSTATE is too_many_connections');
 	cmp_ok($answer->{seconds}, '>', 1.4, 'it waits as long as it may');
 	cmp_ok($answer->{seconds}, '<', 4, 'and not longer');
-	like($answer->{err}, qr/pool "limited" within 1.5 s/, 'it names the pool');
+	like($answer->{err}, qr/pool "limited" within 1.5 s/,
+		'it names the pool');
 	like(
 		$answer->{err},
 		qr/2 of at most 3 connections are busy, the longest for \d+\.\d s/,
 		'it tells how many connections are busy and since when');
-	like($answer->{err}, qr/1 other requests are waiting/,
+	like(
+		$answer->{err},
+		qr/1 other requests are waiting/,
 		'it tells the length of the queue');
 	like(
 		$answer->{err},
 		qr/last connect error, \d+\.\d s ago: .*too many connections for role "app"/s,
 		'it tells why no connection could be opened, and when');
-	like($sessions[3]->wait->{err}, qr/0 other requests are waiting/,
+	like(
+		$sessions[3]->wait->{err},
+		qr/0 other requests are waiting/,
 		'the last one has nobody beside it');
 	is( $control->value(
 			"SELECT timeouts FROM dbpool_stat_pools WHERE pool = 'limited'"),
@@ -137,8 +147,8 @@ subtest 'what acquire_timeout tells' => sub {
 		'the statistics count them');
 
 	$control->value('SELECT pg_cancel_backend(' . $_->pid . ')')
-	  foreach @sessions[0, 1];
-	$_->wait foreach @sessions[0, 1];
+	  foreach @sessions[ 0, 1 ];
+	$_->wait foreach @sessions[ 0, 1 ];
 	is( $sessions[3]->value(
 			"SELECT * FROM dbpool_query('limited', 'SELECT 42') AS t(x int)"),
 		'42',
@@ -157,8 +167,11 @@ subtest 'nobody there' => sub {
 	my $answer = $control->query("SELECT dbpool_ping('silent')");
 
 	is($answer->{state}, '08001',
-		'without any connection it is sqlclient_unable_to_establish_sqlconnection');
-	like($answer->{err}, qr/1 are being opened/,
+		'without any connection it is sqlclient_unable_to_establish_sqlconnection'
+	);
+	like(
+		$answer->{err},
+		qr/1 are being opened/,
 		'and the error tells that one is being opened');
 	cmp_ok($answer->{seconds}, '<', 3, 'after acquire_timeout');
 };

@@ -104,12 +104,13 @@ create_pool(
 	acquire_timeout => '60s',
 	connect_timeout => '3s');
 
-$remote->safe_psql('postgres',
+$remote->safe_psql(
+	'postgres',
 	'CREATE TABLE points (id int PRIMARY KEY, v text);
 	 INSERT INTO points SELECT i, md5(i::text) FROM generate_series(1, 10000) i;
 	 VACUUM ANALYZE points');
 append_to_file("$tmp/points.sql",
-	"\\set id random(1, 10000)\n"
+		"\\set id random(1, 10000)\n"
 	  . "SELECT * FROM dbpool_query('good', 'SELECT v FROM points WHERE id = \$1', :id::int) AS t(v text);\n"
 );
 
@@ -125,12 +126,18 @@ sub point_reads
 	my ($out, $err) = ('', '');
 	my $prefix = "$tmp/points_log_" . $runs++;
 	my $bench = IPC::Run::start(
-		[
-			'pgbench', '-n', '-M', 'prepared', '-c', 4, '-j', 1,
-			'-T', $seconds, '-l', "--log-prefix=$prefix",
-			'-f', "$tmp/points.sql", $local->connstr('postgres')
-		],
-		'>', \$out, '2>', \$err,
+		[   'pgbench', '-n',
+			'-M', 'prepared',
+			'-c', 4,
+			'-j', 1,
+			'-T', $seconds,
+			'-l', "--log-prefix=$prefix",
+			'-f', "$tmp/points.sql",
+			$local->connstr('postgres') ],
+		'>',
+		\$out,
+		'2>',
+		\$err,
 		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 
 	if ($meanwhile)
@@ -158,7 +165,8 @@ sub point_reads
 
 sub stuck_processes
 {
-	my $postmaster = (split /\n/, slurp_file($stuck->data_dir . '/postmaster.pid'))[0];
+	my $postmaster =
+	  (split /\n/, slurp_file($stuck->data_dir . '/postmaster.pid'))[0];
 
 	return ($postmaster, child_pids($postmaster));
 }
@@ -226,7 +234,8 @@ foreach my $round (1 .. 3)
 	kill 'CONT', @stopped;
 	foreach my $t (@troubled)
 	{
-		$control->value('SELECT pg_cancel_backend(' . $t->{session}->pid . ')');
+		$control->value(
+			'SELECT pg_cancel_backend(' . $t->{session}->pid . ')');
 		$errors{ $t->{pool} }->{ $t->{session}->wait->{state} }++;
 		$t->{busy} = 0;
 	}
@@ -242,24 +251,29 @@ sub total
 
 foreach my $kind ('calm', 'trouble')
 {
-	note(sprintf '%s: %s per second, longest %s ms',
+	note(
+		sprintf '%s: %s per second, longest %s ms',
 		$kind,
 		join(', ', map { sprintf '%.0f', $_ } @{ $tps{$kind} }),
 		join(', ', map { sprintf '%.0f', $_ } @{ $longest{$kind} }));
 }
 foreach my $pool (sort keys %errors)
 {
-	note("$pool: "
+	note(
+		"$pool: "
 		  . join(', ',
-			map { "$errors{$pool}->{$_} x $_" } sort keys %{ $errors{$pool} }));
+			map { "$errors{$pool}->{$_} x $_" } sort keys %{ $errors{$pool} })
+	);
 }
 
 cmp_ok(total($tps{trouble}) / total($tps{calm}),
 	'>=', 0.5, 'point reads go on at full speed');
-cmp_ok($_, '<', 1000, 'none of them takes long') foreach @{ $longest{trouble} };
+cmp_ok($_, '<', 1000, 'none of them takes long')
+  foreach @{ $longest{trouble} };
 
 # There was trouble indeed.
-cmp_ok($errors{$_}->{57014} || 0, '>', 5, "statements on pool $_ were cancelled")
+cmp_ok($errors{$_}->{57014} || 0,
+	'>', 5, "statements on pool $_ were cancelled")
   foreach 'stuck', 'swallowed';
 SKIP:
 {

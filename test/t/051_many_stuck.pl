@@ -40,7 +40,8 @@ my $postmaster =
   (split /\n/, slurp_file($stuck->data_dir . '/postmaster.pid'))[0];
 my @stopped = ($postmaster, child_pids($postmaster));
 kill 'STOP', @stopped;
-$control->value('SELECT pg_cancel_backend(' . $_->pid . ')') foreach @sessions;
+$control->value('SELECT pg_cancel_backend(' . $_->pid . ')')
+  foreach @sessions;
 
 my ($longest, $errors) = (0, '');
 foreach my $session (@sessions)
@@ -54,8 +55,10 @@ note("the longest took $longest s");
 
 # Another pool opens its first connection, by a name.
 my $answer =
-  $control->query("SELECT * FROM dbpool_query('named', 'SELECT 42') AS t(x int)");
-is($answer->{out} . $answer->{err}, '42', 'another pool can look up its host');
+  $control->query(
+	"SELECT * FROM dbpool_query('named', 'SELECT 42') AS t(x int)");
+is($answer->{out} . $answer->{err}, '42',
+	'another pool can look up its host');
 cmp_ok($answer->{seconds}, '<', 3, 'at once');
 
 # And another one cancels.
@@ -64,9 +67,11 @@ $control->poll(
 	q{SELECT count(*) FROM dbpool_requests WHERE pool = 'good' AND state = 'running'},
 	'1');
 $control->value('SELECT pg_cancel_backend(' . $victim->pid . ')');
-is($victim->wait->{state}, '57014', 'a statement of another pool is cancelled');
+is($victim->wait->{state},
+	'57014', 'a statement of another pool is cancelled');
 $answer =
-  $control->query("SELECT * FROM dbpool_query('good', 'SELECT 42') AS t(x int)");
+  $control->query(
+	"SELECT * FROM dbpool_query('good', 'SELECT 42') AS t(x int)");
 is($answer->{out} . $answer->{err}, '42', 'and its connection is of use');
 cmp_ok($answer->{seconds}, '<', 3, 'at once');
 is( $remote->safe_psql(

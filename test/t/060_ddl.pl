@@ -49,8 +49,8 @@ sub make_calm
 sub port_reached
 {
 	my ($session) = @_;
-	return ($session || $control)->value(
-		"SELECT * FROM dbpool_query('p', 'SHOW port') AS t(port int)");
+	return ($session || $control)
+	  ->value("SELECT * FROM dbpool_query('p', 'SHOW port') AS t(port int)");
 }
 
 subtest 'databases' => sub {
@@ -86,7 +86,8 @@ subtest 'databases' => sub {
 	$control->value('DROP DATABASE copy');
 	$control->value('DROP DATABASE yours WITH (FORCE)');
 	pass('nor are copying, renaming and dropping by force');
-	like(make_calm()->{state}, qr/57014/, 'the worker was busy all the while');
+	like(make_calm()->{state}, qr/57014/,
+		'the worker was busy all the while');
 };
 
 subtest 'extension' => sub {
@@ -99,10 +100,11 @@ subtest 'extension' => sub {
 	create_pool($local, 'p', $remote, max_size => 4);
 	is(port_reached(), $remote->port, 'made again, it works');
 	$control->value('SELECT pg_cancel_backend(' . $busy->pid . ')');
-	is($busy->wait->{state}, '57014', 'what ran goes on until it is cancelled');
+	is($busy->wait->{state},
+		'57014', 'what ran goes on until it is cancelled');
 	ok($control->poll('SELECT count(*) FROM dbpool_requests', '0'),
 		'no request is left');
-	ok( $control->poll('SELECT busy, cancelling FROM dbpool_pools', '0|0'),
+	ok($control->poll('SELECT busy, cancelling FROM dbpool_pools', '0|0'),
 		'no connection is left busy');
 };
 
@@ -111,7 +113,8 @@ subtest 'another host' => sub {
 	$control->value(
 		"ALTER SERVER p OPTIONS (SET host '${\$other->host}', SET port '${\$other->port}')"
 	);
-	is(port_reached(), $other->port, 'the next statement goes to the new host');
+	is(port_reached(), $other->port,
+		'the next statement goes to the new host');
 	is($busy->wait->{err}, '', 'a statement that runs ends where it is');
 	is(port_reached($busy), $other->port,
 		'the next one of its session goes to the new host');
@@ -178,14 +181,17 @@ subtest 'another size' => sub {
 subtest 'another user' => sub {
 	my $who =
 	  "SELECT * FROM dbpool_query('p', 'SELECT current_user') AS t(u text)";
-	$remote->safe_psql('postgres', 'CREATE ROLE ann LOGIN; CREATE ROLE bob LOGIN');
+	$remote->safe_psql('postgres',
+		'CREATE ROLE ann LOGIN; CREATE ROLE bob LOGIN');
 
 	$control->value(
-		"ALTER USER MAPPING FOR CURRENT_USER SERVER p OPTIONS (ADD user 'ann')");
+		"ALTER USER MAPPING FOR CURRENT_USER SERVER p OPTIONS (ADD user 'ann')"
+	);
 	is($control->value($who), 'ann', 'a user mapping takes effect at once');
 	is($busy->value($who), 'ann', 'for other sessions, too');
 	$control->value(
-		"ALTER USER MAPPING FOR CURRENT_USER SERVER p OPTIONS (SET user 'bob')");
+		"ALTER USER MAPPING FOR CURRENT_USER SERVER p OPTIONS (SET user 'bob')"
+	);
 	is($busy->value($who), 'bob', 'and again');
 	$control->value('DROP USER MAPPING FOR CURRENT_USER SERVER p');
 	isnt($busy->query($who)->{state}, '', 'dropped, it is gone');
@@ -208,7 +214,10 @@ subtest 'no server' => sub {
 	isnt($queued->wait->{state}, '', 'who waited for it gets an error');
 	is($busy->wait->{err}, '', 'who runs a statement gets its answer');
 	my $answer = $busy->query("SELECT dbpool_ping('p')");
-	like($answer->{err}, qr/"p" does not exist/, 'the next call finds no pool');
+	like(
+		$answer->{err},
+		qr/"p" does not exist/,
+		'the next call finds no pool');
 	ok( $remote->poll_query_until(
 			'postgres',
 			"SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'dbpool'"

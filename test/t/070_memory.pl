@@ -112,8 +112,8 @@ subtest 'a session that reads slowly' => sub {
 		'<', 50, 'the worker sleeps while it cannot do anything');
 
 	kill 'CONT', $pid;
-	is($reader->wait->{out}, '2000000|2000001000000',
-		'let go, the session gets all rows');
+	is($reader->wait->{out},
+		'2000000|2000001000000', 'let go, the session gets all rows');
 };
 
 subtest 'a session that reads slowly is killed' => sub {
@@ -155,7 +155,8 @@ subtest 'a value of 200 MB' => sub {
 
 	is($answer->{out} . $answer->{err}, "$bytes|$md5", 'comes');
 	ok( wait_until(
-			'memory goes back', sub { rss_kb($worker) - $before < $room }),
+			'memory goes back',
+			sub { rss_kb($worker) - $before < $room }),
 		'and the worker\'s memory goes back');
 
 	$reader->send(
@@ -165,7 +166,8 @@ subtest 'a value of 200 MB' => sub {
 	$answer = $reader->wait;
 	is($answer->{out} . $answer->{err}, "$bytes|$md5", 'goes');
 	ok( wait_until(
-			'memory goes back', sub { rss_kb($worker) - $before < $room }),
+			'memory goes back',
+			sub { rss_kb($worker) - $before < $room }),
 		'and the worker\'s memory goes back');
 	note('afterwards it has ' . rss_kb($worker) . ' kB');
 };
@@ -185,7 +187,8 @@ subtest 'a value of 200 MB, cancelled' => sub {
 	ok($control->poll('SELECT busy, cancelling FROM dbpool_pools', '0|0'),
 		'no connection is left busy');
 	ok( wait_until(
-			'memory goes back', sub { rss_kb($worker) - $before < $room }),
+			'memory goes back',
+			sub { rss_kb($worker) - $before < $room }),
 		'the worker\'s memory goes back');
 	is( $reader->value(
 			"SELECT * FROM dbpool_query('p', 'SELECT 42') AS t(x int)"),

@@ -37,7 +37,8 @@ sub pids_there
 	my ($pool) = @_;
 	return split /\n/,
 	  $there->value(
-		"SELECT pid FROM pg_stat_activity WHERE usename = '$pool' ORDER BY pid");
+		"SELECT pid FROM pg_stat_activity WHERE usename = '$pool' ORDER BY pid"
+	  );
 }
 
 sub has_there
@@ -68,7 +69,8 @@ subtest 'min_size' => sub {
 		'they are idle');
 
 	my @before = pids_there('min3');
-	$there->value("SELECT pg_terminate_backend($_, 10000)") foreach @before[0, 1];
+	$there->value("SELECT pg_terminate_backend($_, 10000)")
+	  foreach @before[ 0, 1 ];
 	ok(has_there('min3', 3), 'those that are lost are made again');
 	is((grep { $_ == $before[2] } pids_there('min3')) + 0,
 		1, 'and the other one stays');
@@ -78,7 +80,9 @@ subtest 'min_size' => sub {
 	my %old = map { $_ => 1 } @before;
 	ok( wait_until(
 			'they are others',
-			sub { !grep { $old{$_} } pids_there('min3') }),
+			sub {
+				!grep { $old{$_} } pids_there('min3');
+			}),
 		'which closes all of them');
 };
 
@@ -148,7 +152,8 @@ subtest 'health_check_interval' => sub {
 
 	# one that is well is kept
 	$control->value('SELECT pg_sleep(1)');
-	is(join(',', pids_there('checked')), $pid, 'a connection that answers stays');
+	is(join(',', pids_there('checked')),
+		$pid, 'a connection that answers stays');
 
 	kill 'STOP', $pid;
 	ok( $control->poll(

@@ -76,7 +76,10 @@ subtest 'no host works' => sub {
 		%dbname);
 	my $answer = port_of('none');
 	is($answer->{state}, '08001', 'the SQLSTATE says so');
-	like($answer->{err}, qr/Connection refused/, 'what the first one said is told');
+	like(
+		$answer->{err},
+		qr/Connection refused/,
+		'what the first one said is told');
 	like(
 		$answer->{err},
 		qr/the server did not answer within 1 s/,
@@ -132,8 +135,8 @@ subtest 'failover' => sub {
 	is(port_of('both')->{out}, $first->port, 'the first one is used');
 	$first->stop('immediate');
 	my $answer = port_of('both');
-	is($answer->{out} . $answer->{err}, $second->port,
-		'stopped, it is left without an error');
+	is($answer->{out} . $answer->{err},
+		$second->port, 'stopped, it is left without an error');
 	$first->start;
 	$control->value("SELECT dbpool_reset('both')");
 	is(port_of('both')->{out}, $first->port, 'and used again after a reset');

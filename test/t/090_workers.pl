@@ -39,7 +39,8 @@ is( $control->value(
 	),
 	'1,2,3',
 	'each worker has pools');
-is( $control->value('SELECT sum(pools), sum(connections) FROM dbpool_workers'),
+is( $control->value(
+		'SELECT sum(pools), sum(connections) FROM dbpool_workers'),
 	'24|24',
 	'each pool has one worker');
 is( $control->value(
@@ -64,7 +65,8 @@ my $pid = worker_pid($control, 2);
 $control->value("SELECT pg_terminate_backend($pid)");
 
 my $answer = $session{2}->wait;
-like($answer->{state}, qr/^08/, 'the end of a worker is told to its sessions');
+like($answer->{state}, qr/^08/,
+	'the end of a worker is told to its sessions');
 is($session{$_}->wait->{err}, '', 'those of others go on') foreach 1, 3;
 foreach my $worker (1 .. 3)
 {

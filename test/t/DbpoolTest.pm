@@ -51,12 +51,12 @@ sub make_local
 {
 	my (%params) = @_;
 	my $workers = $params{workers} || 1;
-	my $conf = "shared_preload_libraries = 'dbpool'\n"
+	my $conf =
+		"shared_preload_libraries = 'dbpool'\n"
 	  . "dbpool.workers = $workers\n"
 	  . "max_connections = 300\n"
 	  . ($params{conf} || '');
-	my $node =
-	  make_node($params{name} || 'local', %params, conf => $conf);
+	my $node = make_node($params{name} || 'local', %params, conf => $conf);
 
 	$node->safe_psql('postgres', 'CREATE EXTENSION dbpool')
 	  unless $params{no_start};
@@ -113,8 +113,9 @@ sub query_sleeps
 	  "SELECT * FROM dbpool_query('$pool', '${remark}SELECT pg_sleep($seconds)') AS t(x text)";
 }
 
-# Look until the condition holds. Fails the test, and returns false, when it
-# does not within the usual time limit.
+# Look until the condition holds. When it does not within the usual time limit,
+# returns false to those who look at what is returned; for others there is no
+# point in going on.
 sub wait_until
 {
 	my ($what, $condition) = @_;
@@ -124,7 +125,8 @@ sub wait_until
 	{
 		if (time > $end)
 		{
-			fail("waiting until $what");
+			die "timed out waiting until $what" unless defined wantarray;
+			diag("timed out waiting until $what");
 			return 0;
 		}
 		sleep 0.02;
@@ -154,7 +156,8 @@ sub worker_pid
 sub rss_kb
 {
 	my ($pid) = @_;
-	my (undef, $resident, $shared) = split ' ', slurp_file("/proc/$pid/statm");
+	my (undef, $resident, $shared) = split ' ',
+	  slurp_file("/proc/$pid/statm");
 
 	return ($resident - $shared) * 4;
 }
@@ -183,8 +186,8 @@ sub silent_listener
 	my $socket = IO::Socket::INET->new(
 		LocalAddr => '127.0.0.1',
 		Proto => 'tcp',
-		Listen => defined $backlog ? $backlog : 128)
-	  or die "could not listen: $!";
+		Listen => defined $backlog ? $backlog : 128
+	) or die "could not listen: $!";
 
 	return $socket;
 }
@@ -210,9 +213,10 @@ sub new
 
 	$connstr .= " options='$params{options}'" if $params{options};
 	$connstr .= " user='$params{user}'" if $params{user};
-	$self->{client_pid} = IPC::Open3::open3(
-		$in, $out, $err,
-		'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $connstr, '-f', '-');
+	$self->{client_pid} =
+	  IPC::Open3::open3($in, $out, $err,
+		'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $connstr, '-f',
+		'-');
 	$in->autoflush(1);
 	$self->{stdin} = $in;
 	$self->{streams} = { out => $out, err => $err };
@@ -239,8 +243,8 @@ sub read_some
 		{
 			next if $self->{streams}->{$name} != $ready;
 			delete $self->{streams}->{$name}
-			  unless sysread($ready, $self->{$name}, 65536,
-				length $self->{$name});
+			  unless
+			  sysread($ready, $self->{$name}, 65536, length $self->{$name});
 		}
 	}
 	return;
@@ -324,22 +328,24 @@ sub value
 	return $answer->{out};
 }
 
-# Run a query until it prints what is expected, "t" if not said.
+# Run a query until it prints what is expected, "t" if not said. Returns or
+# dies as wait_until does.
 sub poll
 {
 	my ($self, $sql, $expected) = @_;
 	my $last = '';
 
 	$expected = 't' unless defined $expected;
-	return 1
-	  if DbpoolTest::wait_until(
+	my $found = DbpoolTest::wait_until(
 		"\"$sql\" gives \"$expected\"",
 		sub {
 			$last = $self->value($sql);
 			return $last eq $expected;
 		});
-	diag("last it gave: $last");
-	return 0;
+	die "it gave \"$last\", not \"$expected\": $sql"
+	  unless $found || defined wantarray;
+	diag("last it gave: $last") unless $found;
+	return $found;
 }
 
 # Wait until psql, which has been told to end, has done so.
