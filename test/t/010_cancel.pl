@@ -48,10 +48,10 @@ my $stream =
 my %phases = (
 	submitted => {
 		sql => query_sleeps('p', 60, 'victim'),
-		begin => sub { kill 'STOP', $worker },
+		begin => sub { suspend($worker) },
 		reached =>
 		  q{SELECT state = 'submitted' FROM dbpool_requests WHERE pid = %d},
-		end => sub { kill 'CONT', $worker }, },
+		end => sub { resume($worker) }, },
 	queued => {
 		sql => query_sleeps('p', 60, 'victim'),
 		begin => sub {
@@ -79,10 +79,10 @@ my %phases = (
 	},
 	checking => {
 		sql => query_sleeps('checked', 60, 'victim'),
-		begin => sub { kill 'STOP', checked_pid() },
+		begin => sub { suspend(checked_pid()) },
 		reached => q{SELECT q.state = 'queued' AND c.state = 'checking'
 			FROM dbpool_requests q JOIN dbpool_connections c USING (pool) WHERE q.pid = %d},
-		end => sub { kill 'CONT', checked_pid() }, },
+		end => sub { resume(checked_pid()) }, },
 	sent => {
 		sql => query_sleeps('p', 60, 'victim'),
 		reached =>

@@ -218,7 +218,7 @@ foreach my $round (1 .. 3)
 		q{SELECT count(*) > 2 FROM dbpool_requests WHERE pool = 'stuck' AND state = 'running'}
 	);
 	my @stopped = stuck_processes();
-	kill 'STOP', @stopped;
+	suspend(@stopped);
 
 	($tps, $longest) = point_reads(4, \&trouble);
 	push @{ $tps{trouble} }, $tps;
@@ -231,7 +231,7 @@ foreach my $round (1 .. 3)
 		'42',
 		'closing connections does not block');
 
-	kill 'CONT', @stopped;
+	resume(@stopped);
 	foreach my $t (@troubled)
 	{
 		$control->value(

@@ -39,7 +39,7 @@ $control->poll(
 my $postmaster =
   (split /\n/, slurp_file($stuck->data_dir . '/postmaster.pid'))[0];
 my @stopped = ($postmaster, child_pids($postmaster));
-kill 'STOP', @stopped;
+suspend(@stopped);
 $control->value('SELECT pg_cancel_backend(' . $_->pid . ')')
   foreach @sessions;
 
@@ -82,7 +82,7 @@ is( $remote->safe_psql(
 	'the remote does not run it any more');
 
 # The remote goes on.
-kill 'CONT', @stopped;
+resume(@stopped);
 ok( $stuck->poll_query_until(
 		'postgres',
 		"SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'dbpool' AND state = 'active'"

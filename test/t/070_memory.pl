@@ -74,7 +74,7 @@ subtest 'a session that reads slowly' => sub {
 	);
 	$control->poll('SELECT count(*) > 0 FROM pg_ls_tmpdir()');
 	my $pid = $reader->pid;
-	kill 'STOP', $pid;
+	suspend($pid);
 
 	# the remote has to wait as soon as all that may be buffered is full
 	ok( $remote->poll_query_until(
@@ -111,7 +111,7 @@ subtest 'a session that reads slowly' => sub {
 	cmp_ok($control->value('SELECT wakeups FROM dbpool_workers') - $turns,
 		'<', 50, 'the worker sleeps while it cannot do anything');
 
-	kill 'CONT', $pid;
+	resume($pid);
 	is($reader->wait->{out},
 		'2000000|2000001000000', 'let go, the session gets all rows');
 };
@@ -126,12 +126,12 @@ subtest 'a session that reads slowly is killed' => sub {
 	$remote->poll_query_until('postgres',
 		"SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'dbpool' AND state = 'active'"
 	);
-	kill 'STOP', $doomed->pid;
+	suspend($doomed->pid);
 	$remote->poll_query_until('postgres',
 		"SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'dbpool' AND wait_event = 'ClientWrite'"
 	);
 	$control->value('SELECT pg_terminate_backend(' . $doomed->pid . ')');
-	kill 'CONT', $doomed->pid;
+	resume($doomed->pid);
 	ok($doomed->wait->{lost}, 'the session ends');
 	ok( $remote->poll_query_until(
 			'postgres',

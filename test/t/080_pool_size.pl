@@ -155,7 +155,7 @@ subtest 'health_check_interval' => sub {
 	is(join(',', pids_there('checked')),
 		$pid, 'a connection that answers stays');
 
-	kill 'STOP', $pid;
+	suspend($pid);
 	ok( $control->poll(
 			"SELECT remote_pid <> $pid AND state = 'idle' FROM dbpool_connections WHERE pool = 'checked'"
 		),
@@ -164,7 +164,7 @@ subtest 'health_check_interval' => sub {
 			"SELECT * FROM dbpool_query('checked', 'SELECT 42') AS t(x int)"),
 		'42',
 		'before anybody needs it');
-	kill 'CONT', $pid;
+	resume($pid);
 };
 
 # Without that, it is found when it is needed.
@@ -177,12 +177,12 @@ subtest 'validate_after' => sub {
 	$control->value("SELECT dbpool_ping('needed')");
 	my ($pid) = pids_there('needed');
 
-	kill 'STOP', $pid;
+	suspend($pid);
 	my $answer = $control->query(
 		"SELECT * FROM dbpool_query('needed', 'SELECT 42') AS t(x int)");
 	is($answer->{out} . $answer->{err}, '42', 'the statement runs elsewhere');
 	cmp_ok($answer->{seconds}, '<', 10, 'before long');
-	kill 'CONT', $pid;
+	resume($pid);
 	ok($control->poll('SELECT count(*) FROM dbpool_requests', '0'),
 		'no request is left');
 };

@@ -28,6 +28,7 @@ use Time::HiRes qw(sleep time);
 our @EXPORT = qw(
   make_local make_remote create_pool session wait_until
   worker_pid rss_kb child_pids silent_listener query_sleeps
+  suspend resume
 );
 
 # A node that stays as quiet and small as the tests allow.
@@ -177,6 +178,33 @@ sub child_pids
 		  if defined $line && $line =~ /^(\d+) \(.*\) \S $parent /;
 	}
 	return @children;
+}
+
+# Stop processes in their tracks, and let them go on. Whatever becomes of the
+# test, none stays stopped: the servers could not be ended.
+my %suspended;
+
+sub suspend
+{
+	my (@pids) = @_;
+
+	@suspended{@pids} = ();
+	kill 'STOP', @pids;
+	return;
+}
+
+sub resume
+{
+	my (@pids) = @_;
+
+	kill 'CONT', @pids;
+	delete @suspended{@pids};
+	return;
+}
+
+END
+{
+	kill 'CONT', keys %suspended;
 }
 
 # A socket that takes connections (the kernel does) and never says a word.
