@@ -80,7 +80,8 @@ foreach my $run (@sessions)
 }
 note("$cancelled cancelled, $ended ended in time");
 is($other, '', 'the others got no error but that of their time limit');
-is($cancelled + $ended, 900, 'every one of them got an answer');
+# a limit that strikes after a row was printed makes one count twice
+cmp_ok($cancelled + $ended, '>=', 900, 'every one of them got an answer');
 cmp_ok($cancelled, '>', 50, 'many were cancelled');
 cmp_ok($ended, '>', 50, 'and many were not');
 

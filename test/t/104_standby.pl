@@ -139,7 +139,8 @@ $s->value(q{SELECT dbpool_drop_pool('after')});
 is($s->query(q{SELECT dbpool_query('after', 'SELECT 1')})->{state},
 	'42704', 'and dropped');
 
-$standby->restart('fast');
+$standby->stop('fast');
+$standby->start;
 $s = session($standby);
 is( $s->value(q{SELECT dbpool_query('remote', 'SELECT 1')}),
 	'(1)', 'it works after a restart');

@@ -107,7 +107,8 @@ ok( $remote->poll_query_until(
 
 # --- connections that are lost, limits that change -------------------------------------
 
-$remote->restart('immediate');
+$remote->stop('immediate');
+$remote->start;
 ok($s->poll($idle, $expected), 'after a restart of the remote as well');
 $s->value(q{ALTER SERVER two OPTIONS (SET min_size '4')});
 $s->value(q{SELECT dbpool_ping('two')});
