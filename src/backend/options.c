@@ -19,6 +19,7 @@ PG_FUNCTION_INFO_V1(dbpool_validator);
 
 typedef enum OptionType
 {
+	OPTION_BOOL,
 	OPTION_COUNT,
 	OPTION_DURATION,			/* milliseconds, with PostgreSQL's units */
 	OPTION_SECONDS,				/* likewise, a bare number is seconds */
@@ -42,7 +43,10 @@ static const struct PoolOption
 	{"max_lifetime", OPTION_DURATION, offsetof(PoolOptions, max_lifetime), 0, INT_MAX, 1800000},
 	{"max_size", OPTION_COUNT, offsetof(PoolOptions, max_size), 1, 10000, 10},
 	{"min_size", OPTION_COUNT, offsetof(PoolOptions, min_size), 0, 10000, 0},
+	{"multiplex", OPTION_BOOL, offsetof(PoolOptions, multiplex), 0, 1, 1},
+	{"prepare_threshold", OPTION_COUNT, offsetof(PoolOptions, prepare_threshold), 0, 1000000, 5},
 	{"reset", OPTION_RESET, offsetof(PoolOptions, reset), 0, 0, RESET_SMART},
+	{"statement_cache_size", OPTION_COUNT, offsetof(PoolOptions, statement_cache_size), 0, 10000, 100},
 	{"validate_after", OPTION_DURATION, offsetof(PoolOptions, validate_after), -1, INT_MAX, 500},
 };
 
@@ -107,6 +111,14 @@ parse_value(const struct PoolOption *option, const char *value)
 		if (strcmp(value, "never") == 0)
 			return RESET_NEVER;
 		bad_value(option, value, NULL, "Valid values are \"smart\", \"always\" and \"never\".");
+	}
+	if (option->type == OPTION_BOOL)
+	{
+		bool		on;
+
+		if (!parse_bool(value, &on))
+			bad_value(option, value, NULL, "Valid values are \"on\" and \"off\".");
+		return on;
 	}
 	/* parse_int() takes a bare number in the unit that the flag names */
 	if (option->type == OPTION_SECONDS &&

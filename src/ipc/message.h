@@ -21,6 +21,8 @@
  *	 FRAME_NOTICE likewise, a notice.
  *	 FRAME_STALE  empty: the definition that came with the request is older
  *				  than the one in use; nothing was sent; look it up again.
+ *	 FRAME_RESTART empty: forget the frames so far, the statement was rolled
+ *				  back for no fault of its own and runs again.
  *	 FRAME_END	  int64 microseconds that the remote took.  Always the last.
  *
  * ErrorFields: a letter and a string with its zero each, then a zero.  The
@@ -56,6 +58,11 @@ typedef struct PoolOptions
 	int			health_check_interval;	/* 0: never */
 	int			connect_timeout;
 	ResetPolicy reset;
+	int			multiplex;		/* may statements of several sessions share a
+								 * connection at a time? */
+	int			prepare_threshold;	/* uses of a text before it is prepared;
+									 * 0: never */
+	int			statement_cache_size;	/* prepared statements per connection */
 } PoolOptions;
 
 #define FRAME_SHAPE		'T'
@@ -64,6 +71,7 @@ typedef struct PoolOptions
 #define FRAME_ERROR		'E'
 #define FRAME_NOTICE	'N'
 #define FRAME_STALE		'S'
+#define FRAME_RESTART	'R'
 #define FRAME_END		'Z'
 
 typedef struct FrameHeader
