@@ -133,6 +133,34 @@ compat_hidden_input(PGconn *conn)
 	return ssl != NULL && SSL_pending != NULL && SSL_pending(ssl) > 0;
 }
 
+/*
+ * The end of one statement of a pipeline.  Before libpq 17 each is handed to
+ * the kernel at once; from then on, PQflush() does it for all of them.
+ */
+static inline int
+compat_send_sync(PGconn *conn)
+{
+#ifdef LIBPQ_HAS_SEND_PIPELINE_SYNC
+	return PQsendPipelineSync(conn);
+#else
+	return PQpipelineSync(conn);
+#endif
+}
+
+/* Get rid of a prepared statement, whose name needs no quotes. */
+static inline int
+compat_send_close_prepared(PGconn *conn, const char *name)
+{
+#ifdef LIBPQ_HAS_CLOSE_PREPARED
+	return PQsendClosePrepared(conn, name);
+#else
+	char		sql[NAMEDATALEN + 16];
+
+	snprintf(sql, sizeof(sql), "DEALLOCATE %s", name);
+	return PQsendQueryParams(conn, sql, 0, NULL, NULL, NULL, NULL, 0);
+#endif
+}
+
 static inline void
 compat_cancel_free(CompatCancel *cancel)
 {

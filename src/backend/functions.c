@@ -27,6 +27,8 @@ count_frame(AnswerSink *base, char type, MessageReader *body)
 	CountSink  *sink = (CountSink *) base;
 	uint64		count;
 
+	if (type == FRAME_RESTART)
+		sink->count = 0;
 	if (type != FRAME_TAG)
 		return;
 	message_get(body, &count, sizeof(count));

@@ -354,6 +354,18 @@ take_row(ResultSink *sink, MessageReader *body)
 	MemoryContextReset(sink->row_context);
 }
 
+/* The statement is run again: what came so far is void. */
+static void
+start_over(ResultSink *sink)
+{
+	if (sink->store != NULL)
+		tuplestore_end(sink->store);
+	sink->store = NULL;
+	sink->row = 0;
+	if (!sink->declared)
+		sink->desc = NULL;
+}
+
 static void
 take_frame(AnswerSink *base, char type, MessageReader *body)
 {
@@ -363,6 +375,8 @@ take_frame(AnswerSink *base, char type, MessageReader *body)
 		take_shape(sink, body);
 	else if (type == FRAME_ROW)
 		take_row(sink, body);
+	else if (type == FRAME_RESTART)
+		start_over(sink);
 }
 
 /* For an error while a value is made: which value. */

@@ -149,20 +149,32 @@ conn_close(Conn *conn, const char *reason)
 
 	if (conn->state == CONN_CLOSED)
 		return;
-	while ((req = conn_head(conn)) != NULL)
+	req = conn->waiter;
+	conn->waiter = NULL;
+	if (req != NULL)
 	{
-		dlist_delete(&req->node);
 		req->conn = NULL;
-		if (conn->rows != NULL && (conn->piece > 0 || conn->piece_off > 0))
-		{
-			request_break(req);
-			continue;
-		}
-		request_fail(req, "08006",
-					 psprintf("connection of pool \"%s\" was closed because %s",
-							  NameStr(conn->pool->options.server), reason),
-					 "The statement may or may not have run.", NULL);
+		pool_requeue(req);
 	}
+	while (conn->nflights > 0)
+	{
+		bool		half_a_row = conn->rows != NULL &&
+		(conn->piece > 0 || conn->piece_off > 0);
+
+		req = conn_head_request(conn);
+		flight_remove(conn, conn_head(conn));
+		reply_drop_rows(conn);
+		if (req == NULL)
+			continue;
+		if (half_a_row)
+			request_break(req);
+		else
+			request_fail(req, "08006",
+						 psprintf("connection of pool \"%s\" was closed because %s",
+								  NameStr(conn->pool->options.server), reason),
+						 "The statement may or may not have run.", NULL);
+	}
+	conn_forget_prepared(conn);
 	timer_stop(&conn->deadline);
 	timer_stop(&conn->janitor);
 	conn_open_abandon(conn);
@@ -219,6 +231,8 @@ connections_free_closed(void)
 
 		if (conn->errors.data != NULL)
 			pfree(conn->errors.data);
+		if (conn->prepared != NULL)
+			pfree(conn->prepared);
 		for (int i = 0; i < CONN_REPORTED; i++)
 		{
 			if (conn->settings[i] != NULL)

@@ -12,15 +12,16 @@
  *	 CHECKING	 BUSY, IDLE	 it answered
  *	 BUSY		 IDLE		 the statement ended and left nothing behind
  *	 BUSY		 RESETTING	 the statement ended and may have left something
- *	 BUSY		 CANCELLING	 the request was given up
- *	 CANCELLING	 IDLE, RESETTING  statement ended and the cancel was delivered
+ *	 BUSY		 CANCELLING	 a request was given up
+ *	 CANCELLING	 IDLE, RESETTING  all has ended and the cancel was delivered
  *	 RESETTING	 IDLE		 the remote session is as new
  *	 any		 CLOSED		 conn_close(), always with a reason
  *
- * While BUSY or CHECKING for a request, that request is the head of running.
- * In CANCELLING there is none: its slot was freed at once.  A connection stays
- * in CANCELLING until the remote has closed the cancel's own connection, so
- * that the cancel cannot hit the next statement.
+ * What a connection runs is its flights (connection_run.c).  In CANCELLING it
+ * gets no more of them; those of others that it has are answered as always, or
+ * sent again when the cancel hit them.  It stays there until they have ended
+ * and the remote has closed the cancel's own connection, so that the cancel
+ * cannot hit the next statement.
  *
  * Only connection*.c knows libpq.
  */
@@ -56,9 +57,14 @@ extern void conn_open_abandon(Conn *conn);
 /* connection_run.c */
 extern void conn_start(Conn *conn, Request *req);
 extern void conn_check(Conn *conn, Request *req);
-extern void conn_event(Conn *conn, uint32 events);
-extern void conn_pump(Conn *conn);
 extern void conn_lost(Conn *conn);
+extern Flight *flight_add(Conn *conn, Request *req);
+extern void flight_remove(Conn *conn, Flight *flight);
+extern int64 conn_head_us(Conn *conn, TimestampTz now);
+extern void conn_count_request(Conn *conn, Request *req, int64 us, bool failed);
+extern void conn_note_error(Conn *conn);
+extern bool conn_set_pipelined(Conn *conn, bool on);
+extern bool conn_send_simple(Conn *conn, const char *sql);
 
 /* Milliseconds within which the remote has to answer a check or a reset. */
 #define CONN_ANSWER_MS		5000
@@ -68,16 +74,35 @@ extern void conn_set_deadline(Conn *conn, int ms);
 
 extern bool conn_flush(Conn *conn);
 
+/* connection_read.c */
+extern void conn_event(Conn *conn, uint32 events);
+extern void conn_pump(Conn *conn);
+extern void conn_watch_orphan(Conn *conn);
+
+/* connection_prepare.c */
+extern bool conn_make_room(Conn *conn, Statement *statement);
+extern bool conn_send_prepared(Conn *conn, Flight *flight, int nparams,
+							   const char *const *values);
+extern void conn_unprepare(Conn *conn, const Statement *statement,
+						   bool deallocated);
+extern void conn_prepared_is_old(Conn *conn, Statement *statement);
+extern void conn_forget_prepared(Conn *conn);
+
 /* connection_session.c */
 extern void conn_remember_settings(Conn *conn);
 extern const char *session_text_changed(Conn *conn);
-extern bool session_tag_is_clean(const char *tag);
+extern bool session_changed(Conn *conn);
+extern bool session_tag_is_plain(const char *tag);
+extern void conn_note_tag(Conn *conn, const char *tag);
+extern void conn_note_reset(Conn *conn, const struct pg_result *res);
+extern bool conn_reset_more(Conn *conn);
 extern void conn_reset(Conn *conn);
 extern void conn_settle(Conn *conn);
 
 /* connection_cancel.c */
 extern void conn_cancel(Conn *conn);
 extern void conn_after_cancel(Conn *conn);
+extern void conn_orphan(Conn *conn, Flight *flight);
 
 /* connection_reply.c */
 extern void reply_shape(Request *req, struct pg_result *res);
@@ -87,13 +112,27 @@ extern void reply_rows(Conn *conn, struct pg_result *res);
 extern bool reply_pump(Conn *conn, Request *req);
 extern void reply_drop_rows(Conn *conn);
 
-/* The request whose answer comes next, or NULL. */
-static inline Request *
+/* The flight whose answer comes next, or NULL. */
+static inline Flight *
 conn_head(Conn *conn)
 {
-	if (dlist_is_empty(&conn->running))
+	if (conn->nflights == 0)
 		return NULL;
-	return dlist_head_element(Request, node, &conn->running);
+	return dlist_head_element(Flight, node, &conn->flights);
+}
+
+/* Its request; NULL also when nobody waits for it. */
+static inline Request *
+conn_head_request(Conn *conn)
+{
+	return conn->nflights == 0 ? NULL : conn_head(conn)->req;
+}
+
+/* Has its session given it up? */
+static inline bool
+flight_is_orphan(const Flight *flight)
+{
+	return flight != NULL && flight->req == NULL && !flight->chore;
 }
 
 #endif							/* DBPOOL_CONNECTION_H */

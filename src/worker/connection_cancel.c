@@ -5,6 +5,11 @@
  * The cancel goes over a connection of its own and is sent by a thread.  The
  * remote has sent its signal when that connection is closed; only after that,
  * and with the statement's end read, may the next statement be sent.
+ *
+ * A cancel hits what the remote runs when it arrives.  Statements of other
+ * sessions, sent behind before, may be hit as well; these are sent again
+ * (connection_read.c).  As that is a waste, a statement with others behind it,
+ * which is known to be short, gets some time to end by itself first.
  */
 #include "postgres.h"
 
@@ -35,13 +40,13 @@ typedef struct Cancel
 void
 conn_after_cancel(Conn *conn)
 {
-	if (conn->drained && conn->cancel_waits)
+	if (conn->nflights == 0 && conn->cancel_waits)
 	{
 		/* it ended by itself */
 		conn->cancel_waits = false;
 		conn->cancel_ended = true;
 	}
-	if (!conn->drained || !conn->cancel_ended)
+	if (conn->nflights > 0 || !conn->cancel_ended)
 		return;
 	timer_stop(&conn->deadline);
 	conn_settle(conn);
@@ -103,7 +108,8 @@ cancel_done(void *data, void *arg)
 	{
 		conn->cancel = NULL;
 		conn->cancel_ended = true;
-		if (delivered)
+		/* with others on it, let it end by itself if it can */
+		if (delivered || conn->nflights > conn->norphans)
 			conn_after_cancel(conn);
 		else
 			could_not_cancel(conn);
@@ -138,16 +144,29 @@ cancel_start(Conn *conn)
 }
 
 /*
- * The request was given up: get the remote to stop, and read what still comes.
- * The caller has taken the request off.
+ * The session of a flight has given it up.  The caller sees to the request and
+ * then to the connection.
+ */
+void
+conn_orphan(Conn *conn, Flight *flight)
+{
+	if (conn_head(conn) == flight)
+		reply_drop_rows(conn);
+	flight->req->flight = NULL;
+	flight->req->conn = NULL;
+	flight->req = NULL;
+	conn->norphans++;
+}
+
+/*
+ * A request was given up: get the remote to stop, and read what still comes.
+ * The caller has made an orphan of its flight, which is the first.
  */
 void
 conn_cancel(Conn *conn)
 {
 	conn_move(conn, CONN_CANCELLING);
-	reply_drop_rows(conn);
 	conn_set_deadline(conn, CANCEL_MS);
-	conn->drained = false;
 	conn->cancel_ended = false;
 	conn->cancel_waits = conn->pool->cancels >= CANCELS_PER_POOL;
 	if (!conn->cancel_waits && !cancel_start(conn))

@@ -334,7 +334,7 @@ static void
 notice_receiver(void *arg, const PGresult *res)
 {
 	Conn	   *conn = arg;
-	Request    *req = conn_head(conn);
+	Request    *req = conn_head_request(conn);
 
 	if (req != NULL && conn->state == CONN_BUSY)
 		reply_error(req, res, FRAME_NOTICE);
@@ -457,6 +457,7 @@ logged_in(Conn *conn)
 	SpinLockRelease(&shared->mutex);
 
 	conn->phase = PHASE_SETTINGS;
+	conn->asked_at = GetCurrentTimestamp();
 	if (PQsetnonblocking(conn->pg, 1) != 0 ||
 		PQsendQuery(conn->pg, CONN_SETTINGS_SQL) != 1)
 		conn_open_failed(conn, PQerrorMessage(conn->pg));
@@ -484,6 +485,7 @@ settings_event(Conn *conn)
 		{
 			timer_stop(&conn->deadline);
 			conn_remember_settings(conn);
+			pool_saw_round_trip(conn->pool, GetCurrentTimestamp() - conn->asked_at);
 			pool_conn_opened(conn);
 			return;
 		}
@@ -538,7 +540,9 @@ conn_open(Pool *pool)
 	conn->phase = PHASE_LOOKUP;
 	conn->generation = pool->generation;
 	conn->opened_at = GetCurrentTimestamp();
-	dlist_init(&conn->running);
+	dlist_init(&conn->flights);
+	dlist_init(&conn->prepared_lru);
+	dlist_init(&conn->doomed);
 	janitor_init_conn(conn);
 	if (!conn_take_entry(conn))
 	{

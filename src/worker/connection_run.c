@@ -1,10 +1,24 @@
 /*
  * connection_run.c
- *	  What an open connection does: run the statement of a request, and answer
- *	  checks.
+ *	  What an open connection is given to do: statements of requests, checks.
  *
- * libpq is in non-blocking mode and gives row after row, so that what a
- * connection holds of a result is one row and libpq's input buffer.
+ * PIPELINING
+ *
+ * A flight is a statement that was sent.  A connection that is joinable may
+ * have several, of several sessions, each with a Sync of its own: so each is a
+ * transaction of its own, and an error ends with it.  Their answers come in
+ * the order in which they were sent.
+ *
+ * Only a statement that is known to be plain (statement.c) is sent in libpq's
+ * pipeline mode; the first run of a text, scripts and whatever else there is
+ * have the connection for themselves.  Who may share is dispatch.c's to say.
+ *
+ * A flight whose session gives up stays as an orphan until it is answered,
+ * and the connection gets no more flights until then (connection_cancel.c).
+ *
+ * A statement is sent again, unseen, when it failed for no fault of its own
+ * and was rolled back as a whole: a cancel hit it that was meant for another,
+ * or what was prepared for it is gone or out of date (connection_read.c).
  */
 #include "postgres.h"
 
@@ -18,6 +32,8 @@
 /* A request above this makes libpq's buffers so large that they are given up. */
 #define BIG_REQUEST_BYTES	(16 * 1024 * 1024)
 
+static dlist_head free_flights = DLIST_STATIC_INIT(free_flights);
+
 /* The remote has so long for what it was asked. */
 void
 conn_set_deadline(Conn *conn, int ms)
@@ -26,18 +42,57 @@ conn_set_deadline(Conn *conn, int ms)
 			  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms));
 }
 
-/* Take the request at the head off the connection. */
-static Request *
-take_head(Conn *conn)
+/*
+ * A new flight, behind those that the connection has.  req is NULL for chores.
+ */
+Flight *
+flight_add(Conn *conn, Request *req)
 {
-	Request    *req = conn_head(conn);
+	Flight	   *flight;
 
+	if (dlist_is_empty(&free_flights))
+		flight = MemoryContextAlloc(worker_context, sizeof(Flight));
+	else
+		flight = dlist_container(Flight, node, dlist_pop_head_node(&free_flights));
+	memset(flight, 0, sizeof(Flight));
+	flight->sent_at = GetCurrentTimestamp();
+	flight->plain = true;
+	dlist_push_tail(&conn->flights, &flight->node);
+	conn->nflights++;
 	if (req != NULL)
 	{
-		dlist_delete(&req->node);
-		req->conn = NULL;
+		flight->req = req;
+		flight->sent_at = req->started_at;
+		flight->statement = req->statement;
+		req->flight = flight;
+		req->conn = conn;
 	}
-	return req;
+	if (flight->statement != NULL)
+	{
+		flight->statement->flights++;
+		flight->cost_us = flight->statement->mean_us;
+		conn->load += flight->cost_us;
+	}
+	return flight;
+}
+
+/* The first flight is through, or will never be: take it off. */
+void
+flight_remove(Conn *conn, Flight *flight)
+{
+	if (flight->req != NULL)
+	{
+		flight->req->flight = NULL;
+		flight->req->conn = NULL;
+	}
+	else if (!flight->chore)
+		conn->norphans--;
+	if (flight->statement != NULL)
+		flight->statement->flights--;
+	dlist_delete(&flight->node);
+	conn->nflights--;
+	conn->load = conn->nflights == 0 ? 0 : conn->load - flight->cost_us;
+	dlist_push_head(&free_flights, &flight->node);
 }
 
 /*
@@ -68,25 +123,26 @@ conn_flush(Conn *conn)
 	return true;
 }
 
-/* Account for a request that has ended. */
-static void
-count_request(Conn *conn, Request *req, bool failed)
+/* Account for a request that has ended, us after the remote had begun with it. */
+void
+conn_count_request(Conn *conn, Request *req, int64 us, bool failed)
 {
 	Pool	   *pool = conn->pool;
 	PoolShared *shared = pool->shared;
-	int64		us = GetCurrentTimestamp() - req->started_at;
 	int64		wait = req->started_at - req->queued_at;
 	Size		sent = req->slot->sql_len + req->slot->params_len;
 
 	req->remote_us = us;
 	if (!failed)
 		pool_works(pool);
-	pool->exec_us = pool->exec_us == 0 ? us : pool->exec_us * 0.9 + us * 0.1;
+	if (!req->rides)
+		pool->exec_us = pool->exec_us == 0 ? us : pool->exec_us * 0.9 + us * 0.1;
 	SpinLockAcquire(&shared->mutex);
 	if (failed)
 		shared->counters.errors++;
 	else
 		shared->counters.statements++;
+	shared->used_at = pool->used_at;
 	shared->counters.exec_us += us;
 	shared->counters.exec_max_us = Max(shared->counters.exec_max_us, (uint64) us);
 	shared->counters.wait_us += wait;
@@ -97,9 +153,16 @@ count_request(Conn *conn, Request *req, bool failed)
 	SpinLockRelease(&shared->mutex);
 }
 
+/* Time since the remote began with the first flight, as far as we know. */
+int64
+conn_head_us(Conn *conn, TimestampTz now)
+{
+	return now - Max(conn_head(conn)->sent_at, conn->ended_at);
+}
+
 /* Keep libpq's word on why the connection broke, before it has another. */
-static void
-note_error(Conn *conn)
+void
+conn_note_error(Conn *conn)
 {
 	if (conn->lost_error[0] != '\0')
 		return;
@@ -108,24 +171,45 @@ note_error(Conn *conn)
 }
 
 /*
- * The connection broke.  A request whose statement was not wholly handed over
- * has not run (the Sync that commits it comes last), and goes back to the
- * queue; any other may have run, and its session is told so.
+ * The connection broke.  A request has surely not run, and goes back to the
+ * queue, when
+ *	 - its statement was not wholly handed over: the Sync that commits it comes
+ *	   last, and nothing is sent behind a flight that is not handed over; or
+ *	 - the server process itself said that it ends, and answers to others were
+ *	   due before: it takes one statement after the other.
+ * Any other may have run, and its session is told so.
  */
 void
 conn_lost(Conn *conn)
 {
 	Pool	   *pool = conn->pool;
-	Request    *req;
+	Request    *req = conn->waiter;
+	bool		first = true;
 
-	note_error(conn);
-	while ((req = take_head(conn)) != NULL)
+	conn_note_error(conn);
+	if (req != NULL)
 	{
-		if (conn->state == CONN_CHECKING || (!conn->flushed && !req->put))
+		conn->waiter = NULL;
+		req->conn = NULL;
+		pool_requeue(req);
+	}
+	while (conn->nflights > 0)
+	{
+		Flight	   *flight = conn_head(conn);
+		int64		us = conn_head_us(conn, GetCurrentTimestamp());
+		bool		not_run = (conn->nflights == 1 && !conn->flushed) ||
+		(conn->remote_ended && !first);
+
+		req = flight->req;
+		first = false;
+		flight_remove(conn, flight);
+		if (req == NULL)
+			continue;
+		if (not_run && !req->put)
 			pool_requeue(req);
 		else
 		{
-			count_request(conn, req, true);
+			conn_count_request(conn, req, us, true);
 			request_fail(req, "08007",
 						 psprintf("connection of pool \"%s\" was lost while a statement ran",
 								  NameStr(pool->options.server)),
@@ -164,9 +248,62 @@ request_params(Request *req)
 	return values;
 }
 
-static bool
-send_request(Conn *conn, Request *req)
+/* libpq's pipeline mode, on or off; it can be changed when nothing is under way. */
+bool
+conn_set_pipelined(Conn *conn, bool on)
 {
+	if (conn->pipelined == on)
+		return true;
+	if ((on ? PQenterPipelineMode(conn->pg) : PQexitPipelineMode(conn->pg)) != 1)
+		return false;
+	conn->pipelined = on;
+	return true;
+}
+
+/* Is the text seen so often that preparing it pays? */
+static bool
+worth_preparing(const Pool *pool, const Statement *statement)
+{
+	return pool->options.prepare_threshold > 0 &&
+		pool->options.statement_cache_size > 0 &&
+		statement->uses > pool->options.prepare_threshold;
+}
+
+/*
+ * A statement of which it is known that it returns rows or a tag and leaves
+ * nothing behind: with a Sync of its own, so that it is a transaction of its
+ * own, and others may be sent behind it.
+ */
+static bool
+send_pipelined(Conn *conn, Request *req)
+{
+	bool		prepared = worth_preparing(conn->pool, req->statement);
+	const char **values = request_params(req);
+	int			nparams = req->slot->nparams;
+	Flight	   *flight;
+	bool		sent;
+
+	sent = conn_set_pipelined(conn, true) &&
+		(!prepared || conn_make_room(conn, req->statement));
+	flight = flight_add(conn, req);
+	if (!sent)
+		return false;
+	if (prepared)
+		sent = conn_send_prepared(conn, flight, nparams, values);
+	else
+		sent = PQsendQueryParams(conn->pg, req->sql, nparams, NULL, values,
+								 NULL, NULL, 0) == 1;
+	return sent && compat_send_sync(conn->pg) == 1;
+}
+
+/* Anything else, alone on the connection. */
+static bool
+send_alone(Conn *conn, Request *req)
+{
+	Flight	   *flight = flight_add(conn, req);
+
+	if (!conn_set_pipelined(conn, false))
+		return false;
 	switch (req->slot->kind)
 	{
 		case REQUEST_QUERY:
@@ -181,47 +318,57 @@ send_request(Conn *conn, Request *req)
 		default:
 			return PQsendQuery(conn->pg, "") == 1;
 	}
-	return PQsetSingleRowMode(conn->pg) == 1;
+	flight->row_mode = PQsetSingleRowMode(conn->pg) == 1;
+	return flight->row_mode;
 }
 
-/* Run a request on an idle connection, or one that has just been checked. */
+/*
+ * Run a request on a connection that is idle, has just been checked, or whose
+ * statements it may ride behind.
+ */
 void
 conn_start(Conn *conn, Request *req)
 {
 	RequestSlot *slot = req->slot;
-	Pool	   *pool = conn->pool;
+	bool		sent;
 
 	if (!request_move(slot, REQUEST_QUEUED, REQUEST_RUNNING))
 	{
-		if (conn->state != CONN_IDLE)
+		if (conn->state == CONN_CHECKING)
 			pool_conn_ready(conn);
 		request_gone(req);
 		return;
 	}
 	timer_stop(&req->deadline);
-	timer_stop(&conn->deadline);
 	req->started_at = GetCurrentTimestamp();
 	if (slot->need_password && !conn->used_password)
 	{
 		request_fail(req, "2F003", "password is required",
 					 psprintf("Pool \"%s\": non-superusers cannot use a connection for which the remote server did not ask for a password.",
-							  NameStr(pool->options.server)),
+							  NameStr(conn->pool->options.server)),
 					 "Make the remote server's authentication ask for one, or have a superuser set password_required to false in the user mapping.");
-		if (conn->state != CONN_IDLE)
+		if (conn->state == CONN_CHECKING)
 			pool_conn_ready(conn);
 		return;
 	}
 	if (slot->sql_len + slot->params_len > BIG_REQUEST_BYTES)
 		conn->big = true;
-	req->conn = conn;
-	dlist_push_tail(&conn->running, &req->node);
 	conn->dirty |= slot->taints;
-	conn->shape_sent = false;
 	conn->flushed = false;
-	conn_move(conn, CONN_BUSY);
-	conn_show_request(conn, req);
+	if (conn->state != CONN_BUSY)
+	{
+		timer_stop(&conn->deadline);
+		conn->joinable = req->rides;
+		conn_move(conn, CONN_BUSY);
+	}
 	pg_atomic_write_u32(&slot->sent, 1);
-	if (!send_request(conn, req) || !conn_flush(conn))
+	if (slot->kind == REQUEST_QUERY && statement_is_plain(req->statement))
+		sent = send_pipelined(conn, req);
+	else
+		sent = send_alone(conn, req);
+	if (conn_head(conn)->req == req)
+		conn_show_request(conn, req);
+	if (!sent || !conn_flush(conn))
 		conn_lost(conn);
 }
 
@@ -230,335 +377,20 @@ void
 conn_check(Conn *conn, Request *req)
 {
 	conn_move(conn, CONN_CHECKING);
+	conn->waiter = req;
 	if (req != NULL)
-	{
 		req->conn = conn;
-		dlist_push_tail(&conn->running, &req->node);
-	}
 	conn_set_deadline(conn, CONN_ANSWER_MS);
+	if (!conn_send_simple(conn, ""))
+		conn_lost(conn);
+}
+
+/* Send statements of our own on a connection that does nothing else. */
+bool
+conn_send_simple(Conn *conn, const char *sql)
+{
 	conn->flushed = false;
-	if (PQsendQuery(conn->pg, "") != 1 || !conn_flush(conn))
-		conn_lost(conn);
-}
-
-/* The statement has ended. */
-static void
-statement_ended(Conn *conn)
-{
-	Request    *req = take_head(conn);
-	bool		in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
-	const char *setting;
-
-	if (in_transaction && !req->failed)
-		request_put_error(req, "25000",
-						  psprintf("the statement left a transaction open on pool \"%s\"",
-								   NameStr(conn->pool->options.server)),
-						  "The transaction was rolled back: a pooled connection belongs to its caller for one call only.",
-						  "Put BEGIN, the statements and COMMIT into one string for dbpool_exec().");
-	else if (!req->failed && req->rows > 0 &&
-			 (setting = session_text_changed(conn)) != NULL)
-		request_put_error(req, "0A000",
-						  psprintf("the statement changed \"%s\" on pool \"%s\"",
-								   setting, NameStr(conn->pool->options.server)),
-						  "The values it returned cannot be trusted. What it did on the remote server stays.",
-						  "Settings that the text of values depends on are dbpool's to make.");
-	else if (!req->failed && !req->answered)
-		request_put_error(req, "08P01",
-						  psprintf("the remote server of pool \"%s\" broke the protocol",
-								   NameStr(conn->pool->options.server)),
-						  "It ended the statement without a result. The statement may or may not have run.",
-						  NULL);
-	count_request(conn, req, req->failed);
-	conn->used_at = req->started_at + req->remote_us;
-	conn->worked_at = conn->used_at;
-	request_end(req);
-	conn_settle(conn);
-}
-
-/* All results of what was sent have been read. */
-static void
-all_read(Conn *conn)
-{
-	Request    *req;
-
-	if (conn->last_words || conn->broken || PQstatus(conn->pg) == CONNECTION_BAD)
-	{
-		conn_lost(conn);
-		return;
-	}
-	switch (conn->state)
-	{
-		case CONN_BUSY:
-			statement_ended(conn);
-			break;
-		case CONN_CHECKING:
-			timer_stop(&conn->deadline);
-			pool_works(conn->pool);
-			conn->used_at = GetCurrentTimestamp();
-			req = take_head(conn);
-			if (req == NULL)
-				pool_conn_ready(conn);
-			else if (conn->generation != conn->pool->generation)
-			{
-				request_stale(req);
-				pool_conn_ready(conn);
-			}
-			else
-				conn_start(conn, req);
-			break;
-		case CONN_CANCELLING:
-			conn->drained = true;
-			conn_after_cancel(conn);
-			break;
-		case CONN_RESETTING:
-			timer_stop(&conn->deadline);
-			conn->dirty = false;
-			conn->used_at = GetCurrentTimestamp();
-			pool_conn_ready(conn);
-			break;
-		default:
-			break;
-	}
-}
-
-/* COPY needs a connection that its session can talk to; ours cannot. */
-static void
-refuse_copy(Conn *conn, ExecStatusType status)
-{
-	Request    *req;
-
-	if (status == PGRES_COPY_IN)
-	{
-		/* the remote ends the statement with an error of its own */
-		PQputCopyEnd(conn->pg, "dbpool passes no COPY data");
-		conn_flush(conn);
-		return;
-	}
-	req = take_head(conn);
-	request_put_error(req, "0A000",
-					  psprintf("COPY TO STDOUT is not possible through pool \"%s\"",
-							   NameStr(conn->pool->options.server)),
-					  "The statement was given up. What it had already completed on the remote server stays.",
-					  "Use a query instead.");
-	count_request(conn, req, true);
-	request_end(req);
-	conn_cancel(conn);
-}
-
-/* The remote reports an error. */
-static void
-error_result(Conn *conn, Request *req, PGresult *res)
-{
-	const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
-	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-
-	if (severity != NULL &&
-		(strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0))
-	{
-		conn->last_words = true;
-		snprintf(conn->lost_error, sizeof(conn->lost_error),
-				 "The remote server said: %s: %s (SQLSTATE %s)", severity,
-				 PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
-				 sqlstate ? sqlstate : "unknown");
-	}
-	else if (PQstatus(conn->pg) != CONNECTION_BAD)
-	{
-		if (req != NULL)
-			reply_error(req, res, FRAME_ERROR);
-		else if (conn->state == CONN_RESETTING)
-		{
-			ereport(LOG,
-					(errmsg("dbpool could not reset a connection of pool \"%s\": %s",
-							NameStr(conn->pool->options.server),
-							PQresultErrorMessage(res))));
-			conn_close(conn, "it could not be reset");
-		}
-	}
-}
-
-/* A statement that was given up turns out to be a COPY; false: more will come. */
-static bool
-drain_copy(Conn *conn, ExecStatusType status)
-{
-	char	   *data = NULL;
-	int			len;
-
-	if (status == PGRES_COPY_IN)
-	{
-		refuse_copy(conn, status);
-		return true;
-	}
-	while ((len = PQgetCopyData(conn->pg, &data, 1)) > 0)
-		PQfreemem(data);
-	return len != 0;
-}
-
-/*
- * One result of libpq; this takes it over.  Returns false when libpq will give
- * it again, and more has to be read from the socket first.
- */
-static bool
-one_result(Conn *conn, PGresult *res)
-{
-	Request    *req = conn->state == CONN_BUSY ? conn_head(conn) : NULL;
-	ExecStatusType status = PQresultStatus(res);
-	bool		more = true;
-
-	switch (status)
-	{
-		case PGRES_SINGLE_TUPLE:
-		case PGRES_TUPLES_OK:
-		case PGRES_COMMAND_OK:
-		case PGRES_EMPTY_QUERY:
-			if (req == NULL)
-				break;
-			if (!session_tag_is_clean(PQcmdStatus(res)))
-				conn->dirty = true;
-			if (req->slot->kind == REQUEST_QUERY && status != PGRES_EMPTY_QUERY &&
-				status != PGRES_COMMAND_OK)
-			{
-				if (!conn->shape_sent)
-					reply_shape(req, res);
-				conn->shape_sent = true;
-				if (status == PGRES_SINGLE_TUPLE)
-				{
-					reply_rows(conn, res);
-					return true;
-				}
-			}
-			if (status != PGRES_SINGLE_TUPLE)
-			{
-				req->answered = true;
-				reply_tag(req, res);
-			}
-			break;
-		case PGRES_COPY_IN:
-		case PGRES_COPY_OUT:
-			if (req != NULL)
-				refuse_copy(conn, status);
-			else
-				more = drain_copy(conn, status);
-			break;
-		case PGRES_FATAL_ERROR:
-			error_result(conn, req, res);
-			break;
-		default:
-			PQclear(res);
-			conn_close(conn, "the remote sent something unexpected");
-			return true;
-	}
-	PQclear(res);
-	return more;
-}
-
-/* Handle what libpq has read, as far as the backend keeps up. */
-static void
-read_results(Conn *conn)
-{
-	while (conn->state != CONN_CLOSED && conn->state != CONN_IDLE)
-	{
-		Request    *req = conn->state == CONN_BUSY ? conn_head(conn) : NULL;
-		PGresult   *res;
-
-		if (req != NULL && !reply_pump(conn, req))
-		{
-			/* the backend is slow: let the remote wait */
-			conn_want(conn, WL_SOCKET_CLOSED);
-			return;
-		}
-		if (PQisBusy(conn->pg))
-			break;
-		res = PQgetResult(conn->pg);
-		if (res == NULL)
-		{
-			all_read(conn);
-			return;
-		}
-		if (!one_result(conn, res))
-			break;
-	}
-	if (conn->state == CONN_CLOSED)
-		return;
-	/* out of step with the remote, libpq gives up a socket by itself */
-	if (conn->broken || PQsocket(conn->pg) == PGINVALID_SOCKET)
-		conn_lost(conn);
-	else
-		conn_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
-}
-
-/* An idle connection has something to say: a notice, a setting, or the end. */
-static void
-idle_event(Conn *conn)
-{
-	PGresult   *res;
-
-	while (!PQisBusy(conn->pg) && (res = PQgetResult(conn->pg)) != NULL)
-		PQclear(res);
-	if (PQstatus(conn->pg) == CONNECTION_BAD ||
-		PQsocket(conn->pg) == PGINVALID_SOCKET)
-		conn_lost(conn);
-}
-
-/* Read what the socket has, and see what it is. */
-static void
-read_socket(Conn *conn)
-{
-	PGnotify   *notify;
-
-	if (PQconsumeInput(conn->pg) != 1)
-	{
-		note_error(conn);
-		conn->broken = true;
-		/* what came before the end is still to be read */
-		if (conn->state == CONN_IDLE)
-			conn_lost(conn);
-		else
-			read_results(conn);
-		return;
-	}
-	while ((notify = PQnotifies(conn->pg)) != NULL)
-		PQfreemem(notify);
-	if (conn->state == CONN_IDLE)
-		idle_event(conn);
-	else
-		read_results(conn);
-}
-
-/*
- * TLS may hold bytes that it has read and libpq has not asked for: the socket
- * will not tell of them.
- */
-static void
-read_hidden(Conn *conn)
-{
-	while (conn->tls && conn->state != CONN_CLOSED && !conn->broken &&
-		   !(conn->wants & WL_SOCKET_CLOSED) && compat_hidden_input(conn->pg))
-		read_socket(conn);
-}
-
-/* The socket of an open connection is ready. */
-void
-conn_event(Conn *conn, uint32 events)
-{
-	/*
-	 * With room for more of a long statement: PQconsumeInput() would flush as
-	 * well, and each flush moves all that is left in libpq's buffer.
-	 */
-	if ((events & WL_SOCKET_WRITEABLE) && !conn_flush(conn))
-		conn_lost(conn);
-	else if (events != WL_SOCKET_WRITEABLE)
-	{
-		read_socket(conn);
-		read_hidden(conn);
-	}
-}
-
-/* The backend has made room in the ring. */
-void
-conn_pump(Conn *conn)
-{
-	if (conn->state != CONN_BUSY)
-		return;
-	read_results(conn);
-	read_hidden(conn);
+	conn->asked_at = GetCurrentTimestamp();
+	return conn_set_pipelined(conn, false) &&
+		PQsendQuery(conn->pg, sql) == 1 && conn_flush(conn);
 }

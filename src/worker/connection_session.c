@@ -16,11 +16,16 @@
 #include "compat.h"
 #include "worker/connection.h"
 
-/* What a session may leave behind, and our settings again (DISCARD ALL's list). */
+/*
+ * What a session may leave behind, and our settings again.  This is the list
+ * of DISCARD ALL (reference page of DISCARD), but that what dbpool itself has
+ * prepared stays, with its plans, unless somebody else has prepared something.
+ */
 #define RESET_SQL \
-	"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; " \
-	"UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; " \
+	"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; " \
+	"UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); " \
 	"DISCARD TEMP; DISCARD SEQUENCES; " \
+	"SELECT 1 AS dbpool_prepared FROM pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1; " \
 	CONN_SETTINGS_SQL
 
 /*
@@ -72,8 +77,31 @@ session_text_changed(Conn *conn)
 	return changed_setting(conn, REPORTED_FOR_TEXT);
 }
 
-/* A command tag after which a remote session is surely as it was before. */
+/* Does the session differ at all from how it was when it was new? */
 bool
+session_changed(Conn *conn)
+{
+	return changed_setting(conn, CONN_REPORTED) != NULL;
+}
+
+/* A tag of plain reads and writes: what has one may share a connection. */
+bool
+session_tag_is_plain(const char *tag)
+{
+	static const char *const plain[] = {
+		"SELECT ", "INSERT ", "UPDATE ", "DELETE ", "MERGE "
+	};
+
+	for (int i = 0; i < lengthof(plain); i++)
+	{
+		if (strncmp(tag, plain[i], strlen(plain[i])) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* A command tag after which a remote session is surely as it was before. */
+static bool
 session_tag_is_clean(const char *tag)
 {
 	static const char *const clean[] = {
@@ -91,6 +119,41 @@ session_tag_is_clean(const char *tag)
 	return tag[0] == '\0';
 }
 
+/* A statement has ended with that tag: what does that say of the session? */
+void
+conn_note_tag(Conn *conn, const char *tag)
+{
+	if (session_tag_is_clean(tag))
+		return;
+	conn->dirty = true;
+	/* DEALLOCATE ALL, DISCARD ALL */
+	if (strncmp(tag, "D", 1) == 0 && strstr(tag, " ALL") != NULL)
+		conn_forget_prepared(conn);
+}
+
+/* A result of the reset. */
+void
+conn_note_reset(Conn *conn, const PGresult *res)
+{
+	if (conn->state == CONN_RESETTING && PQntuples(res) > 0 &&
+		strcmp(PQfname(res, 0), "dbpool_prepared") == 0)
+		conn->foreign_prepared = true;
+}
+
+/* The reset is done; is there more to do?  Then that is sent. */
+bool
+conn_reset_more(Conn *conn)
+{
+	if (!conn->foreign_prepared)
+		return false;
+	conn->foreign_prepared = false;
+	conn_forget_prepared(conn);
+	conn_set_deadline(conn, CONN_ANSWER_MS);
+	if (!conn_send_simple(conn, "DEALLOCATE ALL"))
+		conn_lost(conn);
+	return true;
+}
+
 /* Put the remote session back to what it was when it was new. */
 void
 conn_reset(Conn *conn)
@@ -99,8 +162,7 @@ conn_reset(Conn *conn)
 
 	conn_move(conn, CONN_RESETTING);
 	conn_set_deadline(conn, CONN_ANSWER_MS);
-	if (PQsendQuery(conn->pg, in_transaction ? "ROLLBACK; " RESET_SQL : RESET_SQL) != 1 ||
-		!conn_flush(conn))
+	if (!conn_send_simple(conn, in_transaction ? "ROLLBACK; " RESET_SQL : RESET_SQL))
 		conn_lost(conn);
 }
 
@@ -119,7 +181,7 @@ conn_settle(Conn *conn)
 	}
 	else if (in_transaction || policy == RESET_ALWAYS ||
 			 (policy == RESET_SMART &&
-			  (conn->dirty || changed_setting(conn, CONN_REPORTED))) ||
+			  (conn->dirty || session_changed(conn))) ||
 			 session_text_changed(conn))
 		conn_reset(conn);
 	else

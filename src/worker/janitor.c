@@ -36,7 +36,7 @@ pool_explain(Pool *pool, TimestampTz now)
 
 	dlist_foreach(iter, &pool->conns[CONN_BUSY])
 	{
-		Request    *req = conn_head(dlist_container(Conn, node, iter.cur));
+		Request    *req = conn_head_request(dlist_container(Conn, node, iter.cur));
 
 		if (req != NULL && req->started_at < longest)
 			longest = req->started_at;
@@ -72,7 +72,7 @@ request_deadline(void *arg)
 	if (req->conn == NULL)
 		pool_leave_queue(req);
 	else
-		dlist_delete(&req->node);
+		req->conn->waiter = NULL;
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->shared->counters.timeouts++;
 	SpinLockRelease(&pool->shared->mutex);
@@ -125,6 +125,10 @@ conn_deadline(void *arg)
 			strlcpy(conn->lost_error, "The remote server did not answer a check.",
 					sizeof(conn->lost_error));
 			conn_lost(conn);
+			break;
+		case CONN_BUSY:
+			if (flight_is_orphan(conn_head(conn)))
+				conn_cancel(conn);
 			break;
 		case CONN_CANCELLING:
 			conn_close(conn, "the remote server did not end a cancelled statement in time");

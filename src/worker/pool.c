@@ -1,10 +1,6 @@
 /*
  * pool.c
- *	  Pools: who gets a connection, and when there are to be more of them.
- *
- * A request takes the connection that was used last; with none idle it waits,
- * first come, first served.  Waiting requests make the pool grow, but slowly
- * while connections come free faster than one could be opened.
+ *	  Pools: their definitions, and what happens to their connections.
  *
  * A pool has one definition at a time.  A request that brings a newer one
  * replaces it: connections of the old one are closed, at once or when their
@@ -22,15 +18,9 @@
 #include "worker/connection.h"
 #include "worker/worker.h"
 
-/* Microseconds a first waiter waits before the pool grows anyway. */
-#define GROW_PATIENCE_US	5000
-
 /* Milliseconds between attempts to connect while others work: first, most. */
 #define RETRY_FIRST_MS		500
 #define RETRY_MOST_MS		15000
-
-/* How often a request is given another connection when one proved dead. */
-#define MAX_ATTEMPTS		3
 
 static HTAB *pools;
 
@@ -69,20 +59,6 @@ pool_size(const Pool *pool)
 	return n;
 }
 
-/* Show how many wait, and since when. */
-static void
-show_waiters(Pool *pool)
-{
-	TimestampTz oldest = 0;
-
-	if (!dlist_is_empty(&pool->waiters))
-		oldest = dlist_head_element(Request, node, &pool->waiters)->queued_at;
-	SpinLockAcquire(&pool->shared->mutex);
-	pool->shared->waiting = pool->nwaiting;
-	pool->shared->oldest_wait = oldest;
-	SpinLockRelease(&pool->shared->mutex);
-}
-
 /* The pool of a key; made if need be; NULL when there are too many. */
 static Pool *
 find_pool(const PoolKey *key)
@@ -101,7 +77,9 @@ find_pool(const PoolKey *key)
 	pool->shared = shmem_pool(index);
 	for (int i = 0; i < CONN_NSTATES; i++)
 		dlist_init(&pool->conns[i]);
-	dlist_init(&pool->waiters);
+	dlist_init(&pool->riders);
+	dlist_init(&pool->loners);
+	pool->statements = statements_create();
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->paused = pool->shared->paused;
 	SpinLockRelease(&pool->shared->mutex);
@@ -127,7 +105,21 @@ pool_remove(Pool *pool)
 	LWLockRelease(dbpool_shared->pools_lock);
 	if (pool->definition != NULL)
 		pfree(pool->definition);
+	statements_destroy(pool->statements);
 	hash_search(pools, &pool->key, HASH_REMOVE, NULL);
+}
+
+/* Call a function for each connection. */
+void
+pool_foreach_conn(Pool *pool, void (*fn) (Conn *conn, void *arg), void *arg)
+{
+	dlist_iter	iter;
+
+	for (int state = 0; state < CONN_CLOSED; state++)
+	{
+		dlist_foreach(iter, &pool->conns[state])
+			fn(dlist_container(Conn, node, iter.cur), arg);
+	}
 }
 
 /* Close the connections that nobody uses. */
@@ -144,26 +136,14 @@ pool_close_idle(Pool *pool, const char *reason)
 	}
 }
 
-/* Take a request off the queue. */
-void
-pool_leave_queue(Request *req)
-{
-	Pool	   *pool = req->pool;
-
-	dlist_delete(&req->node);
-	req->queued = false;
-	pool->nwaiting--;
-	show_waiters(pool);
-}
-
 /* Everybody who waits is to look the definition up again. */
 static void
 send_waiters_back(Pool *pool)
 {
-	while (!dlist_is_empty(&pool->waiters))
-	{
-		Request    *req = dlist_head_element(Request, node, &pool->waiters);
+	Request    *req;
 
+	while ((req = pool_first_waiter(pool)) != NULL)
+	{
 		pool_leave_queue(req);
 		request_stale(req);
 	}
@@ -213,6 +193,7 @@ settle_definition(Pool *pool, Request *req)
 	pool->definition_len = slot->definition_len;
 	pool->stamp = slot->stamp;
 	memcpy(&pool->options, pool->definition, sizeof(PoolOptions));
+	statements_mistrust(pool->statements);
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->shared->server = pool->options.server;
 	pool->shared->username = pool->options.username;
@@ -220,29 +201,6 @@ settle_definition(Pool *pool, Request *req)
 	pool->shared->max_size = pool->options.max_size;
 	SpinLockRelease(&pool->shared->mutex);
 	return true;
-}
-
-/* Put a request into the queue, in the order of the tickets. */
-static void
-enter_queue(Pool *pool, Request *req)
-{
-	dlist_node *after = &pool->waiters.head;
-
-	if (!dlist_is_empty(&pool->waiters))
-	{
-		after = dlist_tail_node(&pool->waiters);
-		while (after != &pool->waiters.head &&
-			   dlist_container(Request, node, after)->slot->ticket > req->slot->ticket)
-			after = after->prev;
-	}
-	if (after == &pool->waiters.head)
-		dlist_push_head(&pool->waiters, &req->node);
-	else
-		dlist_insert_after(after, &req->node);
-	req->queued = true;
-	pool->nwaiting++;
-	janitor_request_waits(req);
-	show_waiters(pool);
 }
 
 /* A request has come. */
@@ -272,38 +230,7 @@ pool_submit(Request *req)
 		return;
 	}
 	req->pool = pool;
-	SpinLockAcquire(&pool->shared->mutex);
-	pool->shared->used_at = pool->used_at;
-	if (pool->nwaiting > 0 || pool->paused ||
-		dlist_is_empty(&pool->conns[CONN_IDLE]))
-		pool->shared->counters.waited++;
-	SpinLockRelease(&pool->shared->mutex);
-	enter_queue(pool, req);
-	pool_dispatch(pool);
-}
-
-/* Its connection proved dead before the statement was sent: wait again. */
-void
-pool_requeue(Request *req)
-{
-	Pool	   *pool = req->pool;
-	RequestSlot *slot = req->slot;
-
-	pg_atomic_write_u32(&slot->sent, 0);
-	if (request_state(slot) == REQUEST_RUNNING &&
-		!request_move(slot, REQUEST_RUNNING, REQUEST_QUEUED))
-	{
-		request_gone(req);
-		return;
-	}
-	if (++req->attempts >= MAX_ATTEMPTS)
-		request_fail(req, "08006",
-					 psprintf("connections of pool \"%s\" are lost as soon as they are used",
-							  NameStr(pool->options.server)),
-					 psprintf("%d were tried. The statement was not run.", req->attempts),
-					 NULL);
-	else
-		enter_queue(pool, req);
+	dispatch_submit(req);
 }
 
 /* The session of a request that waits or runs has given up. */
@@ -312,96 +239,29 @@ pool_waiter_left(Request *req)
 {
 	Pool	   *pool = req->pool;
 	Conn	   *conn = req->conn;
+	Flight	   *flight = req->flight;
 
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->shared->counters.cancels++;
 	SpinLockRelease(&pool->shared->mutex);
-	if (conn == NULL)
-	{
+	if (flight != NULL)
+		conn_orphan(conn, flight);
+	else if (conn != NULL)
+		conn->waiter = NULL;
+	else
 		pool_leave_queue(req);
-		request_gone(req);
-		return;
-	}
-	dlist_delete(&req->node);
 	request_gone(req);
-	if (conn->state == CONN_BUSY)
+	if (flight == NULL || conn->state != CONN_BUSY)
+		return;
+	if (conn->nflights == 1)
 	{
 		conn_cancel(conn);
 		pool_dispatch(pool);
 	}
-}
-
-/* Give connections to those who wait. */
-void
-pool_dispatch(Pool *pool)
-{
-	while (!pool->paused && pool->nwaiting > 0 &&
-		   !dlist_is_empty(&pool->conns[CONN_IDLE]))
+	else
 	{
-		Conn	   *conn = dlist_head_element(Conn, node, &pool->conns[CONN_IDLE]);
-		Request    *req = dlist_head_element(Request, node, &pool->waiters);
-		int			after = pool->options.validate_after;
-
-		pool_leave_queue(req);
-		if (after >= 0 &&
-			GetCurrentTimestamp() - conn->used_at > after * INT64CONST(1000))
-			conn_check(conn, req);
-		else
-			conn_start(conn, req);
-	}
-	pool_grow(pool);
-}
-
-/*
- * Would the waiters be served sooner by the connections there are than by a
- * new one?  Not when the first of them has waited so long already that the
- * averages cannot be true.
- */
-static bool
-growth_can_wait(Pool *pool, TimestampTz now)
-{
-	int			busy = pool->nconns[CONN_BUSY] + pool->nconns[CONN_CHECKING];
-	Request    *first = dlist_head_element(Request, node, &pool->waiters);
-	TimestampTz patience;
-
-	if (busy == 0 || pool->exec_us == 0 || pool->connect_us == 0)
-		return false;
-	patience = first->queued_at + Max((int64) pool->connect_us, GROW_PATIENCE_US);
-	if (now >= patience ||
-		pool->nwaiting * pool->exec_us / busy > pool->connect_us)
-		return false;
-	timer_set_by(&pool->upkeep, patience);
-	return true;
-}
-
-/* Open connections if the pool needs more. */
-void
-pool_grow(Pool *pool)
-{
-	while (pool->definition != NULL)
-	{
-		int			size = pool_size(pool);
-		int			connecting = pool->nconns[CONN_CONNECTING];
-		int			open = size - connecting;
-		bool		short_of_min = size < pool->options.min_size;
-		TimestampTz now;
-
-		if (size >= pool->options.max_size || connecting > Max(open, 1) - 1)
-			break;
-		if (!short_of_min &&
-			(pool->nwaiting <= connecting + pool->nconns[CONN_IDLE] || pool->paused))
-			break;
-		now = GetCurrentTimestamp();
-		if (now < pool->retry_at && (open > 0 || pool->nwaiting == 0))
-		{
-			timer_set_by(&pool->upkeep, pool->retry_at);
-			break;
-		}
-		if (!short_of_min && growth_can_wait(pool, now))
-			break;
-		conn_open(pool);
-		if (pool_size(pool) == size)
-			break;				/* it failed at once */
+		conn_watch_orphan(conn);
+		conn_pump(conn);
 	}
 }
 
@@ -464,6 +324,14 @@ pool_back_off(Pool *pool)
 												 Min(ms, RETRY_MOST_MS));
 }
 
+/* The remote has answered a question that costs it nothing, after so long. */
+void
+pool_saw_round_trip(Pool *pool, int64 us)
+{
+	/* what takes longer may have other reasons than the way */
+	pool->rtt_us = pool->rtt_us == 0 ? us : Min(us, pool->rtt_us * 1.1);
+}
+
 /* A connection has been of use. */
 void
 pool_works(Pool *pool)
@@ -496,10 +364,10 @@ pool_conn_failed(Pool *pool, const char *sqlstate, const char *message)
 	pool_back_off(pool);
 	if (pool_size(pool) == 0)
 	{
-		while (!dlist_is_empty(&pool->waiters))
-		{
-			Request    *req = dlist_head_element(Request, node, &pool->waiters);
+		Request    *req;
 
+		while ((req = pool_first_waiter(pool)) != NULL)
+		{
 			pool_leave_queue(req);
 			request_fail(req, sqlstate,
 						 psprintf("could not open a connection of pool \"%s\"",

@@ -42,6 +42,8 @@ request_release(Request *req)
 	req->active = false;
 	req->pool = NULL;
 	req->conn = NULL;
+	req->flight = NULL;
+	req->statement = NULL;
 }
 
 /* Put a frame, or a part of one, on its way to the backend. */
@@ -173,6 +175,21 @@ request_stale(Request *req)
 	request_end(req);
 }
 
+/* The statement runs again: what was sent of its answer is void. */
+void
+request_restart(Request *req)
+{
+	FrameHeader header = {FRAME_RESTART, 0};
+
+	if (req->put)
+		request_put(req, &header, sizeof(header));
+	req->put = false;
+	req->answered = false;
+	req->failed = false;
+	req->rows = 0;
+	req->bytes = 0;
+}
+
 /* The backend has gone, and everybody who knew the request knows it: free it. */
 void
 request_gone(Request *req)
@@ -229,6 +246,10 @@ request_start(Request *req)
 	req->ending = false;
 	req->failed = false;
 	req->attempts = 0;
+	req->repeats = 0;
+	req->flight = NULL;
+	req->statement = NULL;
+	req->rides = false;
 	req->pool = NULL;
 	req->conn = NULL;
 	req->started_at = 0;

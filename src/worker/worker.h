@@ -8,10 +8,13 @@
  *	 Pool	  a foreign server seen through a user mapping (pool.c)
  *	 Conn	  a connection of a pool (connection*.c)
  *
+ *	 Flight	  something that was sent on a connection, until its answer is in
+ *			  (connection_run.c)
+ *
  * A connection's state is the list of its pool it is in; conn_move() is the
- * one function that moves it.  A request that waits is in its pool's waiters;
- * one that runs is in the running list of its connection, the head of which
- * is the one whose answer comes next.  (There is at most one so far.)
+ * one function that moves it.  A request that waits is in its pool's riders or
+ * loners (dispatch.c); one that runs has a flight, and the first flight of a
+ * connection is the one whose answer comes next.
  */
 #ifndef DBPOOL_WORKER_H
 #define DBPOOL_WORKER_H
@@ -22,6 +25,7 @@
 #include "ipc/shmem.h"
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
+#include "worker/statement.h"
 #include "worker/timer.h"
 
 struct pg_conn;
@@ -29,6 +33,8 @@ struct pg_result;
 struct OffloadJob;
 typedef struct Pool Pool;
 typedef struct Conn Conn;
+typedef struct Flight Flight;
+typedef struct Prepared Prepared;
 typedef struct Request Request;
 
 /* Number of this worker, from 0. */
@@ -45,11 +51,15 @@ struct Request
 	bool		failed;			/* an error has been put */
 	bool		answered;		/* a result or an error has come to an end */
 	bool		put;			/* something has been put for the backend */
-	bool		queued;			/* is in pool->waiters */
+	bool		queued;			/* is in its pool's riders or loners */
+	bool		rides;			/* may share a connection; decides which */
 	int			attempts;		/* connections that proved dead under it */
-	dlist_node	node;			/* in pool->waiters or conn->running */
+	int			repeats;		/* how often it was sent again otherwise */
+	dlist_node	node;			/* in riders or loners */
 	Pool	   *pool;			/* NULL until it is queued */
 	Conn	   *conn;			/* while checking or running for it */
+	Flight	   *flight;			/* while running */
+	Statement  *statement;		/* what is known of its text, or NULL */
 	Timer		deadline;		/* for getting a connection */
 	TimestampTz queued_at;
 	TimestampTz started_at;		/* 0 before it runs */
@@ -81,8 +91,13 @@ struct Pool
 	bool		paused;
 	dlist_head	conns[CONN_NSTATES];
 	int			nconns[CONN_NSTATES];
-	dlist_head	waiters;		/* by ticket */
-	int			nwaiting;
+	StatementCache *statements;
+	dlist_head	riders;			/* wait, and may share; by ticket */
+	dlist_head	loners;			/* wait for a connection of their own */
+	int			nwaiting;		/* both together */
+	TimestampTz rider_at;		/* when the last rider came */
+	bool		crowded;		/* riders would be better off with another
+								 * connection */
 	Timer		upkeep;			/* pool_grow() wants to look again */
 	TimestampTz used_at;
 	int			cancels;		/* threads that cancel for it */
@@ -92,6 +107,27 @@ struct Pool
 	char		error[DBPOOL_SHOWN_ERROR];	/* of the last connect that failed */
 	double		connect_us;		/* moving averages; 0 when unknown */
 	double		exec_us;
+	double		rtt_us;			/* the way there and back */
+};
+
+/*
+ * Something that was sent and has not been answered.  It outlives its request
+ * when the session gives that up.
+ */
+struct Flight
+{
+	dlist_node	node;			/* in conn->flights */
+	Request    *req;			/* NULL: nobody waits for the answer */
+	Statement  *statement;		/* what is known of its text, or NULL */
+	TimestampTz sent_at;
+	double		cost_us;		/* time it was expected to take, in conn->load */
+	bool		chore;			/* dbpool's own */
+	bool		prepared;		/* runs what was prepared */
+	bool		parsing;		/* the answer to its Parse comes first */
+	bool		row_mode;		/* libpq gives its result row by row */
+	bool		shape_sent;
+	bool		plain;			/* tags so far are of plain reads and writes */
+	bool		repeat;			/* failed for no fault of its own: once more */
 };
 
 /* Number of settings in Conn.settings. */
@@ -115,11 +151,16 @@ struct Conn
 	int			index;			/* of its ConnShared */
 	ConnShared *shared;
 	struct pg_conn *pg;
-	dlist_head	running;		/* of Request */
+	dlist_head	flights;		/* in the order they were sent */
+	int			nflights;
+	int			norphans;		/* flights whose sessions gave up */
+	Request    *waiter;			/* for whom it is being checked */
 	TimestampTz opened_at;
 	TimestampTz expires_at;		/* 0: never */
 	TimestampTz used_at;		/* last time the remote answered */
 	TimestampTz worked_at;		/* last time it ran a statement, or was opened */
+	TimestampTz ended_at;		/* last time a flight ended */
+	TimestampTz asked_at;		/* when a check or a reset was sent */
 	Timer		deadline;		/* of what it is doing */
 	Timer		janitor;		/* while idle */
 
@@ -136,14 +177,26 @@ struct Conn
 	bool		tls;
 
 	/* running */
+	bool		pipelined;		/* libpq is in pipeline mode */
+	bool		joinable;		/* its flights are riders, and others may join */
+	double		load;			/* expected time of its flights, in us */
 	bool		flushed;		/* libpq has handed all to the kernel */
 	bool		dirty;			/* the session must be reset */
 	bool		big;			/* libpq's buffers have grown large */
 	bool		broken;			/* nothing more can be read from the socket */
-	bool		shape_sent;
+	int			empty_results;	/* that libpq gave in a row */
+	bool		foreign_prepared;	/* somebody has used PREPARE */
 	bool		last_words;		/* remote said why it ends the connection */
+	bool		remote_ended;	/* the server process itself did */
 	char		lost_error[DBPOOL_SHOWN_ERROR];
 	char		lost_sqlstate[6];
+
+	/* statements prepared in it (connection_prepare.c) */
+	Prepared  **prepared;		/* by Statement.id */
+	int			nids;			/* length of that */
+	dlist_head	prepared_lru;
+	int			nprepared;
+	dlist_head	doomed;			/* of Prepared: to be deallocated */
 
 	/* how the session looked when it was new; NULL for what is not reported */
 	char	   *settings[CONN_REPORTED];
@@ -158,7 +211,6 @@ struct Conn
 	bool		cancel_waits;	/* for another cancel of the pool to end */
 	struct OffloadJob *cancel;
 	bool		cancel_ended;	/* the remote has taken it, or could not */
-	bool		drained;		/* the statement has ended */
 };
 
 /* loop.c */
@@ -182,6 +234,7 @@ extern void request_fail(Request *req, const char *sqlstate,
 						 const char *message, const char *detail,
 						 const char *hint);
 extern void request_stale(Request *req);
+extern void request_restart(Request *req);
 extern void request_end(Request *req);
 extern void request_gone(Request *req);
 extern void request_break(Request *req);
@@ -193,21 +246,31 @@ extern int	pool_take_entry(const PoolKey *key);
 extern void pools_init(void);
 extern void pools_look(void);
 extern void pool_submit(Request *req);
-extern void pool_dispatch(Pool *pool);
-extern void pool_requeue(Request *req);
-extern void pool_leave_queue(Request *req);
 extern void pool_waiter_left(Request *req);
 extern void pool_conn_ready(Conn *conn);
 extern void pool_back_off(Pool *pool);
 extern void pool_works(Pool *pool);
+extern void pool_saw_round_trip(Pool *pool, int64 us);
 extern void pool_conn_opened(Conn *conn);
 extern void pool_conn_failed(Pool *pool, const char *sqlstate,
 							 const char *message);
-extern void pool_grow(Pool *pool);
 extern int	pool_size(const Pool *pool);
 extern void pool_close_idle(Pool *pool, const char *reason);
 extern void pools_foreach(void (*fn) (Pool *pool));
+extern void pool_foreach_conn(Pool *pool, void (*fn) (Conn *conn, void *arg), void *arg);
 extern void pool_remove(Pool *pool);
+
+/* dispatch.c: who gets a connection */
+extern void dispatch_submit(Request *req);
+extern void pool_dispatch(Pool *pool);
+extern void pool_requeue(Request *req);
+extern void pool_repeat(Request *req);
+extern void pool_leave_queue(Request *req);
+extern Request *pool_first_waiter(Pool *pool);
+extern void pool_grow(Pool *pool);
+
+/* connection_prepare.c */
+extern void conns_forget_statement(Pool *pool, Statement *statement);
 
 /* janitor.c: everything that happens by time */
 extern void janitor_init_conn(Conn *conn);

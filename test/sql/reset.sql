@@ -19,7 +19,7 @@ CREATE FUNCTION regress_found() RETURNS TABLE (what text) LANGUAGE sql AS $$
       UNION ALL SELECT 'table ' || relname FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r'
       UNION ALL SELECT 'advisory lock' FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() GROUP BY 1
       UNION ALL SELECT 'channel ' || c FROM pg_listening_channels() c
-      UNION ALL SELECT 'statement ' || name FROM pg_prepared_statements
+      UNION ALL SELECT 'statement ' || name FROM pg_prepared_statements WHERE from_sql
       UNION ALL SELECT 'cursor ' || name FROM pg_cursors WHERE is_holdable
     ORDER BY 1 $q$) AS t(what text) $$;
 SELECT dbpool_exec('remote', 'DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = ''regress_dbpool_role'') THEN CREATE ROLE regress_dbpool_role; END IF; END $$');

@@ -1,0 +1,200 @@
+/*
+ * connection_prepare.c
+ *	  Statements that dbpool has prepared in a remote session.
+ *
+ * What a connection has is a list, last used first, of at most
+ * statement_cache_size.  A name at the remote belongs to one text for ever, in
+ * all connections of this worker and after it: so behind a pooler that hands
+ * server processes around, a name may be missing or be there already, which
+ * the remote says and which is mended, but it never means another statement.
+ */
+#include "postgres.h"
+
+#include <libpq-fe.h>
+
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "worker/connection.h"
+
+struct Prepared
+{
+	dlist_node	node;			/* in conn->prepared_lru or doomed */
+	Statement  *statement;		/* NULL when doomed */
+	uint64		serial;
+};
+
+/* The name of what is prepared. */
+static const char *
+prepared_name(uint64 serial, char *buf)
+{
+	static uint64 nonce;
+
+	while (nonce == 0)
+	{
+		if (!pg_strong_random(&nonce, sizeof(nonce)))
+			nonce = (uint64) GetCurrentTimestamp();
+	}
+	snprintf(buf, NAMEDATALEN, "dbpool_" UINT64_FORMAT "_" UINT64_FORMAT, nonce, serial);
+	return buf;
+}
+
+/* It is not to be used any more; deallocated says that the remote has it not. */
+static void
+drop(Conn *conn, Prepared *prepared, bool deallocated)
+{
+	dlist_delete(&prepared->node);
+	conn->prepared[prepared->statement->id] = NULL;
+	conn->nprepared--;
+	if (deallocated)
+		pfree(prepared);
+	else
+	{
+		prepared->statement = NULL;
+		dlist_push_tail(&conn->doomed, &prepared->node);
+	}
+}
+
+static Prepared *
+find(Conn *conn, const Statement *statement)
+{
+	return statement->id < conn->nids ? conn->prepared[statement->id] : NULL;
+}
+
+/* Drop the statement; deallocated says that the remote has it not. */
+void
+conn_unprepare(Conn *conn, const Statement *statement, bool deallocated)
+{
+	Prepared   *prepared = find(conn, statement);
+
+	if (prepared != NULL)
+		drop(conn, prepared, deallocated);
+}
+
+static void
+unprepare_one(Conn *conn, void *statement)
+{
+	conn_unprepare(conn, statement, false);
+}
+
+/* The pool forgets a statement. */
+void
+conns_forget_statement(Pool *pool, Statement *statement)
+{
+	pool_foreach_conn(pool, unprepare_one, statement);
+}
+
+/*
+ * The remote refuses what is prepared, as its result would look different now.
+ * That goes for all connections, so it gets another name.
+ */
+void
+conn_prepared_is_old(Conn *conn, Statement *statement)
+{
+	Prepared   *prepared = find(conn, statement);
+
+	if (prepared != NULL && prepared->serial == statement->serial)
+		statement_renew(statement);
+}
+
+/* The remote session has none of them any more, or is about to go. */
+void
+conn_forget_prepared(Conn *conn)
+{
+	while (!dlist_is_empty(&conn->prepared_lru))
+		drop(conn, dlist_head_element(Prepared, node, &conn->prepared_lru), true);
+	while (!dlist_is_empty(&conn->doomed))
+		pfree(dlist_container(Prepared, node, dlist_pop_head_node(&conn->doomed)));
+}
+
+/* Have the remote forget what was dropped. */
+static bool
+deallocate_doomed(Conn *conn)
+{
+	while (!dlist_is_empty(&conn->doomed))
+	{
+		Prepared   *prepared = dlist_container(Prepared, node,
+											   dlist_pop_head_node(&conn->doomed));
+		char		name[NAMEDATALEN];
+		bool		sent;
+
+		prepared_name(prepared->serial, name);
+		pfree(prepared);
+		flight_add(conn, NULL)->chore = true;
+		sent = compat_send_close_prepared(conn->pg, name) == 1 &&
+			compat_send_sync(conn->pg) == 1;
+		if (!sent)
+			return false;
+	}
+	return true;
+}
+
+/* Send the Parse of a statement, after making room for it. */
+static bool
+prepare(Conn *conn, Statement *statement)
+{
+	Prepared   *prepared;
+	char		name[NAMEDATALEN];
+
+	if (conn->nids <= statement->id)
+	{
+		int			n = Max(64, 2 * statement->id);
+
+		if (conn->prepared == NULL)
+			conn->prepared = MemoryContextAlloc(worker_context, sizeof(Prepared *) * n);
+		else
+			conn->prepared = repalloc(conn->prepared, sizeof(Prepared *) * n);
+		memset(conn->prepared + conn->nids, 0, sizeof(Prepared *) * (n - conn->nids));
+		conn->nids = n;
+	}
+	prepared = MemoryContextAlloc(worker_context, sizeof(Prepared));
+	prepared->statement = statement;
+	prepared->serial = statement->serial;
+	dlist_push_head(&conn->prepared_lru, &prepared->node);
+	conn->prepared[statement->id] = prepared;
+	conn->nprepared++;
+	return PQsendPrepare(conn->pg, prepared_name(prepared->serial, name),
+						 statement->text, 0, NULL) == 1;
+}
+
+/*
+ * Send what has to come before a flight that is to run the statement prepared:
+ * nothing when it is prepared already.  The connection is in pipeline mode.
+ * Chores have flights of their own, so the caller makes its flight afterwards,
+ * and then calls conn_send_prepared().
+ */
+bool
+conn_make_room(Conn *conn, Statement *statement)
+{
+	Prepared   *prepared = find(conn, statement);
+
+	if (prepared != NULL && prepared->serial == statement->serial)
+		return true;
+	if (prepared != NULL)
+		drop(conn, prepared, false);
+	while (conn->nprepared > 0 &&
+		   conn->nprepared >= conn->pool->options.statement_cache_size)
+		drop(conn, dlist_tail_element(Prepared, node, &conn->prepared_lru), false);
+	return deallocate_doomed(conn);
+}
+
+/* Run the statement of a flight prepared, preparing it first if need be. */
+bool
+conn_send_prepared(Conn *conn, Flight *flight, int nparams, const char *const *values)
+{
+	Statement  *statement = flight->statement;
+	Prepared   *prepared = find(conn, statement);
+	char		name[NAMEDATALEN];
+
+	flight->prepared = true;
+	if (prepared != NULL)
+		dlist_move_head(&conn->prepared_lru, &prepared->node);
+	else
+	{
+		flight->parsing = true;
+		if (!prepare(conn, statement))
+			return false;
+	}
+	return PQsendQueryPrepared(conn->pg, prepared_name(statement->serial, name),
+							   nparams, values, NULL, NULL, 0) == 1;
+}

@@ -1,0 +1,513 @@
+/*
+ * connection_read.c
+ *	  What a connection reads: the answers to its flights, in their order, and
+ *	  to checks and resets.
+ *
+ * libpq is in non-blocking mode and gives row after row, so that what a
+ * connection holds of a result is one row and libpq's input buffer.
+ */
+#include "postgres.h"
+
+#include <libpq-fe.h>
+
+#include "compat.h"
+#include "worker/connection.h"
+
+/* How often a statement is sent again that fails for no fault of its own. */
+#define MAX_REPEATS		5
+
+/* Milliseconds that others wait for an orphan to end by itself. */
+#define ORPHAN_MS		20
+
+/* A flight that is an orphan and holds others up is cancelled after a while. */
+void
+conn_watch_orphan(Conn *conn)
+{
+	if (conn->state == CONN_BUSY && flight_is_orphan(conn_head(conn)))
+		conn_set_deadline(conn, ORPHAN_MS);
+}
+
+/* What has been learned from a flight that took so long at the remote. */
+static void
+learn(Conn *conn, Flight *flight, int64 us, bool failed)
+{
+	Pool	   *pool = conn->pool;
+	Statement  *statement = flight->statement;
+
+	/* alone on its way, it also took the way there and back */
+	if (flight->sent_at >= conn->ended_at)
+		us = Max(us - pool->rtt_us, 0);
+	if (statement == NULL || conn->generation != pool->generation)
+		return;
+	statement_took(statement, us);
+	if (flight->req != NULL && !failed)
+		statement_ran(statement, flight->plain && !conn->dirty &&
+					  (conn->pipelined || !session_changed(conn)),
+					  flight->req->bytes);
+}
+
+/*
+ * Is there something wrong with how a statement ended?  in_transaction is
+ * known only of one that was alone.
+ */
+static void
+check_end(Conn *conn, Request *req, bool in_transaction)
+{
+	const char *name = NameStr(conn->pool->options.server);
+	const char *setting;
+
+	if (req->failed)
+		return;
+	if (in_transaction)
+		request_put_error(req, "25000",
+						  psprintf("the statement left a transaction open on pool \"%s\"", name),
+						  "The transaction was rolled back: a pooled connection belongs to its caller for one call only.",
+						  "Put BEGIN, the statements and COMMIT into one string for dbpool_exec().");
+	else if (req->rows > 0 && (setting = session_text_changed(conn)) != NULL)
+		request_put_error(req, "0A000",
+						  psprintf("the statement changed \"%s\" on pool \"%s\"", setting, name),
+						  "The values it returned cannot be trusted. What it did on the remote server stays.",
+						  "Settings that the text of values depends on are dbpool's to make.");
+	else if (!req->answered)
+		request_put_error(req, "08P01",
+						  psprintf("the remote server of pool \"%s\" broke the protocol", name),
+						  "It ended the statement without a result. The statement may or may not have run.",
+						  NULL);
+}
+
+/* The answer to the first flight is complete. */
+static void
+flight_ended(Conn *conn)
+{
+	Flight	   *flight = conn_head(conn);
+	Request    *req = flight->req;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		us = conn_head_us(conn, now);
+	bool		alone = conn->nflights == 1;
+	bool		repeat = flight->repeat;
+
+	if (flight->parsing && !repeat)
+		conn_unprepare(conn, flight->statement, true);
+	if (req != NULL && !repeat)
+	{
+		check_end(conn, req, alone && PQtransactionStatus(conn->pg) != PQTRANS_IDLE);
+		conn_count_request(conn, req, us, req->failed);
+	}
+	if (!repeat)
+		learn(conn, flight, us, req == NULL || req->failed);
+	flight_remove(conn, flight);
+	conn->ended_at = now;
+	conn->used_at = now;
+	conn->worked_at = now;
+	if (req != NULL && repeat)
+		pool_repeat(req);
+	else if (req != NULL)
+		request_end(req);
+
+	if (conn->state == CONN_CANCELLING)
+		conn_after_cancel(conn);
+	else if (conn->nflights == 0)
+		conn_settle(conn);
+	else
+	{
+		if (conn_head_request(conn) != NULL)
+			conn_show_request(conn, conn_head_request(conn));
+		conn_watch_orphan(conn);
+		pool_dispatch(conn->pool);
+	}
+}
+
+/* The check or the reset that the connection was asked for has been answered. */
+static void
+answered(Conn *conn)
+{
+	Request    *req = conn->waiter;
+	TimestampTz now = GetCurrentTimestamp();
+
+	timer_stop(&conn->deadline);
+	conn->used_at = now;
+	if (conn->state == CONN_RESETTING)
+	{
+		if (conn_reset_more(conn))
+			return;
+		conn->dirty = false;
+		pool_conn_ready(conn);
+		return;
+	}
+	pool_works(conn->pool);
+	pool_saw_round_trip(conn->pool, now - conn->asked_at);
+	conn->waiter = NULL;
+	if (req == NULL)
+		pool_conn_ready(conn);
+	else if (conn->generation != conn->pool->generation)
+	{
+		request_stale(req);
+		pool_conn_ready(conn);
+	}
+	else
+		conn_start(conn, req);
+}
+
+/* All results of what was sent outside a pipeline have been read. */
+static void
+all_read(Conn *conn)
+{
+	if (conn->last_words || conn->broken || PQstatus(conn->pg) == CONNECTION_BAD)
+		conn_lost(conn);
+	else if (conn->nflights > 0)
+		flight_ended(conn);
+	else if (conn->state == CONN_CHECKING || conn->state == CONN_RESETTING)
+		answered(conn);
+}
+
+/* COPY needs a connection that its session can talk to; ours cannot. */
+static void
+refuse_copy(Conn *conn, ExecStatusType status)
+{
+	Flight	   *flight = conn_head(conn);
+	Request    *req = flight->req;
+
+	if (status == PGRES_COPY_IN)
+	{
+		/* the remote ends the statement with an error of its own */
+		PQputCopyEnd(conn->pg, "dbpool passes no COPY data");
+		conn_flush(conn);
+		return;
+	}
+	request_put_error(req, "0A000",
+					  psprintf("COPY TO STDOUT is not possible through pool \"%s\"",
+							   NameStr(conn->pool->options.server)),
+					  "The statement was given up. What it had already completed on the remote server stays.",
+					  "Use a query instead.");
+	conn_count_request(conn, req, conn_head_us(conn, GetCurrentTimestamp()), true);
+	conn_orphan(conn, flight);
+	request_end(req);
+	conn_cancel(conn);
+}
+
+/*
+ * Did the statement fail for no fault of its own, rolled back as a whole?  Then
+ * it is sent again, unseen by its session.  The names of the SQLSTATEs are in
+ * appendix A of the manual.
+ */
+static bool
+is_to_repeat(Conn *conn, Flight *flight, const PGresult *res)
+{
+	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+	const char *source = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
+
+	if (flight->req == NULL || sqlstate == NULL || flight->req->repeats >= MAX_REPEATS)
+		return false;
+	/* query_canceled: the cancel was for another on this connection */
+	if (strcmp(sqlstate, "57014") == 0)
+		return conn->state == CONN_CANCELLING;
+	if (!flight->prepared)
+		return false;
+	/* feature_not_supported: "cached plan must not change result type" */
+	if (strcmp(sqlstate, "0A000") == 0 && source != NULL &&
+		strcmp(source, "RevalidateCachedQuery") == 0)
+	{
+		conn_prepared_is_old(conn, flight->statement);
+		return true;
+	}
+	/* invalid_sql_statement_name: somebody has deallocated it */
+	if (strcmp(sqlstate, "26000") == 0)
+	{
+		conn_unprepare(conn, flight->statement, true);
+		return true;
+	}
+	/* duplicate_prepared_statement: behind a pooler, another has been here */
+	return flight->parsing && strcmp(sqlstate, "42P05") == 0;
+}
+
+/* The remote server ends the connection, and says why. */
+static void
+note_last_words(Conn *conn, const PGresult *res, const char *severity)
+{
+	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+
+	conn->last_words = true;
+	/* a pooler between us has no source to name, and knows of itself alone */
+	conn->remote_ended = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION) != NULL;
+	snprintf(conn->lost_error, sizeof(conn->lost_error),
+			 "The remote server said: %s: %s (SQLSTATE %s)", severity,
+			 PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
+			 sqlstate ? sqlstate : "unknown");
+}
+
+/* The remote reports an error. */
+static void
+error_result(Conn *conn, PGresult *res)
+{
+	const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+	Flight	   *flight = conn_head(conn);
+
+	if (severity != NULL &&
+		(strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0))
+		note_last_words(conn, res, severity);
+	else if (PQstatus(conn->pg) == CONNECTION_BAD)
+		return;
+	else if (flight != NULL)
+	{
+		if (is_to_repeat(conn, flight, res))
+			flight->repeat = true;
+		else if (flight->req != NULL)
+			reply_error(flight->req, res, FRAME_ERROR);
+	}
+	else if (conn->state == CONN_RESETTING)
+	{
+		ereport(LOG,
+				(errmsg("dbpool could not reset a connection of pool \"%s\": %s",
+						NameStr(conn->pool->options.server),
+						PQresultErrorMessage(res))));
+		conn_close(conn, "it could not be reset");
+	}
+}
+
+/* A statement that was given up turns out to be a COPY; false: more will come. */
+static bool
+drain_copy(Conn *conn, ExecStatusType status)
+{
+	char	   *data = NULL;
+	int			len;
+
+	if (status == PGRES_COPY_IN)
+	{
+		refuse_copy(conn, status);
+		return true;
+	}
+	while ((len = PQgetCopyData(conn->pg, &data, 1)) > 0)
+		PQfreemem(data);
+	return len != 0;
+}
+
+/* Rows or a tag for the first flight.  Returns true when it has kept the result. */
+static bool
+take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
+{
+	Request    *req = flight->req;
+
+	if (status != PGRES_SINGLE_TUPLE)
+	{
+		conn_note_tag(conn, PQcmdStatus(res));
+		flight->plain &= session_tag_is_plain(PQcmdStatus(res));
+	}
+	if (req == NULL)
+		return false;
+	if (req->slot->kind == REQUEST_QUERY && status != PGRES_EMPTY_QUERY &&
+		status != PGRES_COMMAND_OK)
+	{
+		if (!flight->shape_sent)
+			reply_shape(req, res);
+		flight->shape_sent = true;
+		if (status == PGRES_SINGLE_TUPLE)
+		{
+			reply_rows(conn, res);
+			return true;
+		}
+	}
+	if (status != PGRES_SINGLE_TUPLE)
+	{
+		if (req->slot->kind == REQUEST_QUERY && PQntuples(res) > 0)
+			elog(ERROR, "libpq gave the rows of a result at once");
+		req->answered = true;
+		reply_tag(req, res);
+	}
+	return false;
+}
+
+/*
+ * One result of libpq; this takes it over.  Returns false when libpq will give
+ * it again, and more has to be read from the socket first.
+ */
+static bool
+one_result(Conn *conn, PGresult *res)
+{
+	Flight	   *flight = conn_head(conn);
+	ExecStatusType status = PQresultStatus(res);
+	bool		more = true;
+
+	switch (status)
+	{
+		case PGRES_SINGLE_TUPLE:
+		case PGRES_TUPLES_OK:
+		case PGRES_COMMAND_OK:
+		case PGRES_EMPTY_QUERY:
+			if (flight == NULL)
+				conn_note_reset(conn, res);
+			else if (flight->parsing)
+				flight->parsing = false;
+			else if (!flight->chore && take_result(conn, flight, res, status))
+				return true;
+			break;
+		case PGRES_PIPELINE_SYNC:
+			PQclear(res);
+			flight_ended(conn);
+			return true;
+		case PGRES_PIPELINE_ABORTED:
+			break;
+		case PGRES_COPY_IN:
+		case PGRES_COPY_OUT:
+			if (flight != NULL && flight->req != NULL)
+				refuse_copy(conn, status);
+			else
+				more = drain_copy(conn, status);
+			break;
+		case PGRES_FATAL_ERROR:
+			error_result(conn, res);
+			break;
+		default:
+			PQclear(res);
+			conn_close(conn, "the remote sent something unexpected");
+			return true;
+	}
+	PQclear(res);
+	return more;
+}
+
+/*
+ * Have libpq give the result row by row.  In a pipeline that has to be said
+ * after the result before was read, and before anything looks into the input:
+ * PQisBusy() does, and PQnotifies().
+ */
+static void
+want_rows(Conn *conn)
+{
+	Flight	   *flight = conn_head(conn);
+
+	if (flight != NULL && conn->pipelined && !flight->row_mode)
+		flight->row_mode = PQsetSingleRowMode(conn->pg) == 1;
+}
+
+/*
+ * Take the next result from libpq, or see that there is none.  Returns false
+ * when more has to be read from the socket first.
+ */
+static bool
+next_result(Conn *conn)
+{
+	PGresult   *res;
+
+	want_rows(conn);
+	if (PQisBusy(conn->pg))
+		return false;
+	res = PQgetResult(conn->pg);
+	if (res != NULL)
+	{
+		conn->empty_results = 0;
+		return one_result(conn, res);
+	}
+	/* in a pipeline, a gap between two commands; nothing follows a third one */
+	if (conn->pipelined && conn->nflights > 0 && ++conn->empty_results < 3 &&
+		!conn->broken && PQstatus(conn->pg) != CONNECTION_BAD)
+		return true;
+	if (conn->pipelined && conn->nflights > 0)
+		conn_lost(conn);
+	else
+		all_read(conn);
+	return false;
+}
+
+/* Handle what libpq has read, as far as the backends keep up. */
+static void
+read_results(Conn *conn)
+{
+	while (conn->state != CONN_CLOSED && conn->state != CONN_IDLE)
+	{
+		Request    *req = conn_head_request(conn);
+
+		if (req != NULL && !reply_pump(conn, req))
+		{
+			/* the backend is slow: let the remote wait */
+			conn_want(conn, WL_SOCKET_CLOSED);
+			return;
+		}
+		if (!next_result(conn))
+			break;
+	}
+	if (conn->state == CONN_CLOSED || conn->state == CONN_IDLE)
+		return;
+	/* out of step with the remote, libpq gives up a socket by itself */
+	if (conn->broken || PQsocket(conn->pg) == PGINVALID_SOCKET)
+		conn_lost(conn);
+	else
+		conn_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
+}
+
+/* An idle connection has something to say: a notice, a setting, or the end. */
+static void
+idle_event(Conn *conn)
+{
+	PGresult   *res;
+
+	while (!PQisBusy(conn->pg) && (res = PQgetResult(conn->pg)) != NULL)
+		PQclear(res);
+	if (PQstatus(conn->pg) == CONNECTION_BAD ||
+		PQsocket(conn->pg) == PGINVALID_SOCKET)
+		conn_lost(conn);
+}
+
+/* Read what the socket has, and see what it is. */
+static void
+read_socket(Conn *conn)
+{
+	PGnotify   *notify;
+
+	want_rows(conn);
+	if (PQconsumeInput(conn->pg) != 1)
+	{
+		conn_note_error(conn);
+		conn->broken = true;
+		/* what came before the end is still to be read */
+		if (conn->state == CONN_IDLE)
+			conn_lost(conn);
+		else
+			read_results(conn);
+		return;
+	}
+	while ((notify = PQnotifies(conn->pg)) != NULL)
+		PQfreemem(notify);
+	if (conn->state == CONN_IDLE)
+		idle_event(conn);
+	else
+		read_results(conn);
+}
+
+/*
+ * TLS may hold bytes that it has read and libpq has not asked for: the socket
+ * will not tell of them.
+ */
+static void
+read_hidden(Conn *conn)
+{
+	while (conn->tls && conn->state != CONN_CLOSED && !conn->broken &&
+		   !(conn->wants & WL_SOCKET_CLOSED) && compat_hidden_input(conn->pg))
+		read_socket(conn);
+}
+
+/* The socket of an open connection is ready. */
+void
+conn_event(Conn *conn, uint32 events)
+{
+	/*
+	 * With room for more of a long statement: PQconsumeInput() would flush as
+	 * well, and each flush moves all that is left in libpq's buffer.
+	 */
+	if ((events & WL_SOCKET_WRITEABLE) && !conn_flush(conn))
+		conn_lost(conn);
+	else if (events != WL_SOCKET_WRITEABLE)
+	{
+		read_socket(conn);
+		read_hidden(conn);
+	}
+}
+
+/* The backend has made room in the ring. */
+void
+conn_pump(Conn *conn)
+{
+	if (conn->nflights == 0)
+		return;
+	read_results(conn);
+	read_hidden(conn);
+}

@@ -1,0 +1,345 @@
+/*
+ * dispatch.c
+ *	  Who gets which connection, and when there are to be more of them.
+ *
+ * A request is either a rider, which may share a connection with others since
+ * its text is known to be short, or a loner, which gets one for itself.
+ *
+ * A rider takes
+ *	 1. the shared connection with the least before it, if that is less than
+ *		RIDE_WAIT_US of the remote's time;
+ *	 2. an idle one, the one that was used last;
+ *	 3. the shared one with the least before it after all; with that, riders
+ *		are crowded, and the pool grows;
+ *	 4. or waits.
+ * So the number of connections that carry the riders follows from how many
+ * statements there are at a time and how long each takes: a few for reads
+ * that take some microseconds, all of them for writes that wait for a disk.
+ * Those that nobody needs any more are closed by idle_timeout, as last used is
+ * first taken.
+ *
+ * A loner takes an idle connection or waits.  Loners leave the riders one.
+ *
+ * Of those that wait, first come is first served.  Waiting makes the pool grow,
+ * but slowly while connections come free faster than one could be opened.
+ */
+#include "postgres.h"
+
+#include "worker/connection.h"
+#include "worker/worker.h"
+
+/* Of the remote's time, how much a rider has before it while there is choice. */
+#define RIDE_WAIT_US		500
+
+/* Most flights of a connection. */
+#define RIDE_MOST			64
+
+/* Nobody rides behind a statement that has been running for so long. */
+#define STALLED_US			10000
+
+/* Riders who came so long ago still have a connection left for their like. */
+#define RIDERS_STAY_US		1000000
+
+/* Microseconds a first waiter waits before the pool grows anyway. */
+#define GROW_PATIENCE_US	5000
+
+/* How often a request is given another connection when one proved dead. */
+#define MAX_ATTEMPTS		3
+
+/* The first of those who wait, or NULL. */
+Request *
+pool_first_waiter(Pool *pool)
+{
+	Request    *rider = NULL;
+	Request    *loner = NULL;
+
+	if (!dlist_is_empty(&pool->riders))
+		rider = dlist_head_element(Request, node, &pool->riders);
+	if (!dlist_is_empty(&pool->loners))
+		loner = dlist_head_element(Request, node, &pool->loners);
+	if (rider == NULL || loner == NULL)
+		return rider != NULL ? rider : loner;
+	return rider->slot->ticket < loner->slot->ticket ? rider : loner;
+}
+
+/* Show how many wait, and since when. */
+static void
+show_waiters(Pool *pool)
+{
+	Request    *first = pool_first_waiter(pool);
+
+	SpinLockAcquire(&pool->shared->mutex);
+	pool->shared->used_at = pool->used_at;
+	pool->shared->waiting = pool->nwaiting;
+	pool->shared->oldest_wait = first != NULL ? first->queued_at : 0;
+	SpinLockRelease(&pool->shared->mutex);
+}
+
+/* Put a request into its queue, in the order of the tickets. */
+static void
+enter_queue(Pool *pool, Request *req)
+{
+	dlist_head *queue = req->rides ? &pool->riders : &pool->loners;
+	dlist_node *after = &queue->head;
+
+	if (!dlist_is_empty(queue))
+	{
+		after = dlist_tail_node(queue);
+		while (after != &queue->head &&
+			   dlist_container(Request, node, after)->slot->ticket > req->slot->ticket)
+			after = after->prev;
+	}
+	if (after == &queue->head)
+		dlist_push_head(queue, &req->node);
+	else
+		dlist_insert_after(after, &req->node);
+	req->queued = true;
+	pool->nwaiting++;
+	janitor_request_waits(req);
+	show_waiters(pool);
+}
+
+/* Take a request off the queue. */
+void
+pool_leave_queue(Request *req)
+{
+	Pool	   *pool = req->pool;
+
+	dlist_delete(&req->node);
+	req->queued = false;
+	pool->nwaiting--;
+	show_waiters(pool);
+}
+
+/* Can a rider join the connection? */
+static bool
+can_join(Conn *conn, const Request *req, TimestampTz now)
+{
+	return conn->joinable && conn->nflights < RIDE_MOST && conn->flushed &&
+		conn->norphans == 0 && conn->rows == NULL && !conn->dirty && !conn->big &&
+		conn->generation == conn->pool->generation &&
+		(conn->expires_at == 0 || now < conn->expires_at) &&
+		(conn->used_password || !req->slot->need_password) &&
+		conn_head_us(conn, now) < STALLED_US + conn->pool->rtt_us;
+}
+
+/* The shared connection with the least before a rider, or NULL. */
+static Conn *
+find_ride(Pool *pool, const Request *req, TimestampTz now)
+{
+	Conn	   *best = NULL;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pool->conns[CONN_BUSY])
+	{
+		Conn	   *conn = dlist_container(Conn, node, iter.cur);
+
+		if ((best == NULL || conn->load < best->load) && can_join(conn, req, now))
+			best = conn;
+	}
+	return best;
+}
+
+/* Does a loner leave a connection for riders, if there were any of late? */
+static bool
+loner_may_start(Pool *pool, TimestampTz now)
+{
+	dlist_iter	iter;
+
+	if (pool->options.max_size == 1 || pool->nconns[CONN_IDLE] > 1 ||
+		now - pool->rider_at > RIDERS_STAY_US)
+		return true;
+	dlist_foreach(iter, &pool->conns[CONN_BUSY])
+	{
+		if (dlist_container(Conn, node, iter.cur)->joinable)
+			return true;
+	}
+	return pool_size(pool) < pool->options.max_size;
+}
+
+/* Give an idle connection to a request, after a check if it is long unused. */
+static void
+start_on_idle(Pool *pool, Request *req, TimestampTz now)
+{
+	Conn	   *conn = dlist_head_element(Conn, node, &pool->conns[CONN_IDLE]);
+	int			after = pool->options.validate_after;
+
+	if (after >= 0 && now - conn->used_at > after * INT64CONST(1000))
+		conn_check(conn, req);
+	else
+		conn_start(conn, req);
+}
+
+/* Find a connection for a request and start it; false when it has to wait. */
+static bool
+try_start(Pool *pool, Request *req, TimestampTz now)
+{
+	Conn	   *ride = req->rides ? find_ride(pool, req, now) : NULL;
+
+	if (ride != NULL && ride->load > RIDE_WAIT_US)
+	{
+		if (pool->nconns[CONN_IDLE] > 0)
+			ride = NULL;
+		else
+			pool->crowded = true;
+	}
+	if (ride == NULL &&
+		(pool->nconns[CONN_IDLE] == 0 || (!req->rides && !loner_may_start(pool, now))))
+		return false;
+	if (req->queued)
+		pool_leave_queue(req);
+	if (ride != NULL)
+		conn_start(ride, req);
+	else
+		start_on_idle(pool, req, now);
+	return true;
+}
+
+/* Give connections to those who wait. */
+void
+pool_dispatch(Pool *pool)
+{
+	while (!pool->paused && pool->nwaiting > 0)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		Request    *first = pool_first_waiter(pool);
+		dlist_head *others = first->rides ? &pool->loners : &pool->riders;
+
+		if (try_start(pool, first, now))
+			continue;
+		if (dlist_is_empty(others) ||
+			!try_start(pool, dlist_head_element(Request, node, others), now))
+			break;
+	}
+	pool_grow(pool);
+}
+
+/* A request has come to its pool. */
+void
+dispatch_submit(Request *req)
+{
+	Pool	   *pool = req->pool;
+	RequestSlot *slot = req->slot;
+
+	if (slot->kind == REQUEST_QUERY)
+		req->statement = statement_use(pool, req->sql, slot->sql_len);
+	req->rides = pool->options.multiplex && pool->options.reset != RESET_ALWAYS &&
+		!slot->taints && req->large == NULL && statement_is_short(req->statement);
+	if (req->rides)
+		pool->rider_at = req->queued_at;
+	if (pool->paused || pool->nwaiting > 0 || !try_start(pool, req, req->queued_at))
+	{
+		enter_queue(pool, req);
+		pool_dispatch(pool);
+		if (req->active && req->queued)
+		{
+			SpinLockAcquire(&pool->shared->mutex);
+			pool->shared->counters.waited++;
+			SpinLockRelease(&pool->shared->mutex);
+		}
+	}
+	else if (pool->crowded)
+		pool_grow(pool);
+}
+
+/* Back to the queue; false when the session has gone meanwhile. */
+static bool
+unstart(Request *req)
+{
+	RequestSlot *slot = req->slot;
+
+	pg_atomic_write_u32(&slot->sent, 0);
+	if (request_state(slot) != REQUEST_RUNNING ||
+		request_move(slot, REQUEST_RUNNING, REQUEST_QUEUED))
+		return true;
+	request_gone(req);
+	return false;
+}
+
+/* Its connection proved dead before the statement ran: wait again. */
+void
+pool_requeue(Request *req)
+{
+	Pool	   *pool = req->pool;
+
+	if (!unstart(req))
+		return;
+	if (++req->attempts >= MAX_ATTEMPTS)
+		request_fail(req, "08006",
+					 psprintf("connections of pool \"%s\" are lost as soon as they are used",
+							  NameStr(pool->options.server)),
+					 psprintf("%d were tried. The statement was not run.", req->attempts),
+					 NULL);
+	else
+		enter_queue(pool, req);
+}
+
+/* It was rolled back for no fault of its own: once more, unseen. */
+void
+pool_repeat(Request *req)
+{
+	Pool	   *pool = req->pool;
+
+	if (!unstart(req))
+		return;
+	req->repeats++;
+	req->queued_at = GetCurrentTimestamp();
+	request_restart(req);
+	enter_queue(pool, req);
+}
+
+/*
+ * Would the waiters be served sooner by the connections there are than by a
+ * new one?  Not when the first of them has waited so long already that the
+ * averages cannot be true.
+ */
+static bool
+growth_can_wait(Pool *pool, TimestampTz now)
+{
+	int			busy = pool->nconns[CONN_BUSY] + pool->nconns[CONN_CHECKING];
+	Request    *first = pool_first_waiter(pool);
+	TimestampTz patience;
+
+	if (first == NULL || busy == 0 || pool->exec_us == 0 || pool->connect_us == 0)
+		return false;
+	patience = first->queued_at + Max((int64) pool->connect_us, GROW_PATIENCE_US);
+	if (now >= patience ||
+		pool->nwaiting * pool->exec_us / busy > pool->connect_us)
+		return false;
+	timer_set_by(&pool->upkeep, patience);
+	return true;
+}
+
+/* Open connections if the pool needs more. */
+void
+pool_grow(Pool *pool)
+{
+	bool		crowded = pool->crowded;
+
+	pool->crowded = false;
+	while (pool->definition != NULL)
+	{
+		int			size = pool_size(pool);
+		int			connecting = pool->nconns[CONN_CONNECTING];
+		int			open = size - connecting;
+		bool		short_of_min = size < pool->options.min_size;
+		TimestampTz now;
+
+		if (size >= pool->options.max_size || connecting > Max(open, 1) - 1)
+			break;
+		if (!short_of_min && !(crowded && connecting == 0) &&
+			(pool->nwaiting <= connecting + pool->nconns[CONN_IDLE] || pool->paused))
+			break;
+		now = GetCurrentTimestamp();
+		if (now < pool->retry_at && (open > 0 || pool->nwaiting == 0))
+		{
+			timer_set_by(&pool->upkeep, pool->retry_at);
+			break;
+		}
+		if (!short_of_min && growth_can_wait(pool, now))
+			break;
+		conn_open(pool);
+		if (pool_size(pool) == size)
+			break;				/* it failed at once */
+	}
+}

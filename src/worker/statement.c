@@ -1,0 +1,236 @@
+/*
+ * statement.c
+ *	  What a pool has learned of the statements that it is given, by their text.
+ *
+ * Two things hang on it.  A statement may share a connection with those of
+ * other sessions only when its text has been short before; a statement that
+ * nobody knows, or that was slow of late, has a connection of its own.  And
+ * texts that come often are prepared (connection_prepare.c).
+ *
+ * A pool knows a bounded number of texts, and forgets the one that was not
+ * used for longest.  Texts differ when a byte differs: nothing here parses SQL.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "utils/memutils.h"
+
+#include "worker/connection.h"
+#include "worker/statement.h"
+#include "worker/worker.h"
+
+/* Texts that a pool knows: this many, or more if it may prepare more. */
+#define KNOWN_LEAST		256
+
+/* Longer ones are neither learned nor prepared. */
+#define KNOWN_TEXT_MAX	REQUEST_UP_SIZE
+
+/* A statement is short up to this time and this size of its result. */
+#define SHORT_US		10000
+#define SHORT_BYTES		(REQUEST_DOWN_SIZE / 4)
+
+/* How fast a bad run is forgotten: by half in some 70 runs. */
+#define DECAY			0.99
+
+typedef struct Text
+{
+	const char *bytes;			/* of the statement, once it is learned */
+	uint32		len;
+	uint32		hash;
+} Text;
+
+typedef struct KnownEntry
+{
+	Text		text;			/* key */
+	Statement  *statement;
+	char		status;
+} KnownEntry;
+
+static inline bool
+same_text(Text a, Text b)
+{
+	return a.len == b.len && memcmp(a.bytes, b.bytes, a.len) == 0;
+}
+
+#define SH_PREFIX		known
+#define SH_ELEMENT_TYPE	KnownEntry
+#define SH_KEY_TYPE		Text
+#define SH_KEY			text
+#define SH_HASH_KEY(tb, key)	(key).hash
+#define SH_EQUAL(tb, a, b)		same_text(a, b)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, entry)	(entry)->text.hash
+#define SH_SCOPE		static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+struct StatementCache
+{
+	known_hash *known;
+	dlist_head	lru;			/* last used first */
+	int			n;
+	int			next_id;		/* ids from here on were never used */
+};
+
+static uint64 last_serial;
+
+StatementCache *
+statements_create(void)
+{
+	StatementCache *cache = MemoryContextAllocZero(worker_context,
+												   sizeof(StatementCache));
+
+	cache->known = known_create(worker_context, 64, NULL);
+	dlist_init(&cache->lru);
+	return cache;
+}
+
+void
+statements_destroy(StatementCache *cache)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &cache->lru)
+		pfree(dlist_container(Statement, node, iter.cur));
+	known_destroy(cache->known);
+	pfree(cache);
+}
+
+/* The pool goes to another place: what was learned need not be true there. */
+void
+statements_mistrust(StatementCache *cache)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &cache->lru)
+		dlist_container(Statement, node, iter.cur)->runs = 0;
+}
+
+/* Its plan does not fit any more: it is to be prepared under another name. */
+void
+statement_renew(Statement *statement)
+{
+	statement->serial = ++last_serial;
+}
+
+/*
+ * Forget the text that nobody runs and that was not used for longest.  Returns
+ * its id, which is free now, or -1.
+ */
+static int
+forget_one(Pool *pool)
+{
+	StatementCache *cache = pool->statements;
+	dlist_iter	iter;
+
+	dlist_reverse_foreach(iter, &cache->lru)
+	{
+		Statement  *victim = dlist_container(Statement, node, iter.cur);
+		Text		text = {victim->text, victim->len, victim->hash};
+		int			id = victim->id;
+
+		if (victim->flights > 0)
+			continue;
+		conns_forget_statement(pool, victim);
+		known_delete(cache->known, text);
+		dlist_delete(&victim->node);
+		cache->n--;
+		pfree(victim);
+		return id;
+	}
+	return -1;
+}
+
+static Statement *
+learn(Pool *pool, Text text)
+{
+	StatementCache *cache = pool->statements;
+	Statement  *statement;
+	KnownEntry *entry;
+	int			id = -1;
+	bool		found;
+
+	while (cache->n >= Max(KNOWN_LEAST, 2 * pool->options.statement_cache_size))
+	{
+		id = forget_one(pool);
+		if (id < 0)
+			return NULL;
+	}
+	statement = MemoryContextAllocZero(worker_context,
+									   offsetof(Statement, text) + text.len);
+	statement->id = id >= 0 ? id : cache->next_id++;
+	statement->hash = text.hash;
+	statement->len = text.len;
+	memcpy(statement->text, text.bytes, text.len);
+	statement_renew(statement);
+	text.bytes = statement->text;
+	entry = known_insert(cache->known, text, &found);
+	entry->statement = statement;
+	dlist_push_head(&cache->lru, &statement->node);
+	cache->n++;
+	return statement;
+}
+
+/*
+ * A text is going to be run: what is known of it.  len counts the terminating
+ * zero.  NULL when it cannot be learned, being too long.
+ */
+Statement *
+statement_use(Pool *pool, const char *bytes, Size len)
+{
+	StatementCache *cache = pool->statements;
+	Text		text;
+	KnownEntry *entry;
+	Statement  *statement;
+
+	if (len > KNOWN_TEXT_MAX)
+		return NULL;
+	text.bytes = bytes;
+	text.len = (uint32) len;
+	text.hash = hash_bytes((const unsigned char *) bytes, (int) len);
+	entry = known_lookup(cache->known, text);
+	if (entry == NULL)
+		statement = learn(pool, text);
+	else
+	{
+		statement = entry->statement;
+		dlist_move_head(&cache->lru, &statement->node);
+	}
+	if (statement != NULL && statement->uses < PG_UINT32_MAX)
+		statement->uses++;
+	return statement;
+}
+
+/* A statement has ended: how long it took at the remote. */
+void
+statement_took(Statement *statement, double us)
+{
+	statement->mean_us += (us - statement->mean_us) * (statement->runs == 0 ? 1 : 0.05);
+	statement->worst_us = Max(us, statement->worst_us * DECAY);
+}
+
+/* It has ended well.  plain: its tag is one of plain reads and writes. */
+void
+statement_ran(Statement *statement, bool plain, uint64 bytes)
+{
+	statement->plain = plain && (statement->plain || statement->runs == 0);
+	statement->worst_bytes = Max(bytes, statement->worst_bytes * DECAY);
+	if (statement->runs < PG_UINT32_MAX)
+		statement->runs++;
+}
+
+/* Is it known to leave the remote session as it was, and to return rows or a tag? */
+bool
+statement_is_plain(const Statement *statement)
+{
+	return statement != NULL && statement->runs > 0 && statement->plain;
+}
+
+/* Is it known to be short, in time and in size? */
+bool
+statement_is_short(const Statement *statement)
+{
+	return statement_is_plain(statement) && statement->worst_us <= SHORT_US &&
+		statement->worst_bytes <= SHORT_BYTES;
+}

@@ -1,0 +1,48 @@
+/*
+ * statement.h
+ *	  What a pool has learned of the statements that it is given.
+ */
+#ifndef DBPOOL_STATEMENT_H
+#define DBPOOL_STATEMENT_H
+
+#include "dbpool.h"
+#include "lib/ilist.h"
+
+struct Pool;
+
+/*
+ * A text that a pool knows.  It is known from the first use on, prepared after
+ * prepare_threshold uses, and forgotten when it was not used for longest.
+ */
+typedef struct Statement
+{
+	dlist_node	node;			/* in the pool's list, last used first */
+	int			id;				/* its place in Conn.prepared */
+	uint32		hash;
+	uint32		len;
+	uint64		serial;			/* for its name at the remote; never used
+								 * twice in the life of a worker */
+	int			flights;		/* that run it now */
+	uint32		uses;
+	uint32		runs;			/* uses that ended well */
+	bool		plain;			/* its command tags are those of plain reads
+								 * and writes */
+	double		mean_us;		/* time at the remote, moving average */
+	double		worst_us;		/* longest of late; decays */
+	double		worst_bytes;	/* largest result of late; decays */
+	char		text[FLEXIBLE_ARRAY_MEMBER];
+} Statement;
+
+typedef struct StatementCache StatementCache;
+
+extern StatementCache *statements_create(void);
+extern void statements_destroy(StatementCache *cache);
+extern void statements_mistrust(StatementCache *cache);
+extern Statement *statement_use(struct Pool *pool, const char *text, Size len);
+extern void statement_took(Statement *statement, double us);
+extern void statement_ran(Statement *statement, bool plain, uint64 bytes);
+extern void statement_renew(Statement *statement);
+extern bool statement_is_plain(const Statement *statement);
+extern bool statement_is_short(const Statement *statement);
+
+#endif							/* DBPOOL_STATEMENT_H */
