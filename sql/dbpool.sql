@@ -120,7 +120,7 @@ CREATE FUNCTION dbpool_get_pools(
 	OUT cancelling int, OUT resetting int,
 	OUT waiting int, OUT oldest_wait timestamptz, OUT used_at timestamptz,
 	OUT connected_at timestamptz, OUT connect_failed_at timestamptz, OUT connect_error text,
-	OUT statements bigint, OUT errors bigint, OUT timeouts bigint, OUT cancels bigint,
+	OUT statements bigint, OUT errors bigint, OUT timeouts bigint, OUT cancels bigint, OUT repeats bigint,
 	OUT connects bigint, OUT connect_failures bigint, OUT connect_time double precision,
 	OUT waits bigint, OUT wait_time double precision, OUT wait_time_max double precision,
 	OUT exec_time double precision, OUT exec_time_max double precision,
@@ -133,7 +133,7 @@ COMMENT ON FUNCTION dbpool_get_pools() IS 'the rows of dbpool_pools and dbpool_s
 CREATE FUNCTION dbpool_get_connections(
 	OUT pool name, OUT user_name name, OUT dbid oid, OUT worker int, OUT state text, OUT state_since timestamptz,
 	OUT remote_pid int, OUT address text, OUT port int, OUT tls boolean, OUT local_pid int,
-	OUT connected_at timestamptz, OUT statements bigint, OUT query text)
+	OUT connected_at timestamptz, OUT statements bigint, OUT in_flight int, OUT prepared int, OUT query text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_connections() IS 'the rows of dbpool_connections';
@@ -218,7 +218,7 @@ COMMENT ON COLUMN dbpool_pools.connect_error IS 'why it failed; shown to those w
 
 CREATE VIEW dbpool_connections AS
 SELECT c.pool, d.datname AS database, c.user_name, c.state, c.state_since, c.local_pid, c.remote_pid,
-	c.address, c.port, c.tls, c.connected_at, c.statements, c.worker, c.query
+	c.address, c.port, c.tls, c.connected_at, c.statements, c.in_flight, c.prepared, c.worker, c.query
 FROM @extschema@.dbpool_get_connections() c
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) c.dbid;
 COMMENT ON VIEW dbpool_connections IS 'the connections of all pools';
@@ -227,13 +227,15 @@ COMMENT ON COLUMN dbpool_connections.database IS 'local database in which it is 
 COMMENT ON COLUMN dbpool_connections.user_name IS 'local role of the user mapping, or public';
 COMMENT ON COLUMN dbpool_connections.state IS 'connecting, idle, checking, busy, cancelling or resetting';
 COMMENT ON COLUMN dbpool_connections.state_since IS 'since when it is in that state';
-COMMENT ON COLUMN dbpool_connections.local_pid IS 'process ID of the local session whose statement it runs';
+COMMENT ON COLUMN dbpool_connections.local_pid IS 'process ID of the local session whose statement it runs, the first if there are several';
 COMMENT ON COLUMN dbpool_connections.remote_pid IS 'process ID of the remote server process';
 COMMENT ON COLUMN dbpool_connections.address IS 'remote host or socket directory';
 COMMENT ON COLUMN dbpool_connections.port IS 'remote port';
 COMMENT ON COLUMN dbpool_connections.tls IS 'is the connection encrypted?';
 COMMENT ON COLUMN dbpool_connections.connected_at IS 'when it was opened';
 COMMENT ON COLUMN dbpool_connections.statements IS 'statements that it has run';
+COMMENT ON COLUMN dbpool_connections.in_flight IS 'statements that were sent and are not answered; more than one when short statements of several sessions share it';
+COMMENT ON COLUMN dbpool_connections.prepared IS 'statements that dbpool has prepared in it';
 COMMENT ON COLUMN dbpool_connections.worker IS 'number of the worker that keeps it';
 COMMENT ON COLUMN dbpool_connections.query IS 'statement it runs or last ran, the first 1023 bytes; hidden from those who may not see its session''s';
 
@@ -255,7 +257,7 @@ COMMENT ON COLUMN dbpool_requests.remote_pid IS 'process ID of the remote server
 COMMENT ON COLUMN dbpool_requests.query IS 'the statement, its first 1023 bytes; hidden from those who may not see the session''s';
 
 CREATE VIEW dbpool_stat_pools AS
-SELECT p.pool, d.datname AS database, p.user_name, p.statements, p.errors, p.timeouts, p.cancels,
+SELECT p.pool, d.datname AS database, p.user_name, p.statements, p.errors, p.timeouts, p.cancels, p.repeats,
 	p.connects, p.connect_failures, p.connect_time, p.waits, p.wait_time, p.wait_time_max,
 	p.exec_time, p.exec_time_max, p.rows, p.bytes_sent, p.bytes_received, p.stats_reset
 FROM @extschema@.dbpool_get_pools() p
@@ -269,6 +271,7 @@ COMMENT ON COLUMN dbpool_stat_pools.statements IS 'calls that ended well, pings 
 COMMENT ON COLUMN dbpool_stat_pools.errors IS 'calls that had got a connection and ended with an error';
 COMMENT ON COLUMN dbpool_stat_pools.timeouts IS 'calls that waited for a connection as long as acquire_timeout allows';
 COMMENT ON COLUMN dbpool_stat_pools.cancels IS 'calls given up by their sessions';
+COMMENT ON COLUMN dbpool_stat_pools.repeats IS 'statements that were rolled back for no fault of their own and sent again, unseen by their sessions';
 COMMENT ON COLUMN dbpool_stat_pools.connects IS 'connections that were opened';
 COMMENT ON COLUMN dbpool_stat_pools.connect_failures IS 'connections that could not be opened';
 COMMENT ON COLUMN dbpool_stat_pools.connect_time IS 'total time that opening them took';

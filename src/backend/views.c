@@ -194,6 +194,7 @@ put_pool(Row *row, const PoolShared *pool)
 	put_count(row, c->errors);
 	put_count(row, c->timeouts);
 	put_count(row, c->cancels);
+	put_count(row, c->repeats);
 	put_count(row, c->connects);
 	put_count(row, c->connect_failures);
 	put_ms(row, c->connect_us);
@@ -283,6 +284,8 @@ dbpool_get_connections(PG_FUNCTION_ARGS)
 		put_int(&row, conn.local_pid, conn.local_pid == 0);
 		put_time(&row, conn.connected_at);
 		put_count(&row, conn.statements);
+		put_int(&row, conn.in_flight, false);
+		put_int(&row, conn.prepared, false);
 		put_sql(&row, conn.sql, conn.encoding, conn.roleid);
 		end_row(&row);
 	}

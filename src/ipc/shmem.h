@@ -83,6 +83,7 @@ typedef struct PoolCounters
 	uint64		errors;			/* ended with an error */
 	uint64		timeouts;		/* gave up waiting for a connection */
 	uint64		cancels;		/* given up by their sessions */
+	uint64		repeats;		/* sent again, unseen by their sessions */
 	uint64		connects;
 	uint64		connect_failures;
 	uint64		connect_us;
@@ -144,6 +145,10 @@ typedef struct ConnShared
 	int			port;
 	int			encoding;		/* of sql */
 	char		sql[DBPOOL_SHOWN_SQL];
+
+	/* Written by the worker without the mutex. */
+	int			in_flight;		/* statements under way */
+	int			prepared;		/* statements prepared */
 } ConnShared;
 
 typedef struct DbpoolShared

@@ -57,6 +57,8 @@ conn_take_entry(Conn *conn)
 			shared->connected_at = 0;
 			shared->state_since = conn->opened_at;
 			shared->statements = 0;
+			shared->in_flight = 0;
+			shared->prepared = 0;
 			NameStr(shared->address)[0] = '\0';
 			shared->port = 0;
 			shared->sql[0] = '\0';
@@ -114,7 +116,7 @@ conn_move(Conn *conn, ConnState to)
 	SpinLockRelease(&conn->shared->mutex);
 }
 
-/* Show whose statement the connection runs. */
+/* Show whose statement the connection runs: that of its first flight. */
 void
 conn_show_request(Conn *conn, const Request *req)
 {
@@ -126,15 +128,9 @@ conn_show_request(Conn *conn, const Request *req)
 	shared->local_pid = slot->pid;
 	shared->roleid = slot->roleid;
 	shared->encoding = slot->encoding;
-	shared->statements++;
 	memcpy(shared->sql, slot->sql, len);
 	shared->sql[len] = '\0';
 	SpinLockRelease(&shared->mutex);
-
-	SpinLockAcquire(&slot->mutex);
-	slot->running_since = req->started_at;
-	slot->remote_pid = shared->remote_pid;
-	SpinLockRelease(&slot->mutex);
 }
 
 /*

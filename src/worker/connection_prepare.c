@@ -45,7 +45,7 @@ drop(Conn *conn, Prepared *prepared, bool deallocated)
 {
 	dlist_delete(&prepared->node);
 	conn->prepared[prepared->statement->id] = NULL;
-	conn->nprepared--;
+	conn->shared->prepared = --conn->nprepared;
 	if (deallocated)
 		pfree(prepared);
 	else
@@ -152,7 +152,7 @@ prepare(Conn *conn, Statement *statement)
 	prepared->serial = statement->serial;
 	dlist_push_head(&conn->prepared_lru, &prepared->node);
 	conn->prepared[statement->id] = prepared;
-	conn->nprepared++;
+	conn->shared->prepared = ++conn->nprepared;
 	return PQsendPrepare(conn->pg, prepared_name(prepared->serial, name),
 						 statement->text, 0, NULL) == 1;
 }

@@ -58,7 +58,7 @@ flight_add(Conn *conn, Request *req)
 	flight->sent_at = GetCurrentTimestamp();
 	flight->plain = true;
 	dlist_push_tail(&conn->flights, &flight->node);
-	conn->nflights++;
+	conn->shared->in_flight = ++conn->nflights;
 	if (req != NULL)
 	{
 		flight->req = req;
@@ -90,7 +90,7 @@ flight_remove(Conn *conn, Flight *flight)
 	if (flight->statement != NULL)
 		flight->statement->flights--;
 	dlist_delete(&flight->node);
-	conn->nflights--;
+	conn->shared->in_flight = --conn->nflights;
 	conn->load = conn->nflights == 0 ? 0 : conn->load - flight->cost_us;
 	dlist_push_head(&free_flights, &flight->node);
 }
@@ -322,6 +322,21 @@ send_alone(Conn *conn, Request *req)
 	return flight->row_mode;
 }
 
+/* For dbpool_requests. */
+static void
+show_start(Conn *conn, Request *req)
+{
+	RequestSlot *slot = req->slot;
+
+	SpinLockAcquire(&conn->shared->mutex);
+	conn->shared->statements++;
+	SpinLockRelease(&conn->shared->mutex);
+	SpinLockAcquire(&slot->mutex);
+	slot->running_since = req->started_at;
+	slot->remote_pid = PQbackendPID(conn->pg);
+	SpinLockRelease(&slot->mutex);
+}
+
 /*
  * Run a request on a connection that is idle, has just been checked, or whose
  * statements it may ride behind.
@@ -361,6 +376,7 @@ conn_start(Conn *conn, Request *req)
 		conn->joinable = req->rides;
 		conn_move(conn, CONN_BUSY);
 	}
+	show_start(conn, req);
 	pg_atomic_write_u32(&slot->sent, 1);
 	if (slot->kind == REQUEST_QUERY && statement_is_plain(req->statement))
 		sent = send_pipelined(conn, req);

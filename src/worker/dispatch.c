@@ -285,6 +285,9 @@ pool_repeat(Request *req)
 	req->repeats++;
 	req->queued_at = GetCurrentTimestamp();
 	request_restart(req);
+	SpinLockAcquire(&pool->shared->mutex);
+	pool->shared->counters.repeats++;
+	SpinLockRelease(&pool->shared->mutex);
 	enter_queue(pool, req);
 }
 

@@ -166,6 +166,8 @@ others_piece(void *arg)
 	bool		threads = *(bool *) arg;
 	TimestampTz now;
 
+	/* first, as they may have new requests by the time we look for those */
+	requests_wake();
 	if (threads)
 		offload_collect();
 	/* in this order: who paused a pool wants the next request to wait */
@@ -211,6 +213,7 @@ loop_run(void)
 				threads = true;
 		}
 		loop_guard(others_piece, &threads, NULL);
+		requests_wake();
 		connections_free_closed();
 		MemoryContextReset(turn);
 	}

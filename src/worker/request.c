@@ -14,10 +14,18 @@
 #include "port/pg_bitutils.h"
 #include "utils/memutils.h"
 
+#include "compat.h"
 #include "worker/connection.h"
 #include "worker/worker.h"
 
 static Request *requests;
+
+/*
+ * Processes whose requests are done.  They are woken a little later, all at
+ * once: each wakes on this processor if need be, and would take it from us.
+ */
+static int *to_wake;
+static int	nto_wake;
 
 static Size
 request_total(const RequestSlot *slot)
@@ -69,12 +77,24 @@ request_done(Request *req)
 {
 	RequestSlot *slot = req->slot;
 	RequestState state = request_state(slot);
+	int			procno = slot->procno;
 
 	request_release(req);
 	if (state == REQUEST_ABANDONED || !request_move(slot, state, REQUEST_DONE))
 		request_free_abandoned(slot);
 	else
-		request_wake_backend(slot);
+		to_wake[nto_wake++] = procno;
+	if (nto_wake == dbpool_shared->nrequests)
+		requests_wake();
+}
+
+/* Wake those whose requests are done. */
+void
+requests_wake(void)
+{
+	for (int i = 0; i < nto_wake; i++)
+		SetLatch(compat_proc_latch(to_wake[i]));
+	nto_wake = 0;
 }
 
 /*
@@ -369,6 +389,8 @@ requests_init(void)
 {
 	requests = MemoryContextAllocZero(worker_context,
 									  sizeof(Request) * dbpool_shared->nrequests);
+	to_wake = MemoryContextAlloc(worker_context,
+								 sizeof(int) * dbpool_shared->nrequests);
 	for (int i = 0; i < dbpool_shared->nrequests; i++)
 	{
 		requests[i].slot = request_slot(i);
@@ -387,6 +409,7 @@ requests_init(void)
 void
 requests_release_all(void)
 {
+	requests_wake();
 	for (int i = 0; i < dbpool_shared->nrequests; i++)
 	{
 		RequestSlot *slot = request_slot(i);

@@ -224,6 +224,7 @@ extern void loop_want(Conn *conn, uint32 wants);
 /* request.c */
 extern void requests_init(void);
 extern void requests_take(void);
+extern void requests_wake(void);
 extern void requests_release_all(void);
 extern void request_put(Request *req, const void *data, Size len);
 extern bool request_flush(Request *req);
