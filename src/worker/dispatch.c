@@ -154,7 +154,10 @@ loner_may_start(Pool *pool, TimestampTz now)
 		if (dlist_container(Conn, node, iter.cur)->joinable)
 			return true;
 	}
-	return pool_size(pool) < pool->options.max_size;
+	if (pool_size(pool) < pool->options.max_size)
+		return true;
+	timer_set_by(&pool->upkeep, pool->rider_at + RIDERS_STAY_US);
+	return false;
 }
 
 /* Give an idle connection to a request, after a check if it is long unused. */
