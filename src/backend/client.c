@@ -200,6 +200,10 @@ word_taints(const char *word, Size len)
 		"set_config", "setseed", "temp", "temporary"
 	};
 
+	/* most words begin otherwise */
+	if (strchr("dlpstDLPST", word[0]) == NULL)
+		return false;
+
 	for (int i = 0; i < lengthof(words); i++)
 	{
 		Size		want = strlen(words[i]);
@@ -295,8 +299,8 @@ fill_slot(Client *client)
 	slot->sql_len = sql_len;
 	slot->params_len = call->nparams > 0 ? call->params.len : 0;
 
-	shown = pg_mbcliplen(call->sql, (int) Min(sql_len - 1, 2 * DBPOOL_SHOWN_SQL),
-						 DBPOOL_SHOWN_SQL - 1);
+	shown = sql_len <= DBPOOL_SHOWN_SQL ? (int) sql_len - 1 :
+		pg_mbcliplen(call->sql, 2 * DBPOOL_SHOWN_SQL, DBPOOL_SHOWN_SQL - 1);
 	SpinLockAcquire(&slot->mutex);
 	slot->pid = MyProcPid;
 	slot->roleid = GetUserId();

@@ -31,7 +31,7 @@ typedef struct Column
 	int			att;			/* index in desc */
 	Oid			type;
 	int32		typmod;
-	char	   *type_name;		/* for errors */
+	const char *type_name;		/* for errors */
 	Oid			ioparam;
 	FmgrInfo	input;
 } Column;
@@ -52,7 +52,7 @@ typedef struct ResultSink
 	Datum	   *values;
 	bool	   *nulls;
 	FmgrInfo	to_jsonb;
-	MemoryContext context;		/* of all this */
+	MemoryContext context;		/* of all this: the caller's */
 	MemoryContext row_context;	/* of the row in hand */
 	int			modes;			/* see modes_enter() */
 	uint64		row;			/* number of the row in hand, from 1 */
@@ -212,6 +212,34 @@ check_same_shape(ResultSink *sink)
 				 errhint("Use dbpool_query() in FROM with a column definition list, or dbpool_query_json().")));
 }
 
+/*
+ * Name of a type for errors, which cannot look it up when they come.  The last
+ * few are kept, as most statements return the same few types.
+ */
+static const char *
+type_name_of(Oid type, int32 typmod)
+{
+	static struct
+	{
+		Oid			type;
+		int32		typmod;
+		char		name[NAMEDATALEN];
+	}			kept[16];
+	int			i = (type ^ (uint32) typmod) % lengthof(kept);
+
+	if (kept[i].type != type || kept[i].typmod != typmod)
+	{
+		char	   *name = format_type_with_typemod(type, typmod);
+
+		if (type >= FirstNormalObjectId || strlen(name) >= NAMEDATALEN)
+			return name;
+		strlcpy(kept[i].name, name, NAMEDATALEN);
+		kept[i].type = type;
+		kept[i].typmod = typmod;
+	}
+	return kept[i].name;
+}
+
 static void
 start_columns(ResultSink *sink, int ncolumns)
 {
@@ -234,7 +262,7 @@ start_columns(ResultSink *sink, int ncolumns)
 		column->att = i;
 		column->type = att->atttypid;
 		column->typmod = att->atttypmod;
-		column->type_name = format_type_with_typemod(att->atttypid, att->atttypmod);
+		column->type_name = type_name_of(att->atttypid, att->atttypmod);
 		getTypeInputInfo(att->atttypid, &input, &column->ioparam);
 		fmgr_info(input, &column->input);
 		money |= modes_money_type(att->atttypid);
@@ -404,6 +432,12 @@ find_declaration(ResultSink *sink)
 
 	if (sink->form == RESULT_JSON)
 		return;
+	if (sink->form == RESULT_RECORD)
+	{
+		sink->declared = rsinfo->expectedDesc != NULL;
+		sink->desc = rsinfo->expectedDesc;
+		return;
+	}
 	switch (get_call_result_type(sink->fcinfo, &type, &desc))
 	{
 		case TYPEFUNC_COMPOSITE_DOMAIN:
@@ -447,8 +481,7 @@ result_return_set(FunctionCallInfo fcinfo, const Call *call, ResultForm form)
 	sink.form = form;
 	sink.modes = -1;
 	sink.column = -1;
-	sink.context = AllocSetContextCreate(CurrentMemoryContext, "dbpool result",
-										 ALLOCSET_DEFAULT_SIZES);
+	sink.context = CurrentMemoryContext;
 	sink.row_context = AllocSetContextCreate(sink.context, "dbpool row",
 											 ALLOCSET_DEFAULT_SIZES);
 	find_declaration(&sink);
@@ -474,5 +507,5 @@ result_return_set(FunctionCallInfo fcinfo, const Call *call, ResultForm form)
 	rsinfo->setResult = sink.store;
 	if (rsinfo->expectedDesc == NULL)
 		rsinfo->setDesc = sink.store_desc;
-	MemoryContextDelete(sink.context);
+	MemoryContextDelete(sink.row_context);
 }

@@ -165,7 +165,7 @@ conn_close(Conn *conn, const char *reason)
 		if (half_a_row)
 			request_break(req);
 		else
-			request_fail(req, "08006",
+			request_fail(req, "08007",
 						 psprintf("connection of pool \"%s\" was closed because %s",
 								  NameStr(conn->pool->options.server), reason),
 						 "The statement may or may not have run.", NULL);

@@ -69,7 +69,7 @@ flight_add(Conn *conn, Request *req)
 	}
 	if (flight->statement != NULL)
 	{
-		flight->statement->flights++;
+		flight->statement->refs++;
 		flight->cost_us = flight->statement->mean_us;
 		conn->load += flight->cost_us;
 	}
@@ -88,7 +88,7 @@ flight_remove(Conn *conn, Flight *flight)
 	else if (!flight->chore)
 		conn->norphans--;
 	if (flight->statement != NULL)
-		flight->statement->flights--;
+		flight->statement->refs--;
 	dlist_delete(&flight->node);
 	conn->shared->in_flight = --conn->nflights;
 	conn->load = conn->nflights == 0 ? 0 : conn->load - flight->cost_us;
@@ -373,7 +373,7 @@ conn_start(Conn *conn, Request *req)
 	if (conn->state != CONN_BUSY)
 	{
 		timer_stop(&conn->deadline);
-		conn->joinable = req->rides;
+		conn->joinable = request_can_ride(req);
 		conn_move(conn, CONN_BUSY);
 	}
 	show_start(conn, req);

@@ -18,7 +18,8 @@
  * Those that nobody needs any more are closed by idle_timeout, as last used is
  * first taken.
  *
- * A loner takes an idle connection or waits.  Loners leave the riders one.
+ * A loner takes an idle connection or waits.  Loners leave the riders one, and
+ * riders the loners.
  *
  * Of those that wait, first come is first served.  Waiting makes the pool grow,
  * but slowly while connections come free faster than one could be opened.
@@ -177,7 +178,7 @@ start_on_idle(Pool *pool, Request *req, TimestampTz now)
 static bool
 try_start(Pool *pool, Request *req, TimestampTz now)
 {
-	Conn	   *ride = req->rides ? find_ride(pool, req, now) : NULL;
+	Conn	   *ride = request_can_ride(req) ? find_ride(pool, req, now) : NULL;
 
 	if (ride != NULL && ride->load > RIDE_WAIT_US)
 	{
@@ -198,6 +199,31 @@ try_start(Pool *pool, Request *req, TimestampTz now)
 	return true;
 }
 
+/*
+ * A loner waits, and riders keep all connections to themselves: let nobody
+ * else join the one with the least to do, so that it comes free.
+ */
+static void
+make_way(Pool *pool)
+{
+	Conn	   *least = NULL;
+	dlist_iter	iter;
+
+	if (dlist_is_empty(&pool->loners) || pool_size(pool) > pool->nconns[CONN_BUSY])
+		return;
+	dlist_foreach(iter, &pool->conns[CONN_BUSY])
+	{
+		Conn	   *conn = dlist_container(Conn, node, iter.cur);
+
+		if (!conn->joinable)
+			return;
+		if (least == NULL || conn->load < least->load)
+			least = conn;
+	}
+	if (least != NULL && pool_size(pool) >= pool->options.max_size)
+		least->joinable = false;
+}
+
 /* Give connections to those who wait. */
 void
 pool_dispatch(Pool *pool)
@@ -214,6 +240,8 @@ pool_dispatch(Pool *pool)
 			!try_start(pool, dlist_head_element(Request, node, others), now))
 			break;
 	}
+	if (!pool->paused)
+		make_way(pool);
 	pool_grow(pool);
 }
 
@@ -225,7 +253,11 @@ dispatch_submit(Request *req)
 	RequestSlot *slot = req->slot;
 
 	if (slot->kind == REQUEST_QUERY)
+	{
 		req->statement = statement_use(pool, req->sql, slot->sql_len);
+		if (req->statement != NULL)
+			req->statement->refs++;
+	}
 	req->rides = pool->options.multiplex && pool->options.reset != RESET_ALWAYS &&
 		!slot->taints && req->large == NULL && statement_is_short(req->statement);
 	if (req->rides)
@@ -245,17 +277,28 @@ dispatch_submit(Request *req)
 		pool_grow(pool);
 }
 
-/* Back to the queue; false when the session has gone meanwhile. */
+/*
+ * Back to the queue; false when the session has gone meanwhile, or is sent
+ * back for a newer definition.
+ */
 static bool
 unstart(Request *req)
 {
 	RequestSlot *slot = req->slot;
+	Pool	   *pool = req->pool;
 
 	pg_atomic_write_u32(&slot->sent, 0);
-	if (request_state(slot) != REQUEST_RUNNING ||
-		request_move(slot, REQUEST_RUNNING, REQUEST_QUEUED))
+	if (request_state(slot) == REQUEST_RUNNING &&
+		!request_move(slot, REQUEST_RUNNING, REQUEST_QUEUED))
+	{
+		request_gone(req);
+		return false;
+	}
+	if (pool->definition != NULL && pool->definition_len == slot->definition_len &&
+		memcmp(pool->definition, req->definition, slot->definition_len) == 0)
 		return true;
-	request_gone(req);
+	request_restart(req);
+	request_stale(req);
 	return false;
 }
 

@@ -33,11 +33,21 @@ request_total(const RequestSlot *slot)
 	return slot->definition_len + slot->sql_len + slot->params_len;
 }
 
+/* What is known of its text is of no interest any more. */
+static void
+drop_statement(Request *req)
+{
+	if (req->statement != NULL)
+		req->statement->refs--;
+	req->statement = NULL;
+}
+
 /* Forget all about a request; its slot is about to change hands. */
 static void
 request_release(Request *req)
 {
 	timer_stop(&req->deadline);
+	drop_statement(req);
 	if (req->large != NULL)
 		pfree(req->large);
 	req->large = NULL;
@@ -51,7 +61,6 @@ request_release(Request *req)
 	req->pool = NULL;
 	req->conn = NULL;
 	req->flight = NULL;
-	req->statement = NULL;
 }
 
 /* Put a frame, or a part of one, on its way to the backend. */
@@ -152,6 +161,8 @@ request_end(Request *req)
 	req->ending = true;
 	req->conn = NULL;
 	timer_stop(&req->deadline);
+	/* it may outlive its pool, until the backend has read all */
+	drop_statement(req);
 	request_flush(req);
 }
 

@@ -115,7 +115,7 @@ statement_renew(Statement *statement)
 }
 
 /*
- * Forget the text that nobody runs and that was not used for longest.  Returns
+ * Forget the text that nobody has in hand and that was not used for longest.  Returns
  * its id, which is free now, or -1.
  */
 static int
@@ -130,7 +130,7 @@ forget_one(Pool *pool)
 		Text		text = {victim->text, victim->len, victim->hash};
 		int			id = victim->id;
 
-		if (victim->flights > 0)
+		if (victim->refs > 0)
 			continue;
 		conns_forget_statement(pool, victim);
 		known_delete(cache->known, text);

@@ -22,7 +22,7 @@ typedef struct Statement
 	uint32		len;
 	uint64		serial;			/* for its name at the remote; never used
 								 * twice in the life of a worker */
-	int			flights;		/* that run it now */
+	int			refs;			/* requests and flights that point to it */
 	uint32		uses;
 	uint32		runs;			/* uses that ended well */
 	bool		plain;			/* its command tags are those of plain reads

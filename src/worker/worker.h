@@ -178,7 +178,7 @@ struct Conn
 
 	/* running */
 	bool		pipelined;		/* libpq is in pipeline mode */
-	bool		joinable;		/* its flights are riders, and others may join */
+	bool		joinable;		/* has riders, and others may join */
 	double		load;			/* expected time of its flights, in us */
 	bool		flushed;		/* libpq has handed all to the kernel */
 	bool		dirty;			/* the session must be reset */
@@ -239,6 +239,16 @@ extern void request_restart(Request *req);
 extern void request_end(Request *req);
 extern void request_gone(Request *req);
 extern void request_break(Request *req);
+
+/*
+ * May the request share a connection?  What is known of its text may have
+ * changed since it came.
+ */
+static inline bool
+request_can_ride(const Request *req)
+{
+	return req->rides && statement_is_plain(req->statement);
+}
 
 /* pool_entry.c */
 extern int	pool_take_entry(const PoolKey *key);
