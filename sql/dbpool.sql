@@ -171,12 +171,37 @@ WITH defined AS (
 	JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 	JOIN pg_catalog.pg_user_mapping m ON m.umserver OPERATOR(pg_catalog.=) s.oid
 	LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) m.umuser
-	WHERE w.fdwname OPERATOR(pg_catalog.=) 'dbpool')
+	WHERE w.fdwname OPERATOR(pg_catalog.=) 'dbpool'),
+-- a pool that is split has a row per worker
+used AS (
+	SELECT g.dbid, g.serverid, g.userid, g.private, g.pool, g.user_name,
+		pg_catalog.min(g.worker) AS worker,
+		pg_catalog.count(*)::int AS workers,
+		pg_catalog.bool_or(g.live) AS live,
+		pg_catalog.bool_or(g.paused) AS paused,
+		pg_catalog.max(g.min_size) AS min_size,
+		pg_catalog.max(g.max_size) AS max_size,
+		pg_catalog.sum(g.connecting)::int AS connecting,
+		pg_catalog.sum(g.idle)::int AS idle,
+		pg_catalog.sum(g.checking)::int AS checking,
+		pg_catalog.sum(g.busy)::int AS busy,
+		pg_catalog.sum(g.cancelling)::int AS cancelling,
+		pg_catalog.sum(g.resetting)::int AS resetting,
+		pg_catalog.sum(g.waiting)::int AS waiting,
+		pg_catalog.min(g.oldest_wait) AS oldest_wait,
+		pg_catalog.max(g.used_at) AS used_at,
+		pg_catalog.max(g.connected_at) AS connected_at,
+		pg_catalog.max(g.connect_failed_at) AS connect_failed_at,
+		(pg_catalog.array_agg(g.connect_error ORDER BY g.connect_failed_at DESC NULLS LAST))[1] AS connect_error
+	FROM @extschema@.dbpool_get_pools() g
+	WHERE g.live OR g.paused OR g.dbid OPERATOR(pg_catalog.=)
+		(SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+	GROUP BY g.dbid, g.serverid, g.userid, g.private, g.pool, g.user_name)
 SELECT coalesce(l.pool, f.pool) AS pool,
 	d.datname AS database,
 	coalesce(l.user_name, f.user_name) AS user_name,
 	CASE WHEN l.private THEN 'uncommitted' WHEN l.paused THEN 'paused' WHEN l.live THEN 'active' ELSE 'cold' END AS state,
-	l.worker,
+	l.worker, l.workers,
 	coalesce(l.idle, 0) AS idle,
 	coalesce(l.busy, 0) AS busy,
 	coalesce(l.connecting, 0) AS connecting,
@@ -188,9 +213,7 @@ SELECT coalesce(l.pool, f.pool) AS pool,
 	coalesce(l.waiting, 0) AS waiting,
 	l.oldest_wait, l.used_at, l.connected_at, l.connect_failed_at, l.connect_error
 FROM defined f
-FULL JOIN (SELECT * FROM @extschema@.dbpool_get_pools() g
-		   WHERE g.live OR g.paused OR g.dbid OPERATOR(pg_catalog.=)
-				(SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) l
+FULL JOIN used l
 	ON l.dbid OPERATOR(pg_catalog.=) f.dbid AND l.serverid OPERATOR(pg_catalog.=) f.serverid
 	AND l.userid OPERATOR(pg_catalog.=) f.userid AND NOT l.private
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) coalesce(l.dbid, f.dbid)
@@ -200,7 +223,8 @@ COMMENT ON COLUMN dbpool_pools.pool IS 'name of the foreign server';
 COMMENT ON COLUMN dbpool_pools.database IS 'local database in which it is defined';
 COMMENT ON COLUMN dbpool_pools.user_name IS 'local role of the user mapping, or public';
 COMMENT ON COLUMN dbpool_pools.state IS 'active; paused by dbpool_pause(); uncommitted: of a transaction that has changed the definition; or cold: not in the memory of a worker, as it was not used of late';
-COMMENT ON COLUMN dbpool_pools.worker IS 'number of the worker that keeps it';
+COMMENT ON COLUMN dbpool_pools.worker IS 'number of the worker that keeps it, the lowest if there are several';
+COMMENT ON COLUMN dbpool_pools.workers IS 'number of workers that keep it; more than one when it is split';
 COMMENT ON COLUMN dbpool_pools.idle IS 'connections that are free';
 COMMENT ON COLUMN dbpool_pools.busy IS 'connections that run a statement';
 COMMENT ON COLUMN dbpool_pools.connecting IS 'connections that are being opened';
@@ -257,12 +281,28 @@ COMMENT ON COLUMN dbpool_requests.remote_pid IS 'process ID of the remote server
 COMMENT ON COLUMN dbpool_requests.query IS 'the statement, its first 1023 bytes; hidden from those who may not see the session''s';
 
 CREATE VIEW dbpool_stat_pools AS
-SELECT p.pool, d.datname AS database, p.user_name, p.statements, p.errors, p.timeouts, p.cancels, p.repeats,
-	p.connects, p.connect_failures, p.connect_time, p.waits, p.wait_time, p.wait_time_max,
-	p.exec_time, p.exec_time_max, p.rows, p.bytes_sent, p.bytes_received, p.stats_reset
+SELECT p.pool, d.datname AS database, p.user_name,
+	pg_catalog.sum(p.statements)::bigint AS statements,
+	pg_catalog.sum(p.errors)::bigint AS errors,
+	pg_catalog.sum(p.timeouts)::bigint AS timeouts,
+	pg_catalog.sum(p.cancels)::bigint AS cancels,
+	pg_catalog.sum(p.repeats)::bigint AS repeats,
+	pg_catalog.sum(p.connects)::bigint AS connects,
+	pg_catalog.sum(p.connect_failures)::bigint AS connect_failures,
+	pg_catalog.sum(p.connect_time) AS connect_time,
+	pg_catalog.sum(p.waits)::bigint AS waits,
+	pg_catalog.sum(p.wait_time) AS wait_time,
+	pg_catalog.max(p.wait_time_max) AS wait_time_max,
+	pg_catalog.sum(p.exec_time) AS exec_time,
+	pg_catalog.max(p.exec_time_max) AS exec_time_max,
+	pg_catalog.sum(p.rows)::bigint AS rows,
+	pg_catalog.sum(p.bytes_sent)::bigint AS bytes_sent,
+	pg_catalog.sum(p.bytes_received)::bigint AS bytes_received,
+	pg_catalog.max(p.stats_reset) AS stats_reset
 FROM @extschema@.dbpool_get_pools() p
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.dbid
-WHERE NOT p.private;
+WHERE NOT p.private
+GROUP BY p.dbid, p.serverid, p.userid, p.pool, p.user_name, d.datname;
 COMMENT ON VIEW dbpool_stat_pools IS 'statistics of pools since they were first used or dbpool_stat_reset(); times are in milliseconds';
 COMMENT ON COLUMN dbpool_stat_pools.pool IS 'name of the pool';
 COMMENT ON COLUMN dbpool_stat_pools.database IS 'local database in which it is defined';

@@ -22,6 +22,7 @@ int			dbpool_workers = 1;
 int			dbpool_max_connections = 256;
 int			dbpool_max_pools = 128;
 int			dbpool_max_requests = 0;
+int			dbpool_split_threshold = 80;
 bool		dbpool_preloaded = false;
 
 /* Each room starts itself. */
@@ -46,6 +47,11 @@ define_settings(void)
 							"Zero means as many as max_connections.",
 							&dbpool_max_requests,
 							0, 0, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.split_threshold",
+							"Sets how busy a worker may be before its busiest pool gets more workers.",
+							"In percent of one processor. Has no effect with one worker.",
+							&dbpool_split_threshold,
+							80, 0, 100, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("dbpool.workers",
 							"Sets the number of background workers that share out the pools.",
 							NULL, &dbpool_workers,

@@ -25,6 +25,7 @@ extern int	dbpool_workers;
 extern int	dbpool_max_connections;
 extern int	dbpool_max_pools;
 extern int	dbpool_max_requests;
+extern int	dbpool_split_threshold;
 
 /* True when the library came through shared_preload_libraries. */
 extern bool dbpool_preloaded;

@@ -41,6 +41,8 @@ typedef struct Client
 	bool		ended;			/* the END frame has come */
 	StringInfoData error;		/* body of the first ERROR frame, or empty */
 	bool		stale;
+	int			worker;			/* that has it, of so many */
+	int			workers;
 	int64		remote_us;
 } Client;
 
@@ -288,7 +290,7 @@ fill_slot(Client *client)
 	pg_atomic_write_u32(&slot->sent, 0);
 	slot->kind = call->kind;
 	slot->key = definition->key;
-	slot->worker = shmem_worker_of(&definition->key);
+	slot->worker = client->worker;
 	slot->procno = compat_my_proc_number();
 	slot->ticket = pg_atomic_fetch_add_u64(&dbpool_shared->request_ticket, 1);
 	slot->stamp = definition->stamp;
@@ -321,6 +323,15 @@ fill_slot(Client *client)
 	message_put(&client->up, call->params.data, slot->params_len);
 }
 
+/* The worker to ask: one of several if the pool is split, always the same. */
+static int
+choose_worker(const Definition *definition)
+{
+	int			home = shmem_home_of(&definition->key);
+
+	return (home + compat_my_proc_number() % definition->workers) % dbpool_shared->nworkers;
+}
+
 /* Steps 1 to 3 of "the backend" in request.h. */
 static void
 submit(Client *client)
@@ -336,7 +347,9 @@ submit(Client *client)
 	client->definition = client->call->definition;
 	if (client->definition == NULL)
 		client->definition = definition_find(client->call->pool);
-	wait_for_worker(shmem_worker_of(&client->definition->key));
+	client->worker = choose_worker(client->definition);
+	client->workers = client->definition->workers;
+	wait_for_worker(client->worker);
 	slot = claim_slot();
 	client->slot = slot;
 	dlist_push_tail(&open_requests, &client->node);
@@ -367,11 +380,15 @@ take_frame(Client *client)
 {
 	MessageReader body = {client->frame.data, client->frame.data + client->frame.len};
 	const Call *call = client->call;
+	int			workers;
 
 	switch ((char) client->header.type)
 	{
 		case FRAME_END:
 			message_get(&body, &client->remote_us, sizeof(client->remote_us));
+			workers = message_get_int32(&body);
+			if (workers != client->workers && call->definition == NULL)
+				definition_spread(call->pool, workers);
 			client->ended = true;
 			break;
 		case FRAME_STALE:

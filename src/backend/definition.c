@@ -254,6 +254,7 @@ make_definition(ForeignServer *server, HeapTuple mapping, Definition *definition
 			   OidIsValid(umuser) ? GetUserNameFromId(umuser, false) : "public");
 
 	memset(definition, 0, sizeof(Definition));
+	definition->workers = 1;
 	definition->key.dbid = MyDatabaseId;
 	definition->key.serverid = server->serverid;
 	definition->key.userid = umuser;
@@ -368,6 +369,21 @@ definition_find(const char *pool)
 	entry->definition = definition;
 	entry->valid = true;
 	return &entry->definition;
+}
+
+/* So many workers share the pool, as one of them says. */
+void
+definition_spread(const char *pool, int workers)
+{
+	CacheKey	key;
+	CacheEntry *entry;
+
+	memset(&key, 0, sizeof(key));
+	namestrcpy(&key.pool, pool);
+	key.roleid = GetUserId();
+	entry = hash_search(cache, &key, HASH_FIND, NULL);
+	if (entry != NULL && entry->valid)
+		entry->definition.workers = workers;
 }
 
 /* A server, a user mapping or a database is made, changed or dropped. */

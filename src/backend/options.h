@@ -16,6 +16,7 @@ typedef struct Definition
 	PoolKey		key;
 	uint64		stamp;
 	bool		need_password;
+	int			workers;		/* that the pool has; as its worker last said */
 	PoolOptions *options;		/* = bytes */
 	char	   *bytes;			/* as message.h says */
 	Size		len;
@@ -30,6 +31,7 @@ extern void options_read(List *defs, PoolOptions *options);
 extern const Definition *definition_find(const char *pool);
 extern bool definition_of_mapping(Oid serverid, Oid umuser, Definition *definition);
 extern void definition_stale(void);
+extern void definition_spread(const char *pool, int workers);
 extern Oid	definition_server(const char *pool, bool missing_ok);
 
 /* conninfo.c: the backend's libpq */

@@ -172,7 +172,7 @@ warm_mapping(const Mapping *mapping, int worker)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (definition_of_mapping(mapping->serverid, mapping->umuser, &definition) &&
 		definition.options->min_size > 0 &&
-		shmem_worker_of(&definition.key) == worker)
+		shmem_home_of(&definition.key) == worker)
 	{
 		call.pool = NameStr(definition.options->server);
 		call.definition = &definition;

@@ -23,7 +23,8 @@
  *				  than the one in use; nothing was sent; look it up again.
  *	 FRAME_RESTART empty: forget the frames so far, the statement was rolled
  *				  back for no fault of its own and runs again.
- *	 FRAME_END	  int64 microseconds that the remote took.  Always the last.
+ *	 FRAME_END	  int64 microseconds that the remote took; int32 number of workers
+ *				  that the pool has, see worker/split.c.  Always the last.
  *
  * ErrorFields: a letter and a string with its zero each, then a zero.  The
  * letters are those of the frontend/backend protocol's ErrorResponse ("Error

@@ -101,7 +101,10 @@ shmem_on_startup(void)
 		init_workers();
 		memset(pool_array, 0, sizeof(PoolShared) * dbpool_max_pools);
 		for (int i = 0; i < dbpool_max_pools; i++)
+		{
 			SpinLockInit(&pool_array[i].mutex);
+			pg_atomic_init_u32(&pool_array[i].workers, 1);
+		}
 		memset(conn_array, 0, sizeof(ConnShared) * dbpool_max_connections);
 		for (int i = 0; i < dbpool_max_connections; i++)
 			SpinLockInit(&conn_array[i].mutex);
@@ -141,9 +144,9 @@ shmem_conn(int conn)
 	return &conn_array[conn];
 }
 
-/* Number of the worker that keeps the pool of that key. */
+/* Number of the first worker of the pool of that key; see worker/split.c. */
 int
-shmem_worker_of(const PoolKey *key)
+shmem_home_of(const PoolKey *key)
 {
 	uint32		hash = hash_bytes((const unsigned char *) key, sizeof(PoolKey));
 

@@ -6,8 +6,9 @@
  * but offsets and indexes.  There are four arrays:
  *
  *	 WorkerShared	one per worker: is it alive, who wants its attention
- *	 PoolShared		one per pool that was ever used: what the views show, and
- *					what backends want done to it; outlives the worker
+ *	 PoolShared		one per pool that was ever used, and worker of it: what the
+ *					views show, and what backends want done to it; outlives the
+ *					worker
  *	 ConnShared		one per open connection: what the views show
  *	 RequestSlot	one per statement that a backend has with a worker, with
  *					its two rings (request.h)
@@ -105,6 +106,12 @@ typedef struct PoolShared
 	int			worker;
 	PoolKey		key;
 
+	/*
+	 * How many workers the pool has.  Only that of its first worker counts,
+	 * which writes it.
+	 */
+	pg_atomic_uint32 workers;
+
 	slock_t		mutex;			/* protects all that follows */
 	bool		live;			/* does the worker have it in memory? */
 	bool		paused;
@@ -179,7 +186,7 @@ extern WorkerShared *shmem_worker(int worker);
 extern PoolShared *shmem_pool(int pool);
 extern ConnShared *shmem_conn(int conn);
 
-extern int	shmem_worker_of(const PoolKey *key);
+extern int	shmem_home_of(const PoolKey *key);
 extern void shmem_wake_worker(int worker);
 
 extern void shmem_want(bool (*matches) (const PoolKey *key, void *arg),

@@ -30,7 +30,7 @@
 #include "worker/worker.h"
 
 /* Of the remote's time, how much a rider has before it while there is choice. */
-#define RIDE_WAIT_US		500
+#define RIDE_WAIT_US		1000
 
 /* Most flights of a connection. */
 #define RIDE_MOST			64
@@ -147,7 +147,7 @@ loner_may_start(Pool *pool, TimestampTz now)
 {
 	dlist_iter	iter;
 
-	if (pool->options.max_size == 1 || pool->nconns[CONN_IDLE] > 1 ||
+	if (pool_max(pool) == 1 || pool->nconns[CONN_IDLE] > 1 ||
 		now - pool->rider_at > RIDERS_STAY_US)
 		return true;
 	dlist_foreach(iter, &pool->conns[CONN_BUSY])
@@ -155,7 +155,7 @@ loner_may_start(Pool *pool, TimestampTz now)
 		if (dlist_container(Conn, node, iter.cur)->joinable)
 			return true;
 	}
-	if (pool_size(pool) < pool->options.max_size)
+	if (pool_size(pool) < pool_max(pool))
 		return true;
 	timer_set_by(&pool->upkeep, pool->rider_at + RIDERS_STAY_US);
 	return false;
@@ -220,7 +220,7 @@ make_way(Pool *pool)
 		if (least == NULL || conn->load < least->load)
 			least = conn;
 	}
-	if (least != NULL && pool_size(pool) >= pool->options.max_size)
+	if (least != NULL && pool_size(pool) >= pool_max(pool))
 		least->joinable = false;
 }
 
@@ -371,10 +371,10 @@ pool_grow(Pool *pool)
 		int			size = pool_size(pool);
 		int			connecting = pool->nconns[CONN_CONNECTING];
 		int			open = size - connecting;
-		bool		short_of_min = size < pool->options.min_size;
+		bool		short_of_min = size < pool_min(pool);
 		TimestampTz now;
 
-		if (size >= pool->options.max_size || connecting > Max(open, 1) - 1)
+		if (size >= pool_max(pool) || connecting > Max(open, 1) - 1)
 			break;
 		if (!short_of_min && !(crowded && connecting == 0) &&
 			(pool->nwaiting <= connecting + pool->nconns[CONN_IDLE] || pool->paused))

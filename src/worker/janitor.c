@@ -151,7 +151,7 @@ idle_due(const Conn *conn)
 	TimestampTz due = conn->expires_at;
 	TimestampTz at;
 
-	if (options->idle_timeout > 0 && pool_size(conn->pool) > options->min_size)
+	if (options->idle_timeout > 0 && pool_size(conn->pool) > pool_min(conn->pool))
 	{
 		at = TimestampTzPlusMilliseconds(conn->worked_at, options->idle_timeout);
 		due = due == 0 ? at : Min(due, at);
@@ -178,7 +178,7 @@ conn_idle_fire(void *arg)
 		return;
 	if (conn->expires_at != 0 && now >= conn->expires_at)
 		conn_close(conn, "it has reached max_lifetime");
-	else if (options->idle_timeout > 0 && pool_size(pool) > options->min_size &&
+	else if (options->idle_timeout > 0 && pool_size(pool) > pool_min(pool) &&
 			 now >= TimestampTzPlusMilliseconds(conn->worked_at, options->idle_timeout))
 		conn_close(conn, "it has reached idle_timeout");
 	else if (options->health_check_interval > 0 &&
@@ -223,7 +223,7 @@ pool_upkeep(void *arg)
 
 	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
 		(pool->definition == NULL || now >= unused_at) &&
-		(pool->definition == NULL || pool->options.min_size == 0))
+		(pool->definition == NULL || pool_min(pool) == 0))
 		pool_remove(pool);
 	else
 	{

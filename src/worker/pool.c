@@ -65,15 +65,17 @@ find_pool(const PoolKey *key)
 {
 	Pool	   *pool = hash_search(pools, key, HASH_FIND, NULL);
 	int			index;
+	int			home;
 
 	if (pool != NULL)
 		return pool;
-	index = pool_take_entry(key);
+	index = pool_take_entry(key, &home);
 	if (index < 0)
 		return NULL;
 	pool = hash_search(pools, key, HASH_ENTER, NULL);
 	memset((char *) pool + sizeof(PoolKey), 0, sizeof(Pool) - sizeof(PoolKey));
 	pool->index = index;
+	pool->home = home;
 	pool->shared = shmem_pool(index);
 	for (int i = 0; i < CONN_NSTATES; i++)
 		dlist_init(&pool->conns[i]);
@@ -222,7 +224,14 @@ pool_submit(Request *req)
 		request_stale(req);
 		return;
 	}
+	/* not ours: the session will find its first worker */
+	if (pool_max(pool) == 0)
+	{
+		request_stale(req);
+		return;
+	}
 	pool->used_at = req->queued_at;
+	split_count(pool);
 	if (req->slot->kind == REQUEST_WARM)
 	{
 		request_end(req);
@@ -297,6 +306,8 @@ pool_conn_ready(Conn *conn)
 
 	if (conn->generation != pool->generation)
 		conn_close(conn, "the definition of the pool was changed");
+	else if (pool_size(pool) > pool_max(pool))
+		conn_close(conn, "another worker shares the pool");
 	else if (conn->expires_at != 0 && GetCurrentTimestamp() >= conn->expires_at)
 		conn_close(conn, "it has reached max_lifetime");
 	else

@@ -49,17 +49,23 @@ siblings_paused(const PoolKey *key)
  * the drop cannot bring the pool back (forget_stamp).
  */
 int
-pool_take_entry(const PoolKey *key)
+pool_take_entry(const PoolKey *key, int *home)
 {
 	int			index = -1;
+	int			first = shmem_home_of(key);
 	PoolShared *entry;
 
 	LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
-	for (int i = 0; i < dbpool_shared->npools && index < 0; i++)
+	*home = -1;
+	for (int i = 0; i < dbpool_shared->npools; i++)
 	{
-		if (shmem_pool(i)->in_use &&
-			memcmp(&shmem_pool(i)->key, key, sizeof(PoolKey)) == 0)
+		entry = shmem_pool(i);
+		if (!entry->in_use || memcmp(&entry->key, key, sizeof(PoolKey)) != 0)
+			continue;
+		if (entry->worker == my_worker)
 			index = i;
+		if (entry->worker == first)
+			*home = i;
 	}
 	if (index < 0 && (index = entry_to_take()) >= 0)
 	{
@@ -69,6 +75,9 @@ pool_take_entry(const PoolKey *key)
 		entry->in_use = true;
 		entry->key = *key;
 		entry->worker = my_worker;
+		pg_atomic_write_u32(&entry->workers, 1);
+		if (my_worker == first)
+			*home = index;
 		SpinLockAcquire(&entry->mutex);
 		entry->paused = paused;
 		entry->forget_stamp = 0;

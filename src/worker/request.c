@@ -150,11 +150,13 @@ void
 request_end(Request *req)
 {
 	StringInfoData frame;
+	int32		workers = req->pool != NULL ? pool_spread(req->pool) : 1;
 	int			start;
 
 	initStringInfo(&frame);
 	start = message_begin_frame(&frame, FRAME_END);
 	message_put(&frame, &req->remote_us, sizeof(req->remote_us));
+	message_put(&frame, &workers, sizeof(workers));
 	message_end_frame(&frame, start);
 	request_put(req, frame.data, frame.len);
 	pfree(frame.data);

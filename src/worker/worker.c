@@ -159,6 +159,7 @@ dbpool_worker_main(Datum arg)
 	before_shmem_exit(worker_exit, (Datum) 0);
 	offload_start();
 	pools_init();
+	split_init();
 	requests_init();
 	forget_predecessor();
 

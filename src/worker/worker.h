@@ -100,6 +100,10 @@ struct Pool
 								 * connection */
 	Timer		upkeep;			/* pool_grow() wants to look again */
 	TimestampTz used_at;
+	int			home;			/* index of its first worker's PoolShared, or
+								 * -1 */
+	int			splits_to;		/* so many workers; 0: it does not split now */
+	uint64		taken;			/* requests since the load was last looked at */
 	int			cancels;		/* threads that cancel for it */
 	int			failures;		/* connects that failed in a row */
 	TimestampTz retry_at;		/* no connect before, while others work */
@@ -251,7 +255,15 @@ request_can_ride(const Request *req)
 }
 
 /* pool_entry.c */
-extern int	pool_take_entry(const PoolKey *key);
+extern int	pool_take_entry(const PoolKey *key, int *home);
+
+/* split.c */
+extern void split_init(void);
+extern void split_count(Pool *pool);
+extern int	pool_max(const Pool *pool);
+extern int	pool_min(const Pool *pool);
+extern int	pool_spread(const Pool *pool);
+extern void pool_split_progress(Pool *pool);
 
 /* pool.c */
 extern void pools_init(void);

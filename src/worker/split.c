@@ -1,0 +1,192 @@
+/*
+ * split.c
+ *	  A pool whose load is more than one worker can bear gets several.
+ *
+ * A pool starts with one worker, its home, which follows from its key.  When
+ * the home needs most of a processor, its busiest pool is split over as many
+ * workers as there are, or as it has connections, and stays so.  Sessions
+ * spread by their numbers; they learn how many workers there are from the END
+ * of each answer, and one that asks a worker in vain is sent back to the home.
+ *
+ * Each worker of a split pool has its share of max_size and min_size, so that
+ * together they never have more.  The others have a share of none until the
+ * home has closed what goes beyond its own.
+ *
+ * What the workers know of each other is one number, "workers" in the home's
+ * PoolShared.
+ */
+#include "postgres.h"
+
+#include <sys/resource.h>
+
+#include "access/transam.h"
+#include "worker/connection.h"
+#include "worker/worker.h"
+
+/* How often the load is looked at. */
+#define LOOK_US		1000000
+
+static Timer look;
+static TimestampTz looked_at;
+static int64 used_us;
+static uint64 taken;
+
+/* Microseconds of processor time that this process has used. */
+static int64
+processor_us(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * INT64CONST(1000000) +
+		usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
+}
+
+/* How many workers the pool has, and which of them this one is, from 0. */
+static int
+pool_workers(const Pool *pool, int *place)
+{
+	PoolShared *home;
+	int			first = shmem_home_of(&pool->key);
+
+	*place = (my_worker - first + dbpool_shared->nworkers) % dbpool_shared->nworkers;
+	if (pool->splits_to > 0)
+		return pool->splits_to;
+	if (pool->home < 0)
+		return 1;
+	/* it may be another pool's by now: then ours has but its home */
+	home = shmem_pool(pool->home);
+	if (!home->in_use || memcmp(&home->key, &pool->key, sizeof(PoolKey)) != 0)
+		return 1;
+	return (int) pg_atomic_read_u32(&home->workers);
+}
+
+static int
+share(const Pool *pool, int whole)
+{
+	int			place;
+	int			workers = pool_workers(pool, &place);
+
+	if (place >= workers)
+		return 0;
+	return whole / workers + (place < whole % workers ? 1 : 0);
+}
+
+/* Connections that this worker may have for the pool. */
+int
+pool_max(const Pool *pool)
+{
+	return share(pool, pool->options.max_size);
+}
+
+/* Connections that this worker keeps open for it. */
+int
+pool_min(const Pool *pool)
+{
+	return Min(share(pool, pool->options.min_size), pool_max(pool));
+}
+
+/* For the sessions: how many workers they may ask. */
+int
+pool_spread(const Pool *pool)
+{
+	int			place;
+
+	return pool->splits_to > 0 ? 1 : pool_workers(pool, &place);
+}
+
+/* The home may have closed what is too much: then the others can begin. */
+void
+pool_split_progress(Pool *pool)
+{
+	if (pool->splits_to == 0 || pool_size(pool) > pool_max(pool))
+		return;
+	pg_atomic_write_u32(&pool->shared->workers, (uint32) pool->splits_to);
+	ereport(LOG,
+			(errmsg("dbpool worker %d is busy: pool \"%s\" now has %d workers",
+					my_worker + 1, NameStr(pool->options.server), pool->splits_to)));
+	pool->splits_to = 0;
+}
+
+/* Begin to split: from now on the home has its share only. */
+static void
+split(Pool *pool)
+{
+	int			too_many;
+	dlist_mutable_iter iter;
+
+	pool->splits_to = Min(dbpool_shared->nworkers, pool->options.max_size);
+	too_many = pool_size(pool) - pool_max(pool);
+	dlist_foreach_modify(iter, &pool->conns[CONN_IDLE])
+	{
+		if (too_many-- <= 0)
+			break;
+		conn_close(dlist_container(Conn, node, iter.cur), "another worker shares the pool");
+	}
+	/* those that are never idle under load get nobody else until they are */
+	dlist_foreach_modify(iter, &pool->conns[CONN_BUSY])
+	{
+		if (too_many-- <= 0)
+			break;
+		dlist_container(Conn, node, iter.cur)->joinable = false;
+	}
+	pool_split_progress(pool);
+}
+
+static Pool *busiest;
+
+static void
+find_busiest(Pool *pool)
+{
+	if (busiest == NULL || pool->taken > busiest->taken)
+		busiest = pool;
+}
+
+static void
+forget_taken(Pool *pool)
+{
+	pool->taken = 0;
+}
+
+/* Is this worker at its limit, and would it help to split a pool? */
+static void
+look_at_load(void *arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		used = processor_us();
+	double		percent = (used - used_us) * 100.0 / Max(now - looked_at, 1);
+	int			place;
+
+	(void) arg;
+	busiest = NULL;
+	pools_foreach(find_busiest);
+	/* the first look after a rest spans the rest */
+	if (looked_at != 0 && now - looked_at < 2 * LOOK_US &&
+		percent >= dbpool_split_threshold && busiest != NULL &&
+		busiest->taken * 2 > taken && busiest->options.max_size > 1 &&
+		busiest->definition != NULL && !TransactionIdIsValid(busiest->key.xid) &&
+		busiest->splits_to == 0 && pool_workers(busiest, &place) == 1 && place == 0)
+		split(busiest);
+	pools_foreach(forget_taken);
+	taken = 0;
+	looked_at = now;
+	used_us = used;
+}
+
+/* A request was taken: look at the load, as long as there are requests. */
+void
+split_count(Pool *pool)
+{
+	if (dbpool_shared->nworkers == 1)
+		return;
+	pool->taken++;
+	taken++;
+	if (!look.armed)
+		timer_set(&look, GetCurrentTimestamp() + LOOK_US);
+}
+
+void
+split_init(void)
+{
+	timer_init(&look, look_at_load, NULL);
+}
