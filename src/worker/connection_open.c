@@ -173,6 +173,20 @@ lookup_free(Lookup *lookup)
 	free(lookup);
 }
 
+/* Shuffle the places from one up to, but not including, another. */
+static void
+shuffle(Candidates *list, int from, int to)
+{
+	for (int i = to - 1; i > from; i--)
+	{
+		int			j = (int) pg_prng_uint64_range(&pg_global_prng_state, from, i);
+		Place		place = list->places[i];
+
+		list->places[i] = list->places[j];
+		list->places[j] = place;
+	}
+}
+
 /* Put the addresses of the current place's name where the name was. */
 static void
 put_addresses(Candidates *list, const struct addrinfo *found)
@@ -195,6 +209,8 @@ put_addresses(Candidates *list, const struct addrinfo *found)
 		list->places[at++].hostaddr = MemoryContextStrdup(list->context, address);
 		list->n++;
 	}
+	if (list->shuffle)
+		shuffle(list, list->at, at);
 }
 
 /* Back in the loop. */
@@ -257,19 +273,6 @@ conn_open_abandon(Conn *conn)
 	if (conn->candidates != NULL)
 		MemoryContextDelete(conn->candidates->context);
 	conn->candidates = NULL;
-}
-
-static void
-shuffle(Candidates *list)
-{
-	for (int i = list->n - 1; i > 0; i--)
-	{
-		int			j = (int) pg_prng_uint64_range(&pg_global_prng_state, 0, i);
-		Place		place = list->places[i];
-
-		list->places[i] = list->places[j];
-		list->places[j] = place;
-	}
 }
 
 /* libpq's keywords and values for a place. */
@@ -563,7 +566,7 @@ conn_open(Pool *pool)
 	conn->candidates->context = context;
 	list_places(conn);
 	if (conn->candidates->shuffle)
-		shuffle(conn->candidates);
+		shuffle(conn->candidates, 0, conn->candidates->n);
 	MemoryContextSwitchTo(old);
 
 	attempt(conn);

@@ -23,8 +23,7 @@ my $tmp = $PostgreSQL::Test::Utils::tmp_check;
 
 # A resolver that hangs. The library that the local server loads first makes
 # the look-up of such names wait, as it does when no name server answers.
-my $resolver = "$tmp/slow_resolver.so";
-append_to_file("$tmp/slow_resolver.c", <<'C');
+my $resolver = preload_library('slow_resolver', <<'C');
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <netdb.h>
@@ -47,9 +46,6 @@ getaddrinfo(const char *name, const char *service,
 	return next(name, service, hints, found);
 }
 C
-my $cc = $ENV{CC} || 'cc';
-my $resolver_hangs =
-  system("$cc -shared -fPIC -o '$resolver' '$tmp/slow_resolver.c' -ldl") == 0;
 
 # A host that swallows packets: the kernel drops SYNs when the queue of a
 # socket that listens is full. Returns the socket and those that fill it.
@@ -81,7 +77,7 @@ my $stuck = make_remote(name => 'stuck');
 my $local = make_local(no_start => 1);
 my @swallowing = swallowing_listener();
 {
-	local $ENV{LD_PRELOAD} = $resolver if $resolver_hangs;
+	local $ENV{LD_PRELOAD} = $resolver if $resolver;
 	$local->start;
 }
 $local->safe_psql('postgres', 'CREATE EXTENSION dbpool');
@@ -174,7 +170,7 @@ sub stuck_processes
 # Sessions that get into trouble; each is given a new statement when its last
 # one has ended.
 my @names = (('stuck') x 6, ('swallowed') x 3);
-push @names, ('nowhere') x 3 if $resolver_hangs;
+push @names, ('nowhere') x 3 if $resolver;
 my @troubled = map { { pool => $_, session => session($local) } } @names;
 my %errors;
 
@@ -277,7 +273,7 @@ cmp_ok($errors{$_}->{57014} || 0,
   foreach 'stuck', 'swallowed';
 SKIP:
 {
-	skip 'no C compiler, so no resolver that hangs', 2 if !$resolver_hangs;
+	skip 'no C compiler, so no resolver that hangs', 2 if !$resolver;
 	cmp_ok($errors{nowhere}->{57014} || 0,
 		'>', 5, 'statements on pool nowhere were cancelled');
 	like(
@@ -297,7 +293,7 @@ is( $control->value(
 # Nor does a name that does not resolve keep a pool from its other hosts.
 SKIP:
 {
-	skip 'no C compiler, so no resolver that hangs', 2 if !$resolver_hangs;
+	skip 'no C compiler, so no resolver that hangs', 2 if !$resolver;
 	my %hosts = (
 		'second' => 'hangs.example,' . $remote->host,
 		'first' => $remote->host . ',hangs.example');

@@ -16,7 +16,35 @@ my $first = make_remote(
 	name => 'first',
 	conf => "default_transaction_read_only = on\n");
 my $second = make_remote(name => 'second');
-my $local = make_local();
+
+# A resolver that knows a name with two addresses.
+my $resolver = preload_library('two_addresses', <<'C');
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <string.h>
+
+int
+getaddrinfo(const char *name, const char *service,
+			const struct addrinfo *hints, struct addrinfo **found)
+{
+	int			(*next) (const char *, const char *,
+						 const struct addrinfo *, struct addrinfo **) =
+		dlsym(RTLD_NEXT, "getaddrinfo");
+	int			error;
+
+	if (name == NULL || strcmp(name, "two.example") != 0)
+		return next(name, service, hints, found);
+	error = next("127.0.0.1", service, hints, found);
+	return error ? error : next("127.0.0.2", service, hints, &(*found)->ai_next);
+}
+C
+my $local = make_local(no_start => 1);
+{
+	local $ENV{LD_PRELOAD} = $resolver if $resolver;
+	$local->start;
+}
+$local->safe_psql('postgres', 'CREATE EXTENSION dbpool');
 my $control = session($local);
 my $silent = silent_listener();
 my $unused_port = PostgreSQL::Test::Cluster::get_free_port();
@@ -123,6 +151,58 @@ subtest 'target_session_attrs' => sub {
 		target_session_attrs => 'prefer-standby');
 	is(port_of('prefer')->{out},
 		$first->port, 'prefer-standby: none, so the first one');
+};
+
+# The one tried first is another from time to time: of the hosts of a list, and
+# of the addresses of a name.
+subtest 'load_balance_hosts' => sub {
+	my $answer = $control->query(
+		q{CREATE SERVER knows FOREIGN DATA WRAPPER dbpool OPTIONS (load_balance_hosts 'random')}
+	);
+	plan skip_all => 'libpq does not know load_balance_hosts'
+	  if $answer->{err} =~ /invalid option/;
+
+	# what twenty connections, one after the other, say
+	my $ask_anew = sub {
+		my ($pool, $sql) = @_;
+		my %seen;
+
+		foreach (1 .. 20)
+		{
+			$seen{ $control->value("SELECT dbpool_query('$pool', '$sql')") }++;
+			$control->value("SELECT dbpool_reset('$pool')");
+		}
+		return join ' ', sort keys %seen;
+	};
+	my %random = (load_balance_hosts => 'random', %dbname);
+
+	create_pool(
+		$local, 'random', undef,
+		host => $first->host . ',' . $second->host,
+		port => $first->port . ',' . $second->port,
+		%random);
+	is( $ask_anew->('random', 'SHOW port'),
+		join(' ', sort map { '(' . $_->port . ')' } $first, $second),
+		'both hosts are tried first');
+  SKIP:
+	{
+		skip 'no C compiler, so no name with two addresses', 2 if !$resolver;
+		my %two = (host => 'two.example', port => $second->port);
+		my $address = 'SELECT host(inet_server_addr())';
+
+		$second->append_conf('postgresql.conf',
+			"listen_addresses = '127.0.0.1,127.0.0.2'");
+		$second->append_conf('pg_hba.conf',
+			'host all all 127.0.0.0/8 trust');
+		$second->restart;
+		create_pool($local, 'two', undef, %two, %dbname);
+		is($ask_anew->('two', $address),
+			'(127.0.0.1)', 'addresses have their order');
+		create_pool($local, 'two_random', undef, %two, %random);
+		is( $ask_anew->('two_random', $address),
+			'(127.0.0.1) (127.0.0.2)',
+			'unless they are to be tried in a random one');
+	}
 };
 
 # A host that goes away is left for the other one, and found again.

@@ -28,7 +28,7 @@ use Time::HiRes qw(sleep time);
 our @EXPORT = qw(
   make_local make_remote create_pool session wait_until
   worker_pid rss_kb child_pids silent_listener query_sleeps
-  suspend resume
+  suspend resume preload_library
 );
 
 # A node that stays as quiet and small as the tests allow.
@@ -218,6 +218,20 @@ sub silent_listener
 	) or die "could not listen: $!";
 
 	return $socket;
+}
+
+# Compile a library that a server can be started with as LD_PRELOAD. Returns its
+# path, and false when there is no C compiler.
+sub preload_library
+{
+	my ($name, $source) = @_;
+	my $path = "$PostgreSQL::Test::Utils::tmp_check/$name";
+	my $cc = $ENV{CC} || 'cc';
+
+	append_to_file("$path.c", $source);
+	return
+	  system("$cc -shared -fPIC -o '$path.so' '$path.c' -ldl") == 0 &&
+	  "$path.so";
 }
 
 package DbpoolTest::Session;
