@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 
@@ -30,6 +31,13 @@ PG_FUNCTION_INFO_V1(dbpool_stat_reset);
 
 /* Most names in a hint. */
 #define MAX_NAMES	20
+
+static bool
+has_mapping(Oid umuser, Oid serverid)
+{
+	return SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(umuser),
+								 ObjectIdGetDatum(serverid));
+}
 
 /* The pools that the current role may use, for a hint; empty when none. */
 char *
@@ -49,7 +57,9 @@ pool_list_usable(void)
 		Form_pg_foreign_server server = (Form_pg_foreign_server) GETSTRUCT(tuple);
 
 		if (server->srvfdw != fdw ||
-			compat_server_usage(server->oid, GetUserId()) != ACLCHECK_OK)
+			compat_server_usage(server->oid, GetUserId()) != ACLCHECK_OK ||
+			!(has_mapping(GetUserId(), server->oid) ||
+			  has_mapping(InvalidOid, server->oid)))
 			continue;
 		if (n++ < MAX_NAMES)
 			appendStringInfo(&buf, "%s\"%s\"", n > 1 ? ", " : "",

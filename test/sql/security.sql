@@ -22,6 +22,8 @@ GRANT USAGE ON FOREIGN SERVER remote TO regress_dbpool_alice;
 -- and a user mapping is needed
 SET ROLE regress_dbpool_alice;
 SELECT dbpool_query('remote', 'SELECT 1');
+-- so a hint names the pool only where there is one
+SELECT dbpool_query('nonesuch', 'SELECT 1');
 -- which has to have a password
 CREATE USER MAPPING FOR CURRENT_USER SERVER remote OPTIONS (user 'regress_dbpool_reader');
 SELECT dbpool_query('remote', 'SELECT 1');
@@ -56,6 +58,7 @@ SELECT v <> :alice_pid AS another FROM dbpool_query('remote', 'SELECT pg_backend
 -- those of PUBLIC's mapping are one pool
 CREATE USER MAPPING FOR PUBLIC SERVER remote OPTIONS (user 'regress_dbpool_reader', password 'regress-secret', password_required 'false');
 SET ROLE regress_dbpool_bob;
+SELECT dbpool_query('nonesuch', 'SELECT 1');
 SELECT v AS bob_pid, who FROM dbpool_query('remote', 'SELECT pg_backend_pid(), current_user') AS t(v int, who name) \gset
 SELECT :'who' AS who, :bob_pid <> :alice_pid AS another;
 SELECT user_name FROM dbpool_pools WHERE pool = 'remote' AND database = current_database() AND state = 'active' ORDER BY user_name = 'public' DESC, user_name = 'regress_dbpool_alice' DESC LIMIT 2;
