@@ -204,9 +204,10 @@ put_options(StringInfo buf, List *defs)
  * else any role could use the server's own credentials and address.
  */
 static bool
-needs_password(Oid roleid, List *mapping, const char *pool)
+needs_password(Oid roleid, Oid umuser, List *mapping, const char *pool)
 {
 	ListCell   *lc;
+	bool		has_option = false;
 	bool		has_password = false;
 
 	if (superuser_arg(roleid))
@@ -217,15 +218,22 @@ needs_password(Oid roleid, List *mapping, const char *pool)
 
 		if (strcmp(def->defname, "password_required") == 0 && !defGetBoolean(def))
 			return false;
-		if (strcmp(def->defname, "password") == 0 && defGetString(def)[0] != '\0')
-			has_password = true;
+		if (strcmp(def->defname, "password") == 0)
+		{
+			has_option = true;
+			has_password = defGetString(def)[0] != '\0';
+		}
 	}
 	if (!has_password)
 		ereport(ERROR,
 				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
 				 errmsg("password is required"),
 				 errdetail("Pool \"%s\": non-superusers must provide a password in the user mapping.",
-						   pool)));
+						   pool),
+				 errhint("ALTER USER MAPPING FOR %s SERVER %s OPTIONS (%s password '...') gives it one, or have a superuser set password_required to false in it.",
+						 OidIsValid(umuser) ?
+						 quote_identifier(GetUserNameFromId(umuser, false)) : "PUBLIC",
+						 quote_identifier(pool), has_option ? "SET" : "ADD")));
 	return true;
 }
 
@@ -298,7 +306,8 @@ read_definition(const char *pool, Oid roleid, Definition *definition)
 	mapping = find_mapping(roleid, server);
 	make_definition(server, mapping, definition);
 	definition->stamp = stamp;
-	definition->need_password = needs_password(roleid, mapping_options(mapping), pool);
+	definition->need_password =
+		needs_password(roleid, definition->key.userid, mapping_options(mapping), pool);
 
 	server_row = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(server->serverid));
 	if (!HeapTupleIsValid(server_row))

@@ -33,8 +33,16 @@ SELECT dbpool_query('remote', 'SELECT 1');
 ALTER USER MAPPING FOR CURRENT_USER SERVER remote OPTIONS (SET password 'regress-secret');
 SELECT dbpool_query('remote', 'SELECT 1');
 SELECT dbpool_ping('remote');
--- unless a superuser allows it
+-- and so has PUBLIC's
 RESET ROLE;
+GRANT USAGE ON FOREIGN SERVER remote TO regress_dbpool_bob;
+CREATE USER MAPPING FOR PUBLIC SERVER remote;
+SET ROLE regress_dbpool_bob;
+SELECT dbpool_query('remote', 'SELECT 1');
+RESET ROLE;
+DROP USER MAPPING FOR PUBLIC SERVER remote;
+REVOKE USAGE ON FOREIGN SERVER remote FROM regress_dbpool_bob;
+-- unless a superuser allows it
 ALTER USER MAPPING FOR regress_dbpool_alice SERVER remote OPTIONS (ADD password_required 'false');
 SET ROLE regress_dbpool_alice;
 SELECT * FROM dbpool_query('remote', 'SELECT current_user') AS t(who name);
