@@ -67,7 +67,7 @@ check_end(Conn *conn, Request *req, bool in_transaction)
 		request_put_error(req, "0A000",
 						  psprintf("the statement changed \"%s\" on pool \"%s\"", setting, name),
 						  "The values it returned cannot be trusted. What it did on the remote server stays.",
-						  "Settings that the text of values depends on are dbpool's to make.");
+						  "Attach the setting to the function that makes it, by CREATE FUNCTION ... SET or ALTER FUNCTION ... SET, in place of a SET in its body: so it ends with the function.");
 	else if (!req->answered)
 		request_put_error(req, "08P01",
 						  psprintf("the remote server of pool \"%s\" broke the protocol", name),

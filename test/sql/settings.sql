@@ -120,6 +120,10 @@ SELECT * FROM regress_differences();
 SELECT dbpool_exec('remote', $$CREATE FUNCTION regress.set_style() RETURNS int LANGUAGE plpgsql AS
   'BEGIN PERFORM set_config(''datestyle'', ''SQL, DMY'', false), set_config(''intervalstyle'', ''sql_standard'', false); RETURN 1; END'$$);
 SELECT dbpool_query('remote', 'SELECT regress.set_style()');
+-- what the hint says does help
+SELECT dbpool_exec('remote', $$CREATE FUNCTION regress.with_style() RETURNS text LANGUAGE sql SET datestyle = 'SQL, DMY' AS
+  'SELECT ''31/12/2000''::date::text'$$);
+SELECT dbpool_query('remote', 'SELECT regress.with_style()');
 SELECT * FROM regress_differences();
 
 RESET ALL;
