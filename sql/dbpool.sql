@@ -222,7 +222,7 @@ COMMENT ON VIEW dbpool_pools IS 'the pools that this database defines, and those
 COMMENT ON COLUMN dbpool_pools.pool IS 'name of the foreign server';
 COMMENT ON COLUMN dbpool_pools.database IS 'local database in which it is defined';
 COMMENT ON COLUMN dbpool_pools.user_name IS 'local role of the user mapping, or public';
-COMMENT ON COLUMN dbpool_pools.state IS 'active; paused by dbpool_pause(); uncommitted: of a transaction that has changed the definition; or cold: not in the memory of a worker, as it was not used of late';
+COMMENT ON COLUMN dbpool_pools.state IS 'active; paused by dbpool_pause(); uncommitted: of a transaction that has changed the definition; or cold: not in the memory of a worker before it is next used, as after a start, a change of the definition, or ten minutes without a connection';
 COMMENT ON COLUMN dbpool_pools.worker IS 'number of the worker that keeps it, the lowest if there are several';
 COMMENT ON COLUMN dbpool_pools.workers IS 'number of workers that keep it; more than one when it is split';
 COMMENT ON COLUMN dbpool_pools.idle IS 'connections that are free';
