@@ -13,6 +13,8 @@ use Test::More;
 
 plan skip_all => 'openssl is not installed'
   if system('openssl version >/dev/null 2>&1') != 0;
+plan skip_all => 'PostgreSQL was built without OpenSSL'
+  if !check_pg_config('#define USE_OPENSSL 1');
 
 # --- certificates -------------------------------------------------------------
 
