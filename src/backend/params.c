@@ -15,7 +15,6 @@
 #include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/pg_locale.h"
 #include "utils/xml.h"
 
 /* May a value of that type hold money, whose text depends on lc_monetary? */
@@ -52,7 +51,8 @@ modes_enter(bool money)
 		set_mode(&level, "extra_float_digits", "3");
 	if (xmloption != XMLOPTION_CONTENT)
 		set_mode(&level, "xmloption", "content");
-	if (money && strcmp(locale_monetary, "C") != 0)
+	/* by name: its variable is declared among headers of ICU */
+	if (money && strcmp(GetConfigOption("lc_monetary", false, false), "C") != 0)
 		set_mode(&level, "lc_monetary", "C");
 	return level;
 }
