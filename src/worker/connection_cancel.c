@@ -49,6 +49,8 @@ conn_after_cancel(Conn *conn)
 	if (conn->nflights > 0 || !conn->cancel_ended)
 		return;
 	timer_stop(&conn->deadline);
+	conn->used_at = GetCurrentTimestamp();
+	conn->worked_at = conn->used_at;
 	conn_settle(conn);
 }
 

@@ -547,7 +547,8 @@ conn_open(Pool *pool)
 	dlist_init(&conn->prepared_lru);
 	dlist_init(&conn->doomed);
 	janitor_init_conn(conn);
-	if (!conn_take_entry(conn))
+	if (!conn_take_entry(conn) &&
+		!(pool_make_place(pool) && conn_take_entry(conn)))
 	{
 		pfree(conn);
 		pool_conn_failed(pool, "53300",

@@ -18,6 +18,13 @@
 #include "worker/connection.h"
 #include "worker/worker.h"
 
+/*
+ * A pool that has connections takes the place of another pool's only when that
+ * has been idle for so many milliseconds: else two that are in use would take
+ * it from each other over and over.
+ */
+#define PLACE_IDLE_MS		1000
+
 /* Milliseconds between attempts to connect while others work: first, most. */
 #define RETRY_FIRST_MS		500
 #define RETRY_MOST_MS		15000
@@ -272,6 +279,44 @@ pool_waiter_left(Request *req)
 		conn_watch_orphan(conn);
 		conn_pump(conn);
 	}
+}
+
+/*
+ * As many connections are open as there may be.  For a pool in which somebody
+ * waits, close the one of another pool that has been idle longest; those that
+ * make up a min_size stay.
+ */
+bool
+pool_make_place(Pool *pool)
+{
+	HASH_SEQ_STATUS seq;
+	Pool	   *other;
+	Conn	   *longest = NULL;
+
+	if (pool->nwaiting == 0)
+		return false;
+	hash_seq_init(&seq, pools);
+	while ((other = hash_seq_search(&seq)) != NULL)
+	{
+		dlist_iter	iter;
+
+		if (other == pool || pool_size(other) <= other->options.min_size)
+			continue;
+		dlist_foreach(iter, &other->conns[CONN_IDLE])
+		{
+			Conn	   *conn = dlist_container(Conn, node, iter.cur);
+
+			if (longest == NULL || conn->worked_at < longest->worked_at)
+				longest = conn;
+		}
+	}
+	if (longest == NULL ||
+		(pool_size(pool) > 0 &&
+		 GetCurrentTimestamp() < TimestampTzPlusMilliseconds(longest->worked_at,
+															 PLACE_IDLE_MS)))
+		return false;
+	conn_close(longest, "another pool needs its place");
+	return true;
 }
 
 /* A connection has been opened. */

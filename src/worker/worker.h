@@ -277,6 +277,7 @@ extern void pool_saw_round_trip(Pool *pool, int64 us);
 extern void pool_conn_opened(Conn *conn);
 extern void pool_conn_failed(Pool *pool, const char *sqlstate,
 							 const char *message);
+extern bool pool_make_place(Pool *pool);
 extern int	pool_size(const Pool *pool);
 extern void pool_close_idle(Pool *pool, const char *reason);
 extern void pools_foreach(void (*fn) (Pool *pool));

@@ -169,13 +169,63 @@ is($waiter->wait->{out}, '(1)',
 	'all connections in use: a pool that has some lets wait');
 $waiter->quit;
 
-# The connection that is idle now belongs to "a"; "b" gets it when it is closed.
-$s->value(q{SELECT dbpool_reset('a')});
-$s->poll(q{SELECT count(*) FROM dbpool_connections}, '1');
+# The connection that is idle now belongs to "a"; it makes room for "b".
 is($s->value(q{SELECT dbpool_query('b', 'SELECT 1')}),
-	'(1)', 'a connection is free: it works again');
+	'(1)', 'a connection of another pool is idle: it makes room');
 give_up($sleepers[1]);
+
+# Two idle ones of "a": that which has been idle longer goes.
+$s->value(q{SELECT dbpool_reset('b')});
+$_->send(query_sleeps('a', 600, 'sleeper')) foreach @sleepers;
+wait_for_sleepers(2);
+my @pids = map {
+	$s->value('SELECT remote_pid FROM dbpool_requests WHERE pid = ' . $_->pid)
+} @sleepers;
+foreach my $i (1, 0)
+{
+	give_up($sleepers[$i]);
+	$s->poll(
+		qq{SELECT state FROM dbpool_connections WHERE remote_pid = $pids[$i]},
+		'idle');
+}
+$s->value(q{SELECT dbpool_ping('b')});
+is( $s->value(q{SELECT remote_pid FROM dbpool_connections WHERE pool = 'a'}),
+	$pids[0], 'the one that has been idle longest makes room');
+
+# What min_size keeps open stays open.
+$s->value(q{ALTER SERVER a OPTIONS (ADD min_size '1')});
+$s->value("SELECT dbpool_ping('$_')") foreach 'a', 'b';
+$answer = $s->query(q{SELECT dbpool_ping('c')});
+is($answer->{state} . $answer->{err}, '', 'the one above min_size makes room');
+is( $s->value(
+		q{SELECT string_agg(pool, ',' ORDER BY pool) FROM dbpool_connections}),
+	'a,c',
+	'and not the one of the pool with a min_size');
+$s->value(q{ALTER SERVER c OPTIONS (ADD min_size '1')});
+$s->value(q{SELECT dbpool_ping('c')});
+is($s->query(q{SELECT dbpool_ping('b')})->{state},
+	'53300', 'none above min_size: an error');
 $_->quit foreach @sleepers;
+
+# Pools that are in use leave each other's connections alone.
+$s->value(q{ALTER SERVER a OPTIONS (DROP min_size)});
+$s->value(q{ALTER SERVER c OPTIONS (DROP min_size)});
+$s->value(q{SELECT dbpool_stat_reset()});
+my @busy = map { session($local) } 1 .. 4;
+my $wrong = '';
+foreach my $round (1 .. 40)
+{
+	$busy[$_]->send(query_sleeps($_ % 2 ? 'a' : 'c', 0.02)) foreach 0 .. 3;
+	$wrong .= $_->wait->{err} foreach @busy;
+}
+is($wrong, '', 'two pools with a connection each: no errors');
+cmp_ok(
+	$s->value(
+		q{SELECT sum(connects) FROM dbpool_stat_pools WHERE pool IN ('a', 'c')}
+	),
+	'<=', 20,
+	'and they do not take them from each other');
+$_->quit foreach @busy;
 
 # --- pools -----------------------------------------------------------------------------
 
