@@ -103,6 +103,7 @@ extern void conn_settle(Conn *conn);
 extern void conn_cancel(Conn *conn);
 extern void conn_after_cancel(Conn *conn);
 extern void conn_orphan(Conn *conn, Flight *flight);
+extern void connections_cancel(void);
 
 /* connection_reply.c */
 extern void reply_shape(Request *req, struct pg_result *res);

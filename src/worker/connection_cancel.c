@@ -180,3 +180,30 @@ conn_cancel(Conn *conn)
 	conn_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
 	conn_event(conn, WL_SOCKET_READABLE);
 }
+
+static void
+cancel_busy(Pool *pool)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pool->conns[CONN_BUSY])
+		(void) cancel_start(dlist_container(Conn, node, iter.cur));
+	dlist_foreach(iter, &pool->conns[CONN_CANCELLING])
+	{
+		Conn	   *conn = dlist_container(Conn, node, iter.cur);
+
+		if (conn->cancel_waits)
+			(void) cancel_start(conn);
+	}
+}
+
+/*
+ * The process ends: get the remotes to stop what it leaves behind; those short
+ * statements apart that were sent behind others.  That goes on in threads, for
+ * whose end nobody looks but leave_threads().
+ */
+void
+connections_cancel(void)
+{
+	pools_foreach(cancel_busy);
+}

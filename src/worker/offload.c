@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "worker/offload.h"
@@ -27,6 +28,9 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static OffloadJob *waiting[OFFLOAD_NKINDS];
 static OffloadJob *finished;
 static int	nthreads[OFFLOAD_NKINDS];
+
+/* Signalled when a thread ends. */
+static pthread_cond_t thread_ended;
 
 static void *
 thread_main(void *arg)
@@ -52,6 +56,7 @@ thread_main(void *arg)
 		(void) ignored;
 	}
 	nthreads[kind]--;
+	pthread_cond_signal(&thread_ended);
 	pthread_mutex_unlock(&lock);
 	return NULL;
 }
@@ -60,6 +65,12 @@ thread_main(void *arg)
 void
 offload_start(void)
 {
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&thread_ended, &attr);
+	pthread_condattr_destroy(&attr);
 	if (pipe(wake_pipe) != 0 ||
 		fcntl(wake_pipe[0], F_SETFL, O_NONBLOCK) != 0 ||
 		fcntl(wake_pipe[1], F_SETFL, O_NONBLOCK) != 0 ||
@@ -145,6 +156,21 @@ offload_busy(void)
 		busy |= nthreads[i] > 0;
 	pthread_mutex_unlock(&lock);
 	return busy;
+}
+
+/* At exit: wait for the threads of a kind, for so many seconds at most. */
+void
+offload_wait(OffloadKind kind, int seconds)
+{
+	struct timespec until;
+	int			error = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += seconds;
+	pthread_mutex_lock(&lock);
+	while (nthreads[kind] > 0 && error == 0)
+		error = pthread_cond_timedwait(&thread_ended, &lock, &until);
+	pthread_mutex_unlock(&lock);
 }
 
 /* The loop's: hand out the jobs that have ended. */

@@ -39,6 +39,7 @@ typedef struct OffloadJob
 extern void offload_start(void);
 extern int	offload_fd(void);
 extern bool offload_busy(void);
+extern void offload_wait(OffloadKind kind, int seconds);
 extern OffloadJob *offload_submit(OffloadKind kind, void (*run) (void *data),
 								  void (*done) (void *data, void *arg),
 								  void *data, void *arg);

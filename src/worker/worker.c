@@ -30,6 +30,9 @@
 /* Seconds until the postmaster starts a worker that ended. */
 #define RESTART_SECONDS		1
 
+/* Most seconds that an exit waits for cancels to be delivered. */
+#define EXIT_CANCEL_SECONDS	1
+
 int			my_worker;
 MemoryContext worker_context;
 
@@ -126,14 +129,16 @@ forget_predecessor(void)
 }
 
 /*
- * The last thing before exit().  Threads may be in OpenSSL or the resolver, and
- * the exit handlers of those would pull the ground from under them; a crash
- * here would make the postmaster restart everything.
+ * The last thing before exit(), when everybody has been told and nobody waits
+ * but the postmaster.  Threads may be in OpenSSL or the resolver, and the exit
+ * handlers of those would pull the ground from under them; a crash here would
+ * make the postmaster restart everything.
  */
 static void
 leave_threads(int code, Datum arg)
 {
 	(void) arg;
+	offload_wait(OFFLOAD_CANCEL, EXIT_CANCEL_SECONDS);
 	if (offload_busy())
 		_exit(code);
 }
@@ -176,5 +181,6 @@ dbpool_worker_main(Datum arg)
 
 	start_warmer();
 	loop_run();
+	connections_cancel();
 	proc_exit(1);
 }

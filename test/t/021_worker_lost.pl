@@ -34,7 +34,7 @@ foreach my $round (1 .. 2)
 		$control->value(
 			"SELECT * FROM dbpool_query('p', 'SELECT generate_series(1, 100)') AS t(i int)"
 		);
-		$_->send(query_sleeps('p', 5)) foreach @running;
+		$_->send(query_sleeps('p', 600)) foreach @running;
 		$control->poll(
 			q{SELECT count(*) FROM dbpool_requests WHERE state = 'running'},
 			'2');
@@ -66,6 +66,12 @@ foreach my $round (1 .. 2)
 			$answer->{err},
 			qr/DETAIL: .*The statement was not run/s,
 			'which says that it has not run');
+
+		ok( $remote->poll_query_until(
+				'postgres',
+				q{SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%'}
+			),
+			'the remote stops what was running');
 
 		# no waiting here: the call itself has to wait for the worker
 		is( $control->value(

@@ -31,7 +31,7 @@ sub make_busy
 	my @sessions = map { session($local) } 1 .. 5;
 
 	$sessions[0]->value("SELECT dbpool_ping('p')");
-	$_->send(query_sleeps('p', 60)) foreach @sessions[ 0 .. 2 ];
+	$_->send(query_sleeps('p', 600)) foreach @sessions[ 0 .. 2 ];
 	$sessions[3]->send(query_sleeps('silent', 60));
 	$sessions[4]->poll(
 		q{SELECT string_agg(pool || ' ' || state, ', ' ORDER BY pool, state DESC)
@@ -81,6 +81,11 @@ foreach my $mode (qw(fast immediate))
 		}
 		check_log($from);
 		$_->quit foreach @sessions;
+		ok( $remote->poll_query_until(
+				'postgres',
+				q{SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%'}
+			),
+			'the remote stops what was running') if $mode eq 'fast';
 
 		$local->start;
 		check_works();
@@ -95,6 +100,24 @@ foreach my $mode (qw(fast immediate))
 			'the worker is there');
 	};
 }
+
+# A remote that has stopped dead takes no cancel: nobody waits for it long.
+subtest 'fast, and the remote hangs' => sub {
+	my $from = -s $local->logfile;
+	my @sessions = make_busy();
+	my $postmaster =
+	  (split /\n/, slurp_file($remote->data_dir . '/postmaster.pid'))[0];
+	my $started = time;
+
+	suspend($postmaster);
+	$local->stop('fast');
+	cmp_ok(time - $started, '<', 5, 'the server ends in time');
+	resume($postmaster);
+	$_->quit foreach @sessions;
+	check_log($from);
+	$local->start;
+	check_works();
+};
 
 # Lets sessions end in peace, and serves them until then.
 subtest 'smart' => sub {
