@@ -60,6 +60,20 @@ define_settings(void)
 }
 
 void
+dbpool_fill_bgworker(BackgroundWorker *bgw, const char *function,
+					 const char *type, int worker)
+{
+	memset(bgw, 0, sizeof(BackgroundWorker));
+	bgw->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	bgw->bgw_start_time = BgWorkerStart_ConsistentState;
+	bgw->bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(bgw->bgw_library_name, "dbpool", sizeof(bgw->bgw_library_name));
+	strlcpy(bgw->bgw_function_name, function, sizeof(bgw->bgw_function_name));
+	strlcpy(bgw->bgw_type, type, sizeof(bgw->bgw_type));
+	bgw->bgw_main_arg = Int32GetDatum(worker);
+}
+
+void
 _PG_init(void)
 {
 	if (!process_shared_preload_libraries_in_progress)

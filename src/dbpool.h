@@ -11,6 +11,8 @@
 
 #include "postgres.h"
 
+#include "postmaster/bgworker.h"
+
 /* Most workers that dbpool.workers may ask for. */
 #define DBPOOL_MAX_WORKERS		32
 
@@ -26,6 +28,10 @@ extern int	dbpool_max_connections;
 extern int	dbpool_max_pools;
 extern int	dbpool_max_requests;
 extern int	dbpool_split_threshold;
+
+/* A background process, as far as all of dbpool's are alike. */
+extern void dbpool_fill_bgworker(BackgroundWorker *bgw, const char *function,
+								 const char *type, int worker);
 
 /* True when the library came through shared_preload_libraries. */
 extern bool dbpool_preloaded;

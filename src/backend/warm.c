@@ -21,7 +21,6 @@
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "tcop/tcopprot.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
@@ -68,16 +67,8 @@ warm_in_database(int worker, Oid dbid)
 	BackgroundWorker bgw;
 	BackgroundWorkerHandle *handle;
 
-	memset(&bgw, 0, sizeof(bgw));
-	bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	bgw.bgw_start_time = BgWorkerStart_ConsistentState;
-	bgw.bgw_restart_time = BGW_NEVER_RESTART;
-	snprintf(bgw.bgw_library_name, sizeof(bgw.bgw_library_name), "dbpool");
-	snprintf(bgw.bgw_function_name, sizeof(bgw.bgw_function_name),
-			 "dbpool_warm_database_main");
+	dbpool_fill_bgworker(&bgw, "dbpool_warm_database_main", "dbpool warmer", worker);
 	snprintf(bgw.bgw_name, sizeof(bgw.bgw_name), "dbpool warmer for database %u", dbid);
-	snprintf(bgw.bgw_type, sizeof(bgw.bgw_type), "dbpool warmer");
-	bgw.bgw_main_arg = Int32GetDatum(worker);
 	memcpy(bgw.bgw_extra, &dbid, sizeof(dbid));
 	bgw.bgw_notify_pid = MyProcPid;
 	if (!RegisterDynamicBackgroundWorker(&bgw, &handle))

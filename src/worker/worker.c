@@ -16,7 +16,6 @@
 
 #include "ipc/shmem.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/procsignal.h"
@@ -47,16 +46,9 @@ worker_register(void)
 
 	for (int i = 0; i < dbpool_workers; i++)
 	{
-		memset(&bgw, 0, sizeof(bgw));
-		bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-		bgw.bgw_start_time = BgWorkerStart_ConsistentState;
+		dbpool_fill_bgworker(&bgw, "dbpool_worker_main", "dbpool worker", i);
 		bgw.bgw_restart_time = RESTART_SECONDS;
-		snprintf(bgw.bgw_library_name, sizeof(bgw.bgw_library_name), "dbpool");
-		snprintf(bgw.bgw_function_name, sizeof(bgw.bgw_function_name),
-				 "dbpool_worker_main");
 		snprintf(bgw.bgw_name, sizeof(bgw.bgw_name), "dbpool worker %d", i + 1);
-		snprintf(bgw.bgw_type, sizeof(bgw.bgw_type), "dbpool worker");
-		bgw.bgw_main_arg = Int32GetDatum(i);
 		RegisterBackgroundWorker(&bgw);
 	}
 }
@@ -72,16 +64,9 @@ start_warmer(void)
 {
 	BackgroundWorker bgw;
 
-	memset(&bgw, 0, sizeof(bgw));
-	bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	bgw.bgw_start_time = BgWorkerStart_ConsistentState;
-	bgw.bgw_restart_time = BGW_NEVER_RESTART;
-	snprintf(bgw.bgw_library_name, sizeof(bgw.bgw_library_name), "dbpool");
-	snprintf(bgw.bgw_function_name, sizeof(bgw.bgw_function_name), "dbpool_warm_main");
+	dbpool_fill_bgworker(&bgw, "dbpool_warm_main", "dbpool warmer", my_worker);
 	snprintf(bgw.bgw_name, sizeof(bgw.bgw_name), "dbpool warmer for worker %d",
 			 my_worker + 1);
-	snprintf(bgw.bgw_type, sizeof(bgw.bgw_type), "dbpool warmer");
-	bgw.bgw_main_arg = Int32GetDatum(my_worker);
 	if (!RegisterDynamicBackgroundWorker(&bgw, NULL))
 		ereport(LOG,
 				(errmsg("dbpool cannot open connections ahead of their use for worker %d",
