@@ -25,10 +25,8 @@ my $control = session($local);
 # many of its statements ran.
 $remote->safe_psql('postgres',
 	'CREATE TABLE ran (n int); CREATE TABLE doomed (n int)');
-my $script = "$PostgreSQL::Test::Utils::tmp_check/innocent.sql";
-append_to_file($script,
-	"SELECT dbpool_exec('p', 'INSERT INTO ran SELECT 1 FROM pg_sleep(0.001)');\n"
-);
+my $innocent =
+  "SELECT dbpool_exec('p', 'INSERT INTO ran SELECT 1 FROM pg_sleep(0.001)');\n";
 
 # The doomed: statements of 4 ms with a time limit of about as much.
 my $doomed = "$PostgreSQL::Test::Utils::tmp_check/doomed.sql";
@@ -58,17 +56,9 @@ foreach my $i (1 .. 3)
 		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	push @sessions, \%run;
 }
-my ($out, $err) = ('', '');
-my $ok = IPC::Run::run(
-	[   'pgbench', '-n', '-c', 3, '-t', 1000, '-f', $script,
-		$local->connstr('postgres') ],
-	'>',
-	\$out,
-	'2>',
-	\$err,
-	IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
-ok($ok, 'no innocent statement was cancelled') or diag($err);
-like($out, qr{processed: 3000/3000}, 'all of them have run');
+my ($bench, $out) = start_pgbench($local, $innocent, '-c', 3, '-t', 1000);
+ok($bench->finish, 'no innocent statement was cancelled') or diag($$out);
+like($$out, qr{processed: 3000/3000}, 'all of them have run');
 
 my ($cancelled, $ended, $other) = (0, 0, '');
 foreach my $run (@sessions)

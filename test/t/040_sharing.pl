@@ -9,7 +9,6 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DbpoolTest;
-use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -23,20 +22,11 @@ create_pool($local, 'four', $remote, max_size => 4, acquire_timeout => '60s');
 create_pool($local, 'one', $remote, max_size => 1);
 
 subtest '200 sessions on 4 connections' => sub {
-	my $script = "$PostgreSQL::Test::Utils::tmp_check/four.sql";
-	my ($out, $err, $most, $samples) = ('', '', 0, 0);
-
-	append_to_file($script,
-		"SELECT * FROM dbpool_query('four', 'SELECT 1 FROM pg_sleep(0.001)') AS t(x int);\n"
-	);
-	my $bench = IPC::Run::start(
-		[   'pgbench', '-n', '-c', 200, '-j', 2, '-t', 40, '-f', $script,
-			$local->connstr('postgres') ],
-		'>',
-		\$out,
-		'2>',
-		\$err,
-		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	my ($most, $samples) = (0, 0);
+	my ($bench, $out) = start_pgbench(
+		$local,
+		"SELECT * FROM dbpool_query('four', 'SELECT 1 FROM pg_sleep(0.001)') AS t(x int);\n",
+		'-c', 200, '-j', 2, '-t', 40);
 	while ($bench->pumpable)
 	{
 		my $count = $there->value(
@@ -46,8 +36,8 @@ subtest '200 sessions on 4 connections' => sub {
 		$samples++;
 		$bench->pump_nb;
 	}
-	ok($bench->finish, 'none gets an error') or diag($err);
-	like($out, qr{processed: 8000/8000}, 'all get their answers');
+	ok($bench->finish, 'none gets an error') or diag($$out);
+	like($$out, qr{processed: 8000/8000}, 'all get their answers');
 	note("looked $samples times");
 	cmp_ok($samples, '>', 10, 'the remote was looked at all the while');
 	is($most, 4, 'and had four connections at most');

@@ -12,7 +12,6 @@ use lib $FindBin::RealBin;
 
 use DbpoolTest;
 use IO::Socket::INET;
-use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Socket qw(PF_INET SOCK_STREAM INADDR_LOOPBACK pack_sockaddr_in);
@@ -105,10 +104,9 @@ $remote->safe_psql(
 	'CREATE TABLE points (id int PRIMARY KEY, v text);
 	 INSERT INTO points SELECT i, md5(i::text) FROM generate_series(1, 10000) i;
 	 VACUUM ANALYZE points');
-append_to_file("$tmp/points.sql",
-		"\\set id random(1, 10000)\n"
-	  . "SELECT * FROM dbpool_query('good', 'SELECT v FROM points WHERE id = \$1', :id::int) AS t(v text);\n"
-);
+my $point_read =
+	"\\set id random(1, 10000)\n"
+  . "SELECT * FROM dbpool_query('good', 'SELECT v FROM points WHERE id = \$1', :id::int) AS t(v text);\n";
 
 my $control = session($local);
 
@@ -119,22 +117,11 @@ my $runs = 0;
 sub point_reads
 {
 	my ($seconds, $meanwhile) = @_;
-	my ($out, $err) = ('', '');
 	my $prefix = "$tmp/points_log_" . $runs++;
-	my $bench = IPC::Run::start(
-		[   'pgbench', '-n',
-			'-M', 'prepared',
-			'-c', 4,
-			'-j', 1,
-			'-T', $seconds,
-			'-l', "--log-prefix=$prefix",
-			'-f', "$tmp/points.sql",
-			$local->connstr('postgres') ],
-		'>',
-		\$out,
-		'2>',
-		\$err,
-		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	my ($bench, $out) = start_pgbench(
+		$local, $point_read,
+		'-M', 'prepared', '-c', 4, '-T', $seconds,
+		'-l', "--log-prefix=$prefix");
 
 	if ($meanwhile)
 	{
@@ -145,8 +132,8 @@ sub point_reads
 			sleep 0.05;
 		}
 	}
-	$bench->finish or die "pgbench failed: $err";
-	my ($tps) = $out =~ /^tps = ([\d.]+)/m or die "no tps: $out";
+	$bench->finish or die "pgbench failed: $$out";
+	my ($tps) = $$out =~ /^tps = ([\d.]+)/m or die "no tps: $$out";
 	my $longest = 0;
 	foreach my $log (glob "$prefix.*")
 	{

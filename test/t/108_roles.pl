@@ -83,20 +83,12 @@ $s->value('RESET ROLE');
 
 # --- under load, with definitions, connections and workers that change ---------------
 
-my $script = PostgreSQL::Test::Utils::tempdir . '/ask.sql';
-append_to_file($script, "SELECT ask();\n");
 my @loads;
 foreach my $who (sort keys %role)
 {
-	my $out = '';
-	my $run = IPC::Run::start(
-		[
-			'pgbench', '-n', '-U', $who, '-h', $local->host, '-p',
-			$local->port, '-c', '6', '-T', $seconds, '-f', $script,
-			'postgres'
-		],
-		'>&', \$out);
-	push @loads, { who => $who, run => $run, out => \$out };
+	my ($run, $out) = start_pgbench($local, "SELECT ask();\n",
+		'-U', $who, '-c', 6, '-T', $seconds);
+	push @loads, { who => $who, run => $run, out => $out };
 }
 
 # Meanwhile sessions switch between the roles, pools are reset and mappings

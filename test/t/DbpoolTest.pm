@@ -20,6 +20,7 @@ use warnings;
 
 use Exporter 'import';
 use IO::Socket::INET;
+use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -28,7 +29,7 @@ use Time::HiRes qw(sleep time);
 our @EXPORT = qw(
   make_local make_remote create_pool session wait_until
   worker_pid rss_kb child_pids silent_listener query_sleeps
-  suspend resume preload_library
+  suspend resume preload_library start_pgbench
 );
 
 # A node that stays as quiet and small as the tests allow.
@@ -218,6 +219,24 @@ sub silent_listener
 	) or die "could not listen: $!";
 
 	return $socket;
+}
+
+# Start pgbench with a script at a node's database postgres; options are what it
+# takes besides. Returns a handle of IPC::Run, and a reference to what it prints.
+sub start_pgbench
+{
+	my ($node, $script, @options) = @_;
+	my $path = PostgreSQL::Test::Utils::tempdir() . '/script.sql';
+	my $out = '';
+
+	append_to_file($path, $script);
+	my $run = IPC::Run::start(
+		[   'pgbench', '-n', '-f', $path, @options,
+			$node->connstr('postgres') ],
+		'>&',
+		\$out,
+		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	return ($run, \$out);
 }
 
 # Compile a library that a server can be started with as LD_PRELOAD. Returns its
