@@ -63,9 +63,9 @@ my %phases = (
 		reached =>
 		  q{SELECT state = 'queued' FROM dbpool_requests WHERE pid = %d},
 		end => sub {
-			is( $control->value(
-					"SELECT string_agg(state, ',') FROM dbpool_requests"),
-				'running',
+			ok( $control->poll(
+					"SELECT string_agg(state, ',') FROM dbpool_requests",
+					'running'),
 				'the statement before it goes on');
 			$control->value(
 				"SELECT pg_cancel_backend(" . $blocker->pid . ")");
