@@ -152,10 +152,12 @@ cancel_start(Conn *conn)
 void
 conn_orphan(Conn *conn, Flight *flight)
 {
+	Request    *req = flight->req;
+
 	if (conn_head(conn) == flight)
 		reply_drop_rows(conn);
-	flight->req->flight = NULL;
-	flight->req->conn = NULL;
+	req->flight = NULL;
+	req->conn = NULL;
 	flight->req = NULL;
 	conn->norphans++;
 }

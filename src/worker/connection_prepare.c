@@ -20,7 +20,7 @@
 struct Prepared
 {
 	dlist_node	node;			/* in conn->prepared_lru or doomed */
-	Statement  *statement;		/* NULL when doomed */
+	int			id;				/* its statement's; of no meaning when doomed */
 	uint64		serial;
 };
 
@@ -44,15 +44,12 @@ static void
 drop(Conn *conn, Prepared *prepared, bool deallocated)
 {
 	dlist_delete(&prepared->node);
-	conn->prepared[prepared->statement->id] = NULL;
+	conn->prepared[prepared->id] = NULL;
 	conn->shared->prepared = --conn->nprepared;
 	if (deallocated)
 		pfree(prepared);
 	else
-	{
-		prepared->statement = NULL;
 		dlist_push_tail(&conn->doomed, &prepared->node);
-	}
 }
 
 static Prepared *
@@ -148,7 +145,7 @@ prepare(Conn *conn, Statement *statement)
 		conn->nids = n;
 	}
 	prepared = MemoryContextAlloc(worker_context, sizeof(Prepared));
-	prepared->statement = statement;
+	prepared->id = statement->id;
 	prepared->serial = statement->serial;
 	dlist_push_head(&conn->prepared_lru, &prepared->node);
 	conn->prepared[statement->id] = prepared;
