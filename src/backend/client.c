@@ -33,9 +33,9 @@ typedef struct Client
 	const Call *call;
 	AnswerSink *sink;
 	const Definition *definition;
-	StringInfoData up;			/* the request, all three parts */
+	StringInfoData up;			/* a request that is larger than the ring */
 	Size		up_sent;
-	StringInfoData frame;		/* of the frame that is being received */
+	StringInfoData frame;		/* of one that came in pieces */
 	FrameHeader header;
 	Size		header_got;
 	bool		ended;			/* the END frame has come */
@@ -278,6 +278,35 @@ send_more(Client *client)
 	}
 }
 
+/* The three parts of the request. */
+static void
+fill_ring(Client *client, Size sql_len)
+{
+	RequestSlot *slot = client->slot;
+	const Definition *definition = client->definition;
+	const Call *call = client->call;
+	Size		len = definition->len + sql_len + slot->params_len;
+
+	if (len <= REQUEST_UP_SIZE)
+	{
+		RingWriter	writer;
+
+		ring_write_begin(&writer, request_up(slot));
+		ring_write(&writer, definition->bytes, definition->len);
+		ring_write(&writer, call->sql, sql_len);
+		ring_write(&writer, call->params.data, slot->params_len);
+		ring_write_end(&writer);
+		return;
+	}
+	if (client->up.data == NULL)
+		initStringInfo(&client->up);
+	resetStringInfo(&client->up);
+	enlargeStringInfo(&client->up, (int) Min(len, INT_MAX));
+	message_put(&client->up, definition->bytes, definition->len);
+	message_put(&client->up, call->sql, sql_len);
+	message_put(&client->up, call->params.data, slot->params_len);
+}
+
 static void
 fill_slot(Client *client)
 {
@@ -316,11 +345,7 @@ fill_slot(Client *client)
 	slot->sql[shown] = '\0';
 	SpinLockRelease(&slot->mutex);
 
-	resetStringInfo(&client->up);
-	enlargeStringInfo(&client->up, (int) (definition->len + sql_len + slot->params_len));
-	message_put(&client->up, definition->bytes, definition->len);
-	message_put(&client->up, call->sql, sql_len);
-	message_put(&client->up, call->params.data, slot->params_len);
+	fill_ring(client, sql_len);
 }
 
 /* The worker to ask: one of several if the pool is split, always the same. */
@@ -356,8 +381,9 @@ submit(Client *client)
 
 	ring_reset(request_up(slot));
 	ring_reset(request_down(slot));
-	fill_slot(client);
 	client->up_sent = 0;
+	client->up.len = 0;
+	fill_slot(client);
 	client->header_got = 0;
 	client->ended = false;
 	client->stale = false;
@@ -376,13 +402,13 @@ submit(Client *client)
 
 /* A frame has come as a whole. */
 static void
-take_frame(Client *client)
+take_frame(Client *client, char type, const char *bytes, Size len)
 {
-	MessageReader body = {client->frame.data, client->frame.data + client->frame.len};
+	MessageReader body = {bytes, bytes + len};
 	const Call *call = client->call;
 	int			workers;
 
-	switch ((char) client->header.type)
+	switch (type)
 	{
 		case FRAME_END:
 			message_get(&body, &client->remote_us, sizeof(client->remote_us));
@@ -400,57 +426,73 @@ take_frame(Client *client)
 		case FRAME_ERROR:
 			/* thrown at the end, so that the worker need not cancel anything */
 			if (client->error.len == 0)
-				appendBinaryStringInfo(&client->error, client->frame.data,
-									   client->frame.len);
+			{
+				initStringInfo(&client->error);
+				appendBinaryStringInfo(&client->error, bytes, (int) len);
+			}
 			break;
 		default:
-			client->sink->frame(client->sink, (char) client->header.type, &body);
+			client->sink->frame(client->sink, type, &body);
 			break;
 	}
 }
 
-/* Read what has come; true when there was anything. */
+/* Take what there is of a frame that does not lie in the ring in one piece. */
+static void
+take_piece(Client *client, Ring *down)
+{
+	if (client->header_got < sizeof(FrameHeader))
+	{
+		client->header_got += ring_read(down, (char *) &client->header + client->header_got,
+										sizeof(FrameHeader) - client->header_got);
+		if (client->header_got < sizeof(FrameHeader))
+			return;
+		if (client->frame.data == NULL)
+			initStringInfo(&client->frame);
+		resetStringInfo(&client->frame);
+		enlargeStringInfo(&client->frame, (int) Min(client->header.length, INT_MAX));
+	}
+	client->frame.len += (int) ring_read(down, client->frame.data + client->frame.len,
+										 client->header.length - client->frame.len);
+	if (client->frame.len == (int) client->header.length)
+	{
+		client->header_got = 0;
+		take_frame(client, (char) client->header.type, client->frame.data,
+				   client->frame.len);
+	}
+}
+
+/*
+ * Read some of what has come; true when there was anything.  Frames are read
+ * where they lie if that is in one piece.  Not more than a part of the ring at
+ * a time, so that the worker can write into the other part meanwhile.
+ */
 static bool
 receive(Client *client)
 {
 	Ring	   *down = request_down(client->slot);
-	bool		any = false;
+	Size		used;
+	const char *at = ring_peek(down, &used);
+	Size		done = 0;
 
-	for (;;)
+	while (client->header_got == 0 && done < REQUEST_DOWN_SIZE / 4 &&
+		   used - done >= sizeof(FrameHeader))
 	{
-		Size		got;
+		FrameHeader header;
 
-		if (client->header_got < sizeof(FrameHeader))
-		{
-			got = ring_read(down, (char *) &client->header + client->header_got,
-							sizeof(FrameHeader) - client->header_got);
-			client->header_got += got;
-			if (client->header_got == sizeof(FrameHeader))
-			{
-				resetStringInfo(&client->frame);
-				enlargeStringInfo(&client->frame, (int) Min(client->header.length, INT_MAX));
-			}
-		}
-		else
-		{
-			got = ring_read(down, client->frame.data + client->frame.len,
-							client->header.length - client->frame.len);
-			client->frame.len += (int) got;
-		}
-		if (got > 0)
-			any = true;
-		if (client->header_got == sizeof(FrameHeader) &&
-			client->frame.len == (int) client->header.length)
-		{
-			client->header_got = 0;
-			take_frame(client);
-		}
-		else if (got == 0)
+		memcpy(&header, at + done, sizeof(header));
+		if (header.length > used - done - sizeof(header))
 			break;
+		take_frame(client, (char) header.type, at + done + sizeof(header), header.length);
+		done += sizeof(header) + header.length;
 	}
-	if (ring_should_wake_writer(down))
+	if (done > 0)
+		ring_skip(down, done);
+	else if (used > 0)
+		take_piece(client, down);
+	if (used > 0 && ring_should_wake_writer(down))
 		request_attention(client->slot);
-	return any;
+	return used > 0;
 }
 
 /* The worker ended without an answer. */
@@ -544,9 +586,6 @@ client_run(const Call *call, AnswerSink *sink)
 	memset(&client, 0, sizeof(client));
 	client.call = call;
 	client.sink = sink;
-	initStringInfo(&client.up);
-	initStringInfo(&client.frame);
-	initStringInfo(&client.error);
 	run_once(&client);
 	while (client.stale && call->definition == NULL)
 	{
@@ -554,7 +593,9 @@ client_run(const Call *call, AnswerSink *sink)
 		definition_stale();
 		run_once(&client);
 	}
-	pfree(client.up.data);
-	pfree(client.frame.data);
+	if (client.up.data != NULL)
+		pfree(client.up.data);
+	if (client.frame.data != NULL)
+		pfree(client.frame.data);
 	return client.remote_us;
 }

@@ -124,6 +124,29 @@ ring_read(Ring *ring, void *data, Size len)
 }
 
 /*
+ * Look at the bytes that wait for the reader, as far as they lie in one piece:
+ * len says how many those are.  They stay there until ring_skip().
+ */
+const char *
+ring_peek(Ring *ring, Size *len)
+{
+	Size		used = ring_used(ring);
+	Size		at = (Size) (pg_atomic_read_u64(&ring->tail) & (ring->size - 1));
+
+	*len = Min(used, ring->size - at);
+	return ring->data + at;
+}
+
+/* The reader is done with the next so many bytes. */
+void
+ring_skip(Ring *ring, Size len)
+{
+	/* the bytes must have been read before the writer may reuse their place */
+	pg_memory_barrier();
+	pg_atomic_write_u64(&ring->tail, pg_atomic_read_u64(&ring->tail) + len);
+}
+
+/*
  * After reading: does the writer wait, and is it worth its while to go on?
  * It is once half of the ring is free.  Clears the flag when it says yes, so
  * that each wait is woken once.

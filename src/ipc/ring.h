@@ -61,6 +61,8 @@ extern bool ring_writer_waits(Ring *ring);
 
 extern Size ring_used(Ring *ring);
 extern Size ring_read(Ring *ring, void *data, Size len);
+extern const char *ring_peek(Ring *ring, Size *len);
+extern void ring_skip(Ring *ring, Size len);
 extern bool ring_should_wake_writer(Ring *ring);
 
 /* Room left for the writer, in bytes. */
