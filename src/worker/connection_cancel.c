@@ -36,24 +36,6 @@ typedef struct Cancel
 	Pool	   *pool;			/* the loop's */
 } Cancel;
 
-/* A cancelled connection is of use again when both sides are through with it. */
-void
-conn_after_cancel(Conn *conn)
-{
-	if (conn->nflights == 0 && conn->cancel_waits)
-	{
-		/* it ended by itself */
-		conn->cancel_waits = false;
-		conn->cancel_ended = true;
-	}
-	if (conn->nflights > 0 || !conn->cancel_ended)
-		return;
-	timer_stop(&conn->deadline);
-	conn->used_at = GetCurrentTimestamp();
-	conn->worked_at = conn->used_at;
-	conn_settle(conn);
-}
-
 /* In a thread. */
 static void
 cancel_run(void *data)
@@ -136,6 +118,7 @@ cancel_start(Conn *conn)
 									  cancel, conn);
 	if (conn->cancel != NULL)
 	{
+		conn_head(conn)->cancelled = true;
 		conn->pool->cancels++;
 		return true;
 	}
@@ -162,6 +145,51 @@ conn_orphan(Conn *conn, Flight *flight)
 	conn->norphans++;
 }
 
+/* Have the first flight cancelled, which is an orphan; false when that fails. */
+static bool
+cancel_head(Conn *conn)
+{
+	conn_set_deadline(conn, CANCEL_MS);
+	conn->cancel_ended = false;
+	conn->cancel_waits = conn->pool->cancels >= CANCELS_PER_POOL;
+	return conn->cancel_waits || cancel_start(conn);
+}
+
+/*
+ * A flight of a cancelled connection has ended or was given up, or the cancel
+ * was delivered.  The connection is of use again when both sides are through
+ * with it.  Until then each orphan that comes to the front is cancelled; those
+ * for whom somebody waits take as long as they take.
+ */
+void
+conn_after_cancel(Conn *conn)
+{
+	Flight	   *head = conn_head(conn);
+
+	if (conn->cancel_waits && !flight_is_orphan(head))
+	{
+		/* it ended by itself */
+		conn->cancel_waits = false;
+		conn->cancel_ended = true;
+	}
+	if (head != NULL && !flight_is_orphan(head))
+		timer_stop(&conn->deadline);
+	else if (!conn->cancel_ended)
+	{
+		if (!conn->deadline.armed)
+			conn_set_deadline(conn, CANCEL_MS);
+	}
+	else if (head == NULL)
+	{
+		timer_stop(&conn->deadline);
+		conn->used_at = GetCurrentTimestamp();
+		conn->worked_at = conn->used_at;
+		conn_settle(conn);
+	}
+	else if (!head->cancelled && !cancel_head(conn))
+		could_not_cancel(conn);
+}
+
 /*
  * A request was given up: get the remote to stop, and read what still comes.
  * The caller has made an orphan of its flight, which is the first.
@@ -170,10 +198,7 @@ void
 conn_cancel(Conn *conn)
 {
 	conn_move(conn, CONN_CANCELLING);
-	conn_set_deadline(conn, CANCEL_MS);
-	conn->cancel_ended = false;
-	conn->cancel_waits = conn->pool->cancels >= CANCELS_PER_POOL;
-	if (!conn->cancel_waits && !cancel_start(conn))
+	if (!cancel_head(conn))
 	{
 		conn_close(conn, "its statement could not be cancelled");
 		return;

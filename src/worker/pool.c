@@ -267,18 +267,19 @@ pool_waiter_left(Request *req)
 	else
 		pool_leave_queue(req);
 	request_gone(req);
-	if (flight == NULL || conn->state != CONN_BUSY)
+	if (flight == NULL)
 		return;
-	if (conn->nflights == 1)
+	if (conn->state == CONN_BUSY && conn->nflights == 1)
 	{
 		conn_cancel(conn);
 		pool_dispatch(pool);
+		return;
 	}
+	if (conn->state == CONN_CANCELLING)
+		conn_after_cancel(conn);
 	else
-	{
 		conn_watch_orphan(conn);
-		conn_pump(conn);
-	}
+	conn_pump(conn);
 }
 
 /*

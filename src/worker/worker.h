@@ -131,6 +131,7 @@ struct Flight
 	bool		row_mode;		/* libpq gives its result row by row */
 	bool		shape_sent;
 	bool		plain;			/* tags so far are of plain reads and writes */
+	bool		cancelled;		/* a cancel was sent for it */
 	bool		repeat;			/* failed for no fault of its own: once more */
 };
 
