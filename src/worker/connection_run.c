@@ -374,6 +374,7 @@ conn_start(Conn *conn, Request *req)
 	{
 		timer_stop(&conn->deadline);
 		conn->joinable = request_can_ride(req);
+		conn->makes_way = false;
 		conn_move(conn, CONN_BUSY);
 	}
 	show_start(conn, req);

@@ -19,7 +19,8 @@
  * first taken.
  *
  * A loner takes an idle connection or waits.  Loners leave the riders one, and
- * riders the loners.
+ * riders make way: while the first who waits is a loner, one connection of
+ * several that they share, or the only one, is not joined any more.
  *
  * Of those that wait, first come is first served.  Waiting makes the pool grow,
  * but slowly while connections come free faster than one could be opened.
@@ -199,29 +200,33 @@ try_start(Pool *pool, Request *req, TimestampTz now)
 	return true;
 }
 
-/*
- * A loner waits, and riders keep all connections to themselves: let nobody
- * else join the one with the least to do, so that it comes free.
- */
+/* A loner is the first who waits: see that a shared connection gets free. */
 static void
 make_way(Pool *pool)
 {
-	Conn	   *least = NULL;
+	Conn	   *best = NULL;
+	int			shared = 0;
 	dlist_iter	iter;
 
-	if (dlist_is_empty(&pool->loners) || pool_size(pool) > pool->nconns[CONN_BUSY])
+	if (pool_size(pool) < pool_max(pool) ||
+		pool->nconns[CONN_CONNECTING] + pool->nconns[CONN_RESETTING] > 0)
 		return;
 	dlist_foreach(iter, &pool->conns[CONN_BUSY])
 	{
 		Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
-		if (!conn->joinable)
+		if (conn->makes_way)
 			return;
-		if (least == NULL || conn->load < least->load)
-			least = conn;
+		if (!conn->joinable)
+			continue;
+		shared++;
+		if (best == NULL || conn->load < best->load)
+			best = conn;
 	}
-	if (least != NULL && pool_size(pool) >= pool_max(pool))
-		least->joinable = false;
+	if (best == NULL || (shared == 1 && pool_max(pool) > 1))
+		return;
+	best->joinable = false;
+	best->makes_way = true;
 }
 
 /* Give connections to those who wait. */
@@ -236,12 +241,12 @@ pool_dispatch(Pool *pool)
 
 		if (try_start(pool, first, now))
 			continue;
+		if (!first->rides)
+			make_way(pool);
 		if (dlist_is_empty(others) ||
 			!try_start(pool, dlist_head_element(Request, node, others), now))
 			break;
 	}
-	if (!pool->paused)
-		make_way(pool);
 	pool_grow(pool);
 }
 

@@ -184,6 +184,7 @@ struct Conn
 	/* running */
 	bool		pipelined;		/* libpq is in pipeline mode */
 	bool		joinable;		/* has riders, and others may join */
+	bool		makes_way;		/* not joinable any more, as a loner waits */
 	double		load;			/* expected time of its flights, in us */
 	bool		flushed;		/* libpq has handed all to the kernel */
 	bool		dirty;			/* the session must be reset */
