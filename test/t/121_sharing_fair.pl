@@ -1,0 +1,85 @@
+
+# Who may share a connection, and who gets one for itself: neither kind is kept
+# from working by the other.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DbpoolFlights;
+use DbpoolTest;
+use IPC::Run;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $remote = make_remote();
+my $local = make_local();
+
+create_pool($local, 'one', $remote, max_size => 1);
+create_pool($local, 'two', $remote, max_size => 2);
+
+my $control = session($local);
+my $there = session($remote);
+my $worker = worker_pid($control);
+
+# Sessions that ride all the time, until the file is gone.
+sub start_riders
+{
+	my ($pool, $clients, $seconds) = @_;
+	my $script = "$PostgreSQL::Test::Utils::tmp_check/ride_$pool.sql";
+	my ($out, $err) = ('', '');
+
+	append_to_file($script, "SELECT dbpool_exec('$pool', 'SELECT pg_sleep(0.004)');\n");
+	my $run = IPC::Run::start(
+		[   'pgbench', '-n', '-c', $clients, '-T', $seconds, '-f', $script,
+			$local->connstr('postgres') ],
+		'>',
+		\$out,
+		'2>',
+		\$err,
+		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	return { run => $run, out => \$out, err => \$err };
+}
+
+foreach my $pool ('one', 'two')
+{
+	subtest "a loner among riders, pool $pool" => sub {
+		my $riders = start_riders($pool, 8, 4);
+		$control->poll(
+			"SELECT statements > 200 FROM dbpool_stat_pools WHERE pool = '$pool'"
+		);
+		foreach my $i (1 .. 5)
+		{
+			my $start = time;
+			$control->value("SELECT dbpool_exec('$pool', 'SELECT $i, ''unknown''')");
+			cmp_ok(time - $start, '<', 1, 'an unknown statement gets its turn');
+		}
+		ok($riders->{run}->finish, 'the riders go on') or diag(${ $riders->{err} });
+	};
+}
+
+# A statement that waits is not forgotten, whatever comes meanwhile.
+subtest 'a text waits while hundreds of others come' => sub {
+	my $text = 'SELECT 42 -- ' . 'x' x 80;
+	my $waiting = session($local);
+	my $others = session($local);
+
+	learn($control, "dbpool_exec('one', '$text')");
+	$control->value("SELECT dbpool_pause('one')");
+	$waiting->send("SELECT dbpool_query('one', '$text')");
+	$control->poll("SELECT waiting FROM dbpool_pools WHERE pool = 'one'",
+		'1');
+	$others->query("SET statement_timeout = '3ms'");
+	$others->send(
+		join "\n",
+		map { "SELECT dbpool_query('one', 'SELECT $_');" } 1 .. 300);
+	$others->wait;
+	$control->value("SELECT dbpool_resume('one')");
+	is($waiting->wait->{out}, '(42)', 'it gets its answer');
+	is(worker_pid($control), $worker, 'the worker goes on');
+};
+
+done_testing();
