@@ -45,6 +45,9 @@
 /* Microseconds a first waiter waits before the pool grows anyway. */
 #define GROW_PATIENCE_US	5000
 
+/* From so many repeats on, a request has a connection of its own. */
+#define REPEATS_ALONE		2
+
 /* How often a request is given another connection when one proved dead. */
 #define MAX_ATTEMPTS		3
 
@@ -179,7 +182,9 @@ start_on_idle(Pool *pool, Request *req, TimestampTz now)
 static bool
 try_start(Pool *pool, Request *req, TimestampTz now)
 {
-	Conn	   *ride = request_can_ride(req) ? find_ride(pool, req, now) : NULL;
+	/* its text may have turned out slow, or worse, while it waited */
+	bool		rides = req->rides && statement_is_short(req->statement);
+	Conn	   *ride = rides ? find_ride(pool, req, now) : NULL;
 
 	if (ride != NULL && ride->load > RIDE_WAIT_US)
 	{
@@ -189,10 +194,11 @@ try_start(Pool *pool, Request *req, TimestampTz now)
 			pool->crowded = true;
 	}
 	if (ride == NULL &&
-		(pool->nconns[CONN_IDLE] == 0 || (!req->rides && !loner_may_start(pool, now))))
+		(pool->nconns[CONN_IDLE] == 0 || (!rides && !loner_may_start(pool, now))))
 		return false;
 	if (req->queued)
 		pool_leave_queue(req);
+	req->rides = rides;
 	if (ride != NULL)
 		conn_start(ride, req);
 	else
@@ -333,7 +339,8 @@ pool_repeat(Request *req)
 
 	if (!unstart(req))
 		return;
-	req->repeats++;
+	if (++req->repeats >= REPEATS_ALONE)
+		req->rides = false;
 	req->queued_at = GetCurrentTimestamp();
 	request_restart(req);
 	SpinLockAcquire(&pool->shared->mutex);
