@@ -185,7 +185,10 @@ conn_send_prepared(Conn *conn, Flight *flight, int nparams, const char *const *v
 
 	flight->prepared = true;
 	if (prepared != NULL)
+	{
+		flight->reused = true;
 		dlist_move_head(&conn->prepared_lru, &prepared->node);
+	}
 	else
 	{
 		flight->parsing = true;

@@ -186,6 +186,30 @@ refuse_copy(Conn *conn, ExecStatusType status)
 }
 
 /*
+ * Would the statement perhaps not have failed, had it been prepared just now?
+ * Its parameters have the types that they got when it was: since then, a
+ * column may have become a bigint or a text.
+ */
+static bool
+is_of_old_types(const char *sqlstate)
+{
+	static const char *const states[] = {
+		"22003",				/* numeric_value_out_of_range */
+		"22007",				/* invalid_datetime_format */
+		"22008",				/* datetime_field_overflow */
+		"22P02",				/* invalid_text_representation */
+	};
+
+	for (int i = 0; i < lengthof(states); i++)
+	{
+		if (strcmp(sqlstate, states[i]) == 0)
+			return true;
+	}
+	/* syntax_error_or_access_rule_violation */
+	return strncmp(sqlstate, "42", 2) == 0;
+}
+
+/*
  * Did the statement fail for no fault of its own, rolled back as a whole?  Then
  * it is sent again, unseen by its session.  The names of the SQLSTATEs are in
  * appendix A of the manual.
@@ -211,9 +235,15 @@ is_to_repeat(Conn *conn, Flight *flight, const PGresult *res)
 		return true;
 	}
 	/* invalid_sql_statement_name: somebody has deallocated it */
-	if (strcmp(sqlstate, "26000") == 0)
+	if (strcmp(sqlstate, "26000") == 0 &&
+		PQresultErrorField(res, PG_DIAG_CONTEXT) == NULL)
 	{
 		conn_unprepare(conn, flight->statement, true);
+		return true;
+	}
+	if (flight->reused && is_of_old_types(sqlstate))
+	{
+		conn_unprepare(conn, flight->statement, false);
 		return true;
 	}
 	/* duplicate_prepared_statement: behind a pooler, another has been here */

@@ -127,6 +127,7 @@ struct Flight
 	double		cost_us;		/* time it was expected to take, in conn->load */
 	bool		chore;			/* dbpool's own */
 	bool		prepared;		/* runs what was prepared */
+	bool		reused;			/* it had been prepared before */
 	bool		parsing;		/* the answer to its Parse comes first */
 	bool		row_mode;		/* libpq gives its result row by row */
 	bool		shape_sent;
