@@ -339,7 +339,7 @@ notice_receiver(void *arg, const PGresult *res)
 	Conn	   *conn = arg;
 	Request    *req = conn_head_request(conn);
 
-	if (req != NULL && conn->state == CONN_BUSY)
+	if (req != NULL)
 		reply_error(req, res, FRAME_NOTICE);
 }
 
