@@ -70,7 +70,7 @@ flight_add(Conn *conn, Request *req)
 	if (flight->statement != NULL)
 	{
 		flight->statement->refs++;
-		flight->cost_us = flight->statement->mean_us;
+		flight->cost_us = flight->statement->usual_us;
 		conn->load += flight->cost_us;
 	}
 	return flight;

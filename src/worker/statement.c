@@ -202,11 +202,25 @@ statement_use(Pool *pool, const char *bytes, Size len)
 	return statement;
 }
 
-/* A statement has ended: how long it took at the remote. */
+/*
+ * A statement has ended: how long it took at the remote.
+ *
+ * What it usually takes is the lower quartile (each run moves it a little, up
+ * or down), not the mean: the mean grows with the load of the remote, so that
+ * a pool which opens more connections the longer its statements take would
+ * drive itself up.
+ */
 void
 statement_took(Statement *statement, double us)
 {
-	statement->mean_us += (us - statement->mean_us) * (statement->runs == 0 ? 1 : 0.05);
+	double		step = Max(statement->usual_us, 10) * 0.05;
+
+	if (statement->runs == 0)
+		statement->usual_us = us;
+	else if (us > statement->usual_us)
+		statement->usual_us += step * 0.25;
+	else
+		statement->usual_us = Max(statement->usual_us - step * 0.75, 0);
 	statement->worst_us = Max(us, statement->worst_us * DECAY);
 }
 

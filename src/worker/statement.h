@@ -27,7 +27,7 @@ typedef struct Statement
 	uint32		runs;			/* uses that ended well */
 	bool		plain;			/* its command tags are those of plain reads
 								 * and writes */
-	double		mean_us;		/* time at the remote, moving average */
+	double		usual_us;		/* time at the remote, lower quartile */
 	double		worst_us;		/* longest of late; decays */
 	double		worst_bytes;	/* largest result of late; decays */
 	char		text[FLEXIBLE_ARRAY_MEMBER];
