@@ -15,6 +15,8 @@
 #   make lint format format-check typedefs
 #   make check-valgrind       the SQL tests with the server under memcheck
 #   make check-assert         on a PostgreSQL 17 with assertions, ASSERT_PG= or built
+#   make stress               many sessions at random for ten minutes, STRESS_SECONDS=
+#   make stress-valgrind      fewer of them, with the local server under memcheck
 #   make check-versions       on other versions of PostgreSQL; as root
 
 EXTENSION = dbpool
@@ -36,7 +38,7 @@ PG_CFLAGS = -Wall -Wextra $(if $(WERROR),-Werror) -Wno-unused-parameter -Wno-sig
 	-Wno-missing-field-initializers -Wno-clobbered
 SHLIB_LINK = $(libpq) -lpthread
 
-EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql
+EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql test/stress/stress
 
 # No bitcode: nothing here is worth inlining into a query, and it needs clang.
 override with_llvm = no
@@ -59,6 +61,16 @@ $(OBJS): $(SOURCE_HEADERS)
 sql/dbpool--$(EXTVERSION).sql: sql/dbpool.sql dbpool.control
 	cp $< $@
 
+# The sessions of the stress test.
+STRESS = test/stress/stress
+STRESS_SOURCES = $(wildcard test/stress/*.c)
+
+$(STRESS): $(STRESS_SOURCES) test/stress/stress.h
+	$(CC) $(CFLAGS) -D_GNU_SOURCE -I$(includedir) -o $@ $(STRESS_SOURCES) \
+		-L$(libdir) -Wl,-rpath,$(libdir) -lpq
+
+installcheck: $(STRESS)
+
 # --- development --------------------------------------------------------------
 
 # Isolation specs have no \getenv.
@@ -71,7 +83,7 @@ installcheck-regress:
 	$(pg_regress_installcheck) $(REGRESS_OPTS) $(REGRESS)
 installcheck-isolation:
 	$(pg_isolation_regress_installcheck) $(ISOLATION_OPTS) $(ISOLATION)
-installcheck-tap:
+installcheck-tap: $(STRESS)
 	$(prove_installcheck)
 
 .PHONY: check-all lint format format-check typedefs
@@ -85,6 +97,15 @@ format-check:
 	scripts/format --check
 typedefs: all
 	scripts/typedefs
+
+.PHONY: stress stress-valgrind
+stress: export STRESS_SECONDS ?= 600
+stress:
+	scripts/test --only tap 120_stress
+stress-valgrind: export STRESS_SECONDS ?= 300
+stress-valgrind: export STRESS_VALGRIND = 1
+stress-valgrind:
+	scripts/test --only tap 120_stress
 
 .PHONY: check-valgrind check-assert check-versions
 check-valgrind:

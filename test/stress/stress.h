@@ -1,0 +1,90 @@
+/*
+ * stress.h
+ *	  The driver of the stress test: dozens of sessions of the local server, all
+ *	  at once, each of which knows what its answers have to be.
+ *
+ * main.c		sessions: connecting, running, cancelling, killing; the loop
+ * ops.c		what a session may do, and what has to come of it
+ * ledger.c		what became of each write, and whether the remote agrees
+ *
+ * test/t/120_stress.pl makes the servers, starts the driver, and disturbs them
+ * while it runs.  It tells the driver by lines on its standard input:
+ *
+ *	 loud	connections will be lost from now on
+ *	 quiet	all is well again
+ *	 stop	end the sessions, compare with the remote, print what was counted
+ *
+ * Each is answered by the same word.  What the driver prints besides is "FAIL"
+ * and a reason, or "count", a name and a number.
+ */
+#ifndef STRESS_H
+#define STRESS_H
+
+#include <libpq-fe.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define lengthof(array) ((int) (sizeof(array) / sizeof((array)[0])))
+
+#define MAX_PARAMS	8
+#define MAX_CELLS	4
+#define MAX_STRINGS 32
+
+/* What is known of a write. */
+typedef enum Outcome
+{
+	OUTCOME_NONE,				/* not a write */
+	OUTCOME_OK,					/* it is there, once */
+	OUTCOME_FAILED,				/* nothing of it is there */
+	OUTCOME_UNKNOWN				/* all of it is there once, or nothing */
+} Outcome;
+
+/*
+ * One statement of a session.  It is named by the session's number and a serial
+ * number, and whatever it sends, returns or writes has that name in it.
+ */
+typedef struct Op
+{
+	int			session;
+	int			serial;
+	const char *role;			/* of the session */
+	const char *pool;
+	char	   *local;			/* what the local server is sent */
+	char	   *sql;			/* what the remote is to run, $2 of it */
+	int			nparams;
+	const char *params[MAX_PARAMS]; /* the remote's, from $3 on */
+
+	/* The answer. */
+	int			nrows;
+	int			ncells;
+	const char *cells[MAX_CELLS];	/* those of each row */
+	bool		numbered;		/* and one more, the number of the row */
+	int			notices;		/* that come with it */
+	const char *state;			/* the error that there has to be, or NULL */
+	const char *message;		/* a part of what it says */
+
+	/* The remote. */
+	bool		writes;
+	int			leaves;			/* rows in stress_log, if it succeeds */
+	bool		runs;			/* in spite of the error, perhaps */
+
+	bool		slow;			/* worth cancelling */
+	bool		risky;			/* so is this, though it is not slow */
+	int			nstrings;
+	char	   *strings[MAX_STRINGS];	/* to be freed */
+} Op;
+
+/* main.c */
+extern uint64_t random_below(uint64_t n);
+extern bool chance(double probability);
+extern void fail(const char *format,...) __attribute__((format(printf, 1, 2)));
+
+/* ops.c */
+extern void op_make(Op *op);
+extern void op_clear(Op *op);
+
+/* ledger.c */
+extern void ledger_note(const Op *op, Outcome outcome);
+extern void ledger_compare(PGconn *remote);
+
+#endif							/* STRESS_H */
