@@ -6,10 +6,10 @@
 \i :setup
 
 ALTER SERVER remote OPTIONS (max_size '1');
--- what dbpool has prepared there, and how often a text was run
+-- what dbpool has prepared there; asked by another text each time, which is not
 CREATE FUNCTION regress_prepared() RETURNS TABLE (statement text) LANGUAGE sql AS $$
   SELECT s FROM dbpool_query('remote', $q$
-    SELECT statement FROM pg_prepared_statements WHERE name LIKE 'dbpool\_%' AND NOT from_sql ORDER BY 1 $q$) AS t(s text) $$;
+    SELECT statement FROM pg_prepared_statements WHERE name LIKE 'dbpool\_%' AND NOT from_sql ORDER BY 1 -- $q$ || clock_timestamp()) AS t(s text) $$;
 -- runs a statement so many times and gives the last answer
 CREATE FUNCTION regress_run(sql text, param text, times int DEFAULT 10) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
