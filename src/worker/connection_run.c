@@ -32,6 +32,12 @@
 /* A request above this makes libpq's buffers so large that they are given up. */
 #define BIG_REQUEST_BYTES	(16 * 1024 * 1024)
 
+/*
+ * A request that was repeated so often does without what is prepared: behind a
+ * pooler that may be missing, or be there already, time and again.
+ */
+#define REPEATS_UNPREPARED	2
+
 static dlist_head free_flights = DLIST_STATIC_INIT(free_flights);
 
 /* The remote has so long for what it was asked. */
@@ -277,7 +283,8 @@ worth_preparing(const Pool *pool, const Statement *statement)
 static bool
 send_pipelined(Conn *conn, Request *req)
 {
-	bool		prepared = worth_preparing(conn->pool, req->statement);
+	bool		prepared = req->repeats < REPEATS_UNPREPARED &&
+	worth_preparing(conn->pool, req->statement);
 	const char **values = request_params(req);
 	int			nparams = req->slot->nparams;
 	Flight	   *flight;
