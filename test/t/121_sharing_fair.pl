@@ -32,7 +32,7 @@ sub start_riders
 	my $script = "$PostgreSQL::Test::Utils::tmp_check/ride_$pool.sql";
 	my ($out, $err) = ('', '');
 
-	append_to_file($script, "SELECT dbpool_exec('$pool', 'SELECT pg_sleep(0.004)');\n");
+	append_to_file($script, "SELECT dbpool_query('$pool', 'SELECT pg_sleep(0.001)');\n");
 	my $run = IPC::Run::start(
 		[   'pgbench', '-n', '-c', $clients, '-T', $seconds, '-f', $script,
 			$local->connstr('postgres') ],
@@ -47,19 +47,41 @@ sub start_riders
 foreach my $pool ('one', 'two')
 {
 	subtest "a loner among riders, pool $pool" => sub {
-		my $riders = start_riders($pool, 8, 4);
+		my $riders = start_riders($pool, 16, 3);
 		$control->poll(
 			"SELECT statements > 200 FROM dbpool_stat_pools WHERE pool = '$pool'"
 		);
 		foreach my $i (1 .. 5)
 		{
 			my $start = time;
-			$control->value("SELECT dbpool_exec('$pool', 'SELECT $i, ''unknown''')");
+			$control->value("SELECT dbpool_query('$pool', 'SELECT $i, ''new''')");
 			cmp_ok(time - $start, '<', 1, 'an unknown statement gets its turn');
 		}
 		ok($riders->{run}->finish, 'the riders go on') or diag(${ $riders->{err} });
 	};
 }
+
+# More slow statements than the pool has connections.
+subtest 'loners leave riders a connection' => sub {
+	my @slow = map { session($local) } 1 .. 3;
+	my $ride = "SELECT dbpool_query('two', 'SELECT 42')";
+
+	learn($control, "dbpool_query('two', 'SELECT 42')");
+	$_->send(query_sleeps('two', 3)) foreach @slow;
+	foreach my $i (1 .. 20)
+	{
+		my $answer = $control->query($ride);
+		cmp_ok($answer->{seconds}, '<', 1, 'a short statement gets its answer')
+		  if $answer->{out} ne '(42)' || $answer->{seconds} >= 1 || $i == 20;
+	}
+	is( $control->value("SELECT busy, waiting FROM dbpool_pools WHERE pool = 'two'"),
+		'1|2',
+		'while all but one connection is taken');
+	$control->value('SELECT pg_cancel_backend(' . $_->pid . ')')
+	  foreach reverse @slow;
+	is($_->wait->{state}, '57014', 'they are cancelled') foreach @slow;
+	ok(is_at_rest($control, 'two'), 'nothing is left');
+};
 
 # A statement that waits is not forgotten, whatever comes meanwhile.
 subtest 'a text waits while hundreds of others come' => sub {
@@ -67,7 +89,7 @@ subtest 'a text waits while hundreds of others come' => sub {
 	my $waiting = session($local);
 	my $others = session($local);
 
-	learn($control, "dbpool_exec('one', '$text')");
+	learn($control, "dbpool_query('one', '$text')");
 	$control->value("SELECT dbpool_pause('one')");
 	$waiting->send("SELECT dbpool_query('one', '$text')");
 	$control->poll("SELECT waiting FROM dbpool_pools WHERE pool = 'one'",

@@ -66,7 +66,7 @@ create_pool(
 
 my $control = session($local);
 $remote->safe_psql('postgres', 'CREATE TABLE log (i int)');
-learn($control, "dbpool_exec('p', 'SELECT 1')");
+learn($control, "dbpool_query('p', 'SELECT 1')");
 
 # Texts more than fit into the cache, from many sessions; each has an answer of
 # its own, and writes count.

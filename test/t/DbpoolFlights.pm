@@ -26,7 +26,8 @@ our @EXPORT = qw(
   learn make_bench share line_up hold check_riders in_flight is_at_rest repeats
 );
 
-# Have a pool learn that a text is short. One run that was slow by chance is
+# Have a pool learn that a text is short, by a call that is no script: of
+# dbpool_query(), or with parameters. One run that was slow by chance is
 # outweighed by many.
 sub learn
 {
@@ -51,7 +52,7 @@ sub make_bench
 		there => session($remote),
 		holder => session($remote),
 		texts => 0,
-		accounts => 0,
+		accounts => 10,
 		sessions => [ map { session($local) } 1 .. $n ]);
 
 	$bench{worker} = worker_pid($bench{control});

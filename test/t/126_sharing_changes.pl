@@ -1,0 +1,109 @@
+
+# The pool changes while many statements share its connections: its definition,
+# its size, where it leads, a pause, a reset, connections that come of age. No
+# session sees an error, and no statement is lost or runs twice.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DbpoolFlights;
+use DbpoolTest;
+use IPC::Run;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $remote = make_remote();
+my $other = make_remote(name => 'other');
+my $local = make_local();
+
+create_pool($local, 'p', $remote, max_size => 4);
+
+my $control = session($local);
+my @hosts = ($remote, $other);
+$_->safe_psql('postgres', 'CREATE TABLE log (client int, n int)')
+  foreach @hosts;
+
+# Sessions that read and write all the time, half of what they do being writes.
+my $script = "$PostgreSQL::Test::Utils::tmp_check/changes.sql";
+append_to_file(
+	$script, q{
+\set n random(1, 1000000)
+SELECT dbpool_exec('p', 'INSERT INTO log VALUES ($1, $2)', :client_id, :n);
+SELECT 1 / (v = :n)::int FROM dbpool_query('p', 'SELECT $1::int', :n) AS t(v int);
+});
+my ($out, $err) = ('', '');
+my $run = IPC::Run::start(
+	[   'pgbench', '-n', '-c', 12, '-T', 9, '-f', $script,
+		$local->connstr('postgres') ],
+	'>',
+	\$out,
+	'2>',
+	\$err,
+	IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+
+sub goes_on
+{
+	my ($what) = @_;
+	my $before =
+	  $control->value("SELECT sum(statements) FROM dbpool_stat_pools");
+
+	ok( $control->poll(
+			"SELECT sum(statements) > $before + 100 FROM dbpool_stat_pools"),
+		"statements go on $what");
+	return;
+}
+
+goes_on('at first');
+foreach my $round (1 .. 2)
+{
+	foreach my $size (1, 8, 2)
+	{
+		$control->value("ALTER SERVER p OPTIONS (SET max_size '$size')");
+		goes_on("with max_size $size");
+		ok( $control->poll(
+				"SELECT count(*) <= $size FROM dbpool_connections WHERE pool = 'p'"
+			),
+			'in no more connections');
+	}
+	$control->value("SELECT dbpool_reset('p')") foreach 1 .. 5;
+	goes_on('after a reset');
+	$control->value("SELECT dbpool_pause('p'), dbpool_resume('p')")
+	  foreach 1 .. 5;
+	goes_on('after a pause');
+	$control->value("ALTER SERVER p OPTIONS (ADD multiplex 'off')");
+	goes_on('without multiplex');
+	cmp_ok(in_flight($control, 'p'), '<=', 1, 'each on its own');
+	$control->value("ALTER SERVER p OPTIONS (DROP multiplex)");
+	goes_on('with multiplex');
+	my ($host, $port) = ($hosts[ $round % 2 ]->host, $hosts[ $round % 2 ]->port);
+	$control->value(
+		"ALTER SERVER p OPTIONS (SET host '$host', SET port '$port')");
+	goes_on('at another place');
+}
+
+# Connections that carry statements all the time come of age all the same.
+$control->value("ALTER SERVER p OPTIONS (ADD max_lifetime '300ms')");
+my $connects = $control->value("SELECT sum(connects) FROM dbpool_stat_pools");
+ok( $control->poll(
+		"SELECT sum(connects) > $connects + 6 FROM dbpool_stat_pools"),
+	'connections are renewed');
+is( $control->value(
+		"SELECT count(*) FROM dbpool_connections WHERE connected_at < now() - interval '5s'"
+	),
+	'0',
+	'and none is old');
+
+ok($run->finish, 'no session saw an error') or diag($err);
+my ($done) = $out =~ /processed: (\d+)/;
+my $ran = 0;
+$ran += $_->safe_psql('postgres', 'SELECT count(*) FROM log') foreach @hosts;
+cmp_ok($ran, '>=', $done, 'no write is lost');
+
+# pgbench ends between the two statements of a transaction
+cmp_ok($ran, '<=', $done + 12, 'and none has run twice');
+ok(is_at_rest($control, 'p'), 'nothing is left');
+
+done_testing();
