@@ -10,7 +10,6 @@ use lib $FindBin::RealBin;
 
 use DbpoolFlights;
 use DbpoolTest;
-use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
@@ -25,29 +24,12 @@ my $control = session($local);
 my $there = session($remote);
 my $worker = worker_pid($control);
 
-# Sessions that ride all the time, until the file is gone.
-sub start_riders
-{
-	my ($pool, $clients, $seconds) = @_;
-	my $script = "$PostgreSQL::Test::Utils::tmp_check/ride_$pool.sql";
-	my ($out, $err) = ('', '');
-
-	append_to_file($script, "SELECT dbpool_query('$pool', 'SELECT pg_sleep(0.001)');\n");
-	my $run = IPC::Run::start(
-		[   'pgbench', '-n', '-c', $clients, '-T', $seconds, '-f', $script,
-			$local->connstr('postgres') ],
-		'>',
-		\$out,
-		'2>',
-		\$err,
-		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
-	return { run => $run, out => \$out, err => \$err };
-}
-
 foreach my $pool ('one', 'two')
 {
 	subtest "a loner among riders, pool $pool" => sub {
-		my $riders = start_riders($pool, 16, 3);
+		my ($riders, $out) = start_pgbench($local,
+			"SELECT dbpool_query('$pool', 'SELECT pg_sleep(0.001)');\n",
+			'-c', 16, '-T', 3);
 		$control->poll(
 			"SELECT statements > 200 FROM dbpool_stat_pools WHERE pool = '$pool'"
 		);
@@ -57,7 +39,7 @@ foreach my $pool ('one', 'two')
 			$control->value("SELECT dbpool_query('$pool', 'SELECT $i, ''new''')");
 			cmp_ok(time - $start, '<', 1, 'an unknown statement gets its turn');
 		}
-		ok($riders->{run}->finish, 'the riders go on') or diag(${ $riders->{err} });
+		ok($riders->finish, 'the riders go on') or diag($$out);
 	};
 }
 

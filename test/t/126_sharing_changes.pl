@@ -11,7 +11,6 @@ use lib $FindBin::RealBin;
 
 use DbpoolFlights;
 use DbpoolTest;
-use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -27,22 +26,12 @@ $_->safe_psql('postgres', 'CREATE TABLE log (client int, n int)')
   foreach @hosts;
 
 # Sessions that read and write all the time, half of what they do being writes.
-my $script = "$PostgreSQL::Test::Utils::tmp_check/changes.sql";
-append_to_file(
-	$script, q{
+my ($run, $out) = start_pgbench(
+	$local, q{
 \set n random(1, 1000000)
 SELECT dbpool_exec('p', 'INSERT INTO log VALUES ($1, $2)', :client_id, :n);
 SELECT 1 / (v = :n)::int FROM dbpool_query('p', 'SELECT $1::int', :n) AS t(v int);
-});
-my ($out, $err) = ('', '');
-my $run = IPC::Run::start(
-	[   'pgbench', '-n', '-c', 12, '-T', 9, '-f', $script,
-		$local->connstr('postgres') ],
-	'>',
-	\$out,
-	'2>',
-	\$err,
-	IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+}, '-c', 12, '-T', 8);
 
 sub goes_on
 {
@@ -96,8 +85,8 @@ is( $control->value(
 	'0',
 	'and none is old');
 
-ok($run->finish, 'no session saw an error') or diag($err);
-my ($done) = $out =~ /processed: (\d+)/;
+ok($run->finish, 'no session saw an error') or diag($$out);
+my ($done) = $$out =~ /processed: (\d+)/;
 my $ran = 0;
 $ran += $_->safe_psql('postgres', 'SELECT count(*) FROM log') foreach @hosts;
 cmp_ok($ran, '>=', $done, 'no write is lost');

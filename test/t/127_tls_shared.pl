@@ -10,7 +10,6 @@ use lib $FindBin::RealBin;
 
 use DbpoolFlights;
 use DbpoolTest;
-use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -48,26 +47,16 @@ create_pool(
 my $control = session($local);
 
 # Small ones, and such as come in many TLS records.
-my $script = "$PostgreSQL::Test::Utils::tmp_check/tls.sql";
-append_to_file(
-	$script, q{
+my ($run, $out) = start_pgbench(
+	$local, q{
 \set n random(1, 15000)
 SET statement_timeout = '20s';
 SELECT 1 / (v = :n)::int FROM dbpool_query('p', 'SELECT $1::int', :n) AS t(v int);
 SELECT 1 / (length(v) = :n)::int FROM dbpool_query('p', 'SELECT repeat($1, $2)', 'x', :n) AS t(v text);
 SELECT 1 / (count(*) = :n % 500)::int FROM dbpool_query('p', 'SELECT generate_series(1, $1)', :n % 500) AS t(v int);
-});
-my ($out, $err) = ('', '');
-my $ok = IPC::Run::run(
-	[   'pgbench', '-n', '-c', 16, '-t', 120, '-f', $script,
-		$local->connstr('postgres') ],
-	'>',
-	\$out,
-	'2>',
-	\$err,
-	IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
-ok($ok, 'each session gets its answers') or diag($err);
-like($out, qr{processed: 1920/1920}, 'all of them');
+}, '-c', 16, '-t', 120);
+ok($run->finish, 'each session gets its answers') or diag($$out);
+like($$out, qr{processed: 1920/1920}, 'all of them');
 is( $control->value(
 		"SELECT bool_and(tls), max(statements) > 1000, count(*) <= 2 FROM dbpool_connections"
 	),
