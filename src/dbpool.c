@@ -51,7 +51,7 @@ define_settings(void)
 							"Sets how busy a worker may be before its busiest pool gets more workers.",
 							"In percent of one processor. Has no effect with one worker.",
 							&dbpool_split_threshold,
-							80, 0, 100, PGC_SIGHUP, 0, NULL, NULL, NULL);
+							80, 0, 100, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("dbpool.workers",
 							"Sets the number of background workers that share out the pools.",
 							NULL, &dbpool_workers,

@@ -20,6 +20,7 @@ my %settings = (
 	'dbpool.max_pools' => [ 128, 130, [ 0, -1, 100001, "'many'" ] ],
 	# zero: as many as max_connections, which is what it then shows
 	'dbpool.max_requests' => [ 300, 40, [ -1, 100001, "'many'" ] ],
+	'dbpool.split_threshold' => [ 80, 50, [ -1, 101, "'many'" ] ],
 	'dbpool.workers' => [ 1, 2, [ 0, -1, 1000000, "'many'" ] ]);
 
 is( $s->value(q{SELECT string_agg(name, ' ' ORDER BY name) FROM pg_settings
