@@ -117,8 +117,10 @@ subtest 'all time out' => sub {
 # The remote's postmaster takes cancels. While it is stopped, the statement that
 # is to be cancelled ends; when it goes on, the next one is there, waiting for
 # its own row.
-subtest 'the cancel hits another' => sub {
-	my @riders = share($bench, 'p', 0);
+sub hit_another
+{
+	my ($rows) = @_;
+	my @riders = share($bench, 'p', 0, rows => $rows);
 	my $second = session($remote);
 	my ($postmaster) = slurp_file($remote->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 	my $before = repeats($control, 'p');
@@ -140,7 +142,11 @@ subtest 'the cancel hits another' => sub {
 			"SELECT n FROM accounts WHERE id = $riders[0]->{account}"),
 		1,
 		'what was to be cancelled has run, as it may');
-};
+	return;
+}
+
+subtest 'the cancel hits another' => sub { hit_another(0) };
+subtest 'which has returned rows before' => sub { hit_another(12) };
 
 # --- two give up --------------------------------------------------------------
 

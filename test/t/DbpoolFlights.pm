@@ -92,17 +92,22 @@ sub line_up
 
 # Each session adds to an account that nobody has used before. All their statements are on one
 # connection but those before number $held, which have ended: its account is
-# locked by the holder. Returns [{session, account}] in the order there.
+# locked by the holder. Returns [{session, account}] in the order there. With
+# rows, so many rows of 1000 bytes come before the one that adds.
 sub share
 {
-	my ($bench, $pool, $held) = @_;
+	my ($bench, $pool, $held, %params) = @_;
+	my $rows = $params{rows} || 0;
 	my ($control, $there, $holder) = @{$bench}{qw(control there holder)};
 	my @sessions = @{ $bench->{sessions} };
 
 	foreach my $round (1 .. 20)
 	{
 		# a text that has never been slow
-		my $sql = 'SELECT add_to($1) -- ' . ++$bench->{texts};
+		my $sql =
+		  "SELECT CASE i WHEN 0 THEN add_to(\$1)::text ELSE repeat(\$\$x\$\$, 1000) END "
+		  . "FROM generate_series($rows, 0, -1) i -- "
+		  . ++$bench->{texts};
 		my %account;
 		my @calls;
 
@@ -112,7 +117,8 @@ sub share
 			$account{ $session->pid } = ++$bench->{accounts};
 			push @calls,
 			  [ $session,
-				"SELECT dbpool_query('$pool', '$sql', $account{$session->pid})"
+				"SELECT format('(%s)', max(x) FILTER (WHERE x < 'x')), count(*) - 1 "
+				  . "FROM dbpool_query('$pool', '$sql', $account{$session->pid}) AS t(x text)"
 			  ];
 		}
 		my @riders =
@@ -128,6 +134,7 @@ sub share
 			  . $holder->pid
 			  . ' = ANY (pg_blocking_pids(pid))',
 			'1');
+		$_->{rows} = $rows foreach @riders;
 		return @riders if in_flight($control, $pool) == @sessions - $held;
 		note('too slow: not all are on one connection');
 		$holder->value('COMMIT');
@@ -155,7 +162,7 @@ sub check_riders
 	is_deeply(
 		[   map { my $answer = $_->{session}->wait; $answer->{out} . $answer->{err} }
 			  @riders ],
-		[ map { "($_->{account})" } @riders ],
+		[ map { "($_->{account})|$_->{rows}" } @riders ],
 		'the others get their answers');
 	is( $bench->{there}->value(
 			"SELECT count(*), sum(n) FROM accounts WHERE n = 1 AND id IN ($list)"
