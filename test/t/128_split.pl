@@ -1,0 +1,157 @@
+
+# A pool whose load is too much for one worker is split over all of them. It is
+# still one pool: one max_size, one row in the views, one pause.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DbpoolTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $remote = make_remote();
+my $local = make_local(workers => 3, conf => 'dbpool.split_threshold = 0');
+my $control = session($local);
+my $direct = session($remote);
+
+create_pool($local, 'p', $remote, max_size => 4);
+create_pool($local, 'single', $remote, max_size => 1);
+
+$direct->query('CREATE TABLE t (id serial, client int)');
+
+my $ALL = q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dbpool'};
+
+# Writes without an end, by many sessions.
+sub load
+{
+	my ($pool) = @_;
+
+	return start_pgbench(
+		$local,
+		"SELECT dbpool_exec('$pool', 'INSERT INTO t (client) VALUES (\$1)', :client_id);\n",
+		'-c', 12, '-T', 60);
+}
+
+# --- it is split, and never larger than it may be --------------------------------------
+
+my ($pgbench) = load('p');
+my $most = 0;
+
+ok( wait_until(
+		'the pool is split',
+		sub {
+			my $n = $direct->value($ALL);
+
+			$most = $n if $n > $most;
+			return $control->value(
+				q{SELECT workers FROM dbpool_pools WHERE pool = 'p'}) eq '3';
+		}),
+	'a busy pool gets all workers');
+ok( wait_until(
+		'all workers have connections',
+		sub {
+			my $n = $direct->value($ALL);
+
+			$most = $n if $n > $most;
+			return $control->value(
+				q{SELECT count(*) FROM dbpool_workers WHERE connections > 0}) eq '3';
+		}),
+	'each of them has connections');
+for (1 .. 50)
+{
+	my $n = $direct->value($ALL);
+
+	$most = $n if $n > $most;
+	sleep 0.02;
+}
+cmp_ok($most, '<=', 4, 'together they never had more than max_size');
+is($control->value(q{SELECT count(*) FROM dbpool_pools WHERE pool = 'p'}),
+	'1', 'it is one row of dbpool_pools');
+is($control->value(q{SELECT count(*) FROM dbpool_stat_pools WHERE pool = 'p'}),
+	'1', 'and one of dbpool_stat_pools');
+
+# --- what is done to it is done to all of it ------------------------------------------------
+
+$control->query(q{SELECT dbpool_pause('p')});
+ok( $control->poll(
+		q{SELECT busy, waiting > 0 FROM dbpool_pools WHERE pool = 'p'}, '0|t'),
+	'a pause holds up all of it');
+
+my $before = $direct->value('SELECT count(*) FROM t');
+
+sleep 0.3;
+is($direct->value('SELECT count(*) FROM t'), $before, 'nobody writes meanwhile');
+$control->query(q{SELECT dbpool_resume('p')});
+ok( wait_until(
+		'somebody writes',
+		sub { $direct->value('SELECT count(*) FROM t') > $before + 100 }),
+	'they all go on');
+
+my $young = q{SELECT count(*) FROM dbpool_connections WHERE pool = 'p' AND connected_at < now()};
+
+$control->query(q{BEGIN});
+is($control->value($young) > 0, 1, 'there are connections');
+$control->query(q{SELECT dbpool_reset('p')});
+ok($control->poll($young, '0'), 'a reset renews those of all workers');
+$control->query(q{COMMIT});
+
+$control->query(q{ALTER SERVER p OPTIONS (SET max_size '2')});
+ok(wait_until('the pool shrinks', sub { $direct->value($ALL) <= 2 }),
+	'a smaller max_size holds for all of them');
+is( $control->value(
+		q{SELECT sum(connections) <= 2 FROM dbpool_workers}),
+	't',
+	'as the views say');
+$control->query(q{ALTER SERVER p OPTIONS (SET max_size '4')});
+
+# --- nothing is lost ---------------------------------------------------------------------------
+
+$pgbench->signal('INT');
+$pgbench->finish;
+ok($control->poll('SELECT count(*) FROM dbpool_requests', '0'),
+	'no request is left');
+
+# Statements that ended well, by dbpool's account, are what is in the table,
+# but for those that were given up at the end.
+my ($said, $cancels) = split /\|/,
+  $control->value(
+	q{SELECT statements, cancels FROM dbpool_stat_pools WHERE pool = 'p'});
+my $there = $direct->value('SELECT count(*) FROM t');
+
+cmp_ok($there, '>=', $said, 'what was done is there');
+cmp_ok($there, '<=', $said + $cancels, 'and not more than was asked for');
+
+# --- a worker ends --------------------------------------------------------------------------------
+
+my $other = $control->value(
+	q{SELECT pid FROM dbpool_workers w WHERE worker <> (SELECT worker FROM dbpool_pools WHERE pool = 'p') LIMIT 1}
+);
+kill 'TERM', $other;
+ok( $control->poll(
+		qq{SELECT count(*) FROM dbpool_workers WHERE pid <> $other}, '3'),
+	'a worker that ends comes back');
+foreach (1 .. 8)
+{
+	my $s = session($local);
+
+	is( $s->value(
+			q{SELECT * FROM dbpool_query('p', 'SELECT 42') AS t(x int)}),
+		'42',
+		'any session can use the pool');
+	$s->quit;
+}
+
+# --- a pool of one connection has one worker ----------------------------------------------------------
+
+($pgbench) = load('single');
+sleep 2.5;
+is($control->value(q{SELECT workers FROM dbpool_pools WHERE pool = 'single'}),
+	'1', 'a single connection cannot be split');
+$pgbench->signal('INT');
+$pgbench->finish;
+
+done_testing();
