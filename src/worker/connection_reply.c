@@ -130,9 +130,11 @@ row_bytes(const PGresult *res, int row, int ncols)
 
 	for (int col = 0; col < ncols; col++)
 	{
+		int			value = PQgetlength(res, row, col);
+
 		len += sizeof(int32);
-		if (!PQgetisnull(res, row, col))
-			len += PQgetlength(res, row, col) + 1;
+		if (value > 0 || !PQgetisnull(res, row, col))
+			len += value + 1;
 	}
 	return len;
 }
@@ -167,6 +169,25 @@ row_piece(const PGresult *res, int row, int piece, int ncols, void *numbers,
 	}
 	*len = PQgetisnull(res, row, col) ? 0 : PQgetlength(res, row, col) + 1;
 	return PQgetvalue(res, row, col);
+}
+
+/* Write a row for which there is room, all at once. */
+static void
+put_whole_row(const PGresult *res, int row, int ncols, Size bytes, RingWriter *writer)
+{
+	FrameHeader header = {FRAME_ROW, (uint32) bytes};
+
+	ring_write(writer, &header, sizeof(header));
+	for (int col = 0; col < ncols; col++)
+	{
+		int32		len = PQgetlength(res, row, col);
+
+		if (len == 0 && PQgetisnull(res, row, col))
+			len = -1;
+		ring_write(writer, &len, sizeof(len));
+		if (len >= 0)
+			ring_write(writer, PQgetvalue(res, row, col), len + 1);
+	}
 }
 
 /* Write the rest of the current row; false when the ring is full. */
@@ -208,13 +229,19 @@ reply_pump(Conn *conn, Request *req)
 	for (;;)
 	{
 		RingWriter	writer;
+		Size		room;
 
 		ring_write_begin(&writer, down);
-		while (conn->row < PQntuples(conn->rows) &&
-			   put_row(conn, &writer, ncols))
+		room = ring_room(&writer);
+		while (conn->row < PQntuples(conn->rows))
 		{
 			Size		bytes = row_bytes(conn->rows, conn->row, ncols);
 
+			if (conn->piece == 0 && conn->piece_off == 0 &&
+				sizeof(FrameHeader) + bytes <= ring_room(&writer))
+				put_whole_row(conn->rows, conn->row, ncols, bytes, &writer);
+			else if (!put_row(conn, &writer, ncols))
+				break;
 			if (bytes > BIG_ROW_BYTES)
 				conn->big = true;
 			req->bytes += bytes;
@@ -223,12 +250,16 @@ reply_pump(Conn *conn, Request *req)
 			conn->piece = 0;
 		}
 		ring_write_end(&writer);
-		if (ring_used(down) > REQUEST_DOWN_SIZE / 2)
+		/* once in a while, not with each row: the backend may be asleep */
+		if (room > REQUEST_DOWN_SIZE / 2 && ring_room(&writer) <= REQUEST_DOWN_SIZE / 2)
 			request_wake_backend(req->slot);
 		if (conn->row == PQntuples(conn->rows))
 			break;
 		if (ring_writer_waits(down))
+		{
+			request_wake_backend(req->slot);
 			return false;
+		}
 	}
 	reply_drop_rows(conn);
 	return true;
