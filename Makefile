@@ -18,6 +18,9 @@
 #   make stress               many sessions at random for ten minutes, STRESS_SECONDS=
 #   make stress-valgrind      fewer of them, with the local server under memcheck
 #   make check-versions       on other versions of PostgreSQL; as root
+#
+#   make bench                side by side with dblink and others; half an hour
+#   make bench-quick          the same in two minutes
 
 EXTENSION = dbpool
 MODULE_big = dbpool
@@ -114,3 +117,9 @@ check-assert:
 	scripts/assert $(ASSERT_PG)
 check-versions:
 	scripts/versions $(VERSIONS)
+
+.PHONY: bench bench-quick
+bench:
+	scripts/bench
+bench-quick:
+	scripts/bench --quick
