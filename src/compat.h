@@ -85,6 +85,8 @@ compat_server_owner(Oid serverid, Oid roleid)
 
 #ifdef LIBPQ_FE_H
 
+#include <sys/socket.h>
+
 /*
  * Cancelling: libpq 17 has an object that cancels over TLS when the connection
  * uses it; PQcancel() of older ones always sends the key in the clear.  Both
@@ -159,6 +161,23 @@ compat_send_close_prepared(PGconn *conn, const char *name)
 	snprintf(sql, sizeof(sql), "DEALLOCATE %s", name);
 	return PQsendQueryParams(conn, sql, 0, NULL, NULL, NULL, NULL, 0);
 #endif
+}
+
+/*
+ * Look at what the socket has, without taking it away from libpq: how many
+ * bytes were put into buf, 0 at the end of the stream, negative when there is
+ * nothing to see.
+ */
+extern int	SSL_peek(void *ssl, void *buf, int num) __attribute__((weak));
+
+static inline ssize_t
+compat_peek_input(PGconn *conn, char *buf, Size size)
+{
+	void	   *ssl = PQsslStruct(conn, "OpenSSL");
+
+	if (ssl != NULL)
+		return SSL_peek != NULL ? SSL_peek(ssl, buf, (int) size) : -1;
+	return recv(PQsocket(conn), buf, size, MSG_PEEK | MSG_DONTWAIT);
 }
 
 static inline void

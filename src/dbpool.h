@@ -22,6 +22,9 @@
 /* Bytes of an error text kept for the views; longer texts are cut. */
 #define DBPOOL_SHOWN_ERROR		512
 
+/* Bytes of a table's name kept for the views; longer ones are cut. */
+#define DBPOOL_SHOWN_TARGET		256
+
 /* Settings, see dbpool.c. */
 extern int	dbpool_workers;
 extern int	dbpool_max_connections;

@@ -26,7 +26,7 @@
 /* Milliseconds to wait for a slot that a worker is about to free. */
 #define SLOT_FREED_MS		2000
 
-typedef struct Client
+struct Client
 {
 	dlist_node	node;			/* in open_requests */
 	RequestSlot *slot;
@@ -44,10 +44,13 @@ typedef struct Client
 	int			worker;			/* that has it, of so many */
 	int			workers;
 	int64		remote_us;
-} Client;
+	bool		wants_rows;		/* the remote waits for call->rows */
+	int			columns;		/* of so many columns */
+};
 
 static dlist_head open_requests = DLIST_STATIC_INIT(open_requests);
 static uint32 wait_answer_event;
+static uint32 wait_room_event;
 static uint32 wait_worker_event;
 static uint32 wait_slot_event;
 
@@ -314,9 +317,14 @@ fill_slot(Client *client)
 	const Call *call = client->call;
 	const Definition *definition = client->definition;
 	Size		sql_len = strlen(call->sql) + 1;
+	const char *shown_sql = call->shown ? call->shown : call->sql;
 	int			shown;
+	int			target = 0;
 
 	pg_atomic_write_u32(&slot->sent, 0);
+	pg_atomic_write_u32(&slot->copy_phase, COPY_WAITING);
+	pg_atomic_write_u64(&slot->copy_rows, 0);
+	pg_atomic_write_u64(&slot->copy_bytes, 0);
 	slot->kind = call->kind;
 	slot->key = definition->key;
 	slot->worker = client->worker;
@@ -330,8 +338,12 @@ fill_slot(Client *client)
 	slot->sql_len = sql_len;
 	slot->params_len = call->nparams > 0 ? call->params.len : 0;
 
-	shown = sql_len <= DBPOOL_SHOWN_SQL ? (int) sql_len - 1 :
-		pg_mbcliplen(call->sql, 2 * DBPOOL_SHOWN_SQL, DBPOOL_SHOWN_SQL - 1);
+	shown = (int) strnlen(shown_sql, 2 * DBPOOL_SHOWN_SQL);
+	if (shown >= DBPOOL_SHOWN_SQL)
+		shown = pg_mbcliplen(shown_sql, shown, DBPOOL_SHOWN_SQL - 1);
+	if (call->target != NULL)
+		target = pg_mbcliplen(call->target, (int) strlen(call->target),
+							  DBPOOL_SHOWN_TARGET - 1);
 	SpinLockAcquire(&slot->mutex);
 	slot->pid = MyProcPid;
 	slot->roleid = GetUserId();
@@ -341,8 +353,11 @@ fill_slot(Client *client)
 	slot->running_since = 0;
 	slot->server = definition->options->server;
 	slot->remote_pid = 0;
-	memcpy(slot->sql, call->sql, shown);
+	memcpy(slot->sql, shown_sql, shown);
 	slot->sql[shown] = '\0';
+	if (target > 0)
+		memcpy(slot->target, call->target, target);
+	slot->target[target] = '\0';
 	SpinLockRelease(&slot->mutex);
 
 	fill_ring(client, sql_len);
@@ -423,11 +438,16 @@ take_frame(Client *client, char type, const char *bytes, Size len)
 		case FRAME_NOTICE:
 			error_notice(call->pool, &body);
 			break;
+		case FRAME_COPY:
+			client->columns = message_get_int32(&body);
+			client->wants_rows = true;
+			break;
 		case FRAME_ERROR:
 			/* thrown at the end, so that the worker need not cancel anything */
 			if (client->error.len == 0)
 			{
-				initStringInfo(&client->error);
+				if (client->error.data == NULL)
+					initStringInfo(&client->error);
 				appendBinaryStringInfo(&client->error, bytes, (int) len);
 			}
 			break;
@@ -495,6 +515,78 @@ receive(Client *client)
 	return used > 0;
 }
 
+/*
+ * Give the worker more of the rows of a REQUEST_COPY; waits while it has no
+ * room for them.  Returns false when it wants no more, since the request has
+ * ended: the reason is thrown later, by converse().
+ */
+bool
+client_send(Client *client, const char *data, Size len)
+{
+	RequestSlot *slot = client->slot;
+	Ring	   *up = request_up(slot);
+
+	for (;;)
+	{
+		bool		done = request_state(slot) == REQUEST_DONE;
+		RingWriter	writer;
+		Size		written;
+
+		if (done)
+			return false;
+		ring_write_begin(&writer, up);
+		written = ring_write(&writer, data, len);
+		ring_write_end(&writer);
+		data += written;
+		len -= written;
+		pg_atomic_write_u64(&slot->copy_bytes,
+							pg_atomic_read_u64(&slot->copy_bytes) + written);
+		if (len > 0 || ring_used(up) > REQUEST_UP_SIZE / 2)
+			request_attention(slot);
+		/* telling the client of a notice may take a wake-up away: look again */
+		if (receive(client))
+			CHECK_FOR_INTERRUPTS();
+		else if (len > 0 && ring_writer_waits(up))
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1,
+							 compat_wait_event(&wait_room_event, "DbpoolBulkInsert"));
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		}
+		if (len == 0)
+			return true;
+	}
+}
+
+/* One more row was sent.  False as with client_send(). */
+bool
+client_count_row(Client *client)
+{
+	RequestSlot *slot = client->slot;
+
+	pg_atomic_write_u64(&slot->copy_rows, pg_atomic_read_u64(&slot->copy_rows) + 1);
+	return request_state(slot) != REQUEST_DONE;
+}
+
+/* "Rows that the backend sends" in request.h. */
+static void
+send_rows(Client *client)
+{
+	RequestSlot *slot = client->slot;
+
+	/* frames that come meanwhile are received in contexts of the query */
+	if (client->frame.data == NULL)
+		initStringInfo(&client->frame);
+	if (client->error.data == NULL)
+		initStringInfo(&client->error);
+	client->wants_rows = false;
+	pg_atomic_write_u32(&slot->copy_phase, COPY_COPYING);
+	client->call->rows->give(client->call->rows, client, client->columns);
+	pg_write_barrier();
+	pg_atomic_write_u32(&slot->copy_phase, COPY_ENDED);
+	request_attention(slot);
+}
+
 /* The worker ended without an answer. */
 static void
 worker_died(Client *client)
@@ -505,6 +597,7 @@ worker_died(Client *client)
 			(errcode(sent ? ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN : ERRCODE_CONNECTION_FAILURE),
 			 errmsg("the dbpool worker of pool \"%s\" was terminated", client->call->pool),
 			 sent ? errdetail("The statement had been sent: it may or may not have run.") :
+			 client->call->rows ? errdetail("No row was inserted.") :
 			 errdetail("The statement was not run."),
 			 errhint("The worker starts again by itself."),
 			 errcontext("statement on pool \"%s\"", client->call->pool)));
@@ -530,7 +623,11 @@ converse(Client *client)
 				request_attention(slot);
 		}
 		if (receive(client))
+		{
 			CHECK_FOR_INTERRUPTS();
+			if (client->wants_rows)
+				send_rows(client);
+		}
 		else if (done)
 			break;
 		else

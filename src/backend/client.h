@@ -11,6 +11,19 @@
 #include "ipc/request.h"
 #include "lib/stringinfo.h"
 
+/* A request under way (client.c). */
+typedef struct Client Client;
+
+/*
+ * Who has the rows of a REQUEST_COPY.  give() is called when the remote waits
+ * for rows, and sends them by client_send(); columns is how many the remote
+ * expects.  It may throw, which fails the COPY.
+ */
+typedef struct RowSource
+{
+	void		(*give) (struct RowSource *source, Client *client, int columns);
+} RowSource;
+
 /* A statement to run; see message.h for params. */
 typedef struct Call
 {
@@ -20,6 +33,9 @@ typedef struct Call
 	const char *sql;
 	int			nparams;
 	StringInfoData params;
+	RowSource  *rows;			/* REQUEST_COPY alone */
+	const char *target;			/* likewise: where to, for the view */
+	const char *shown;			/* for the views, instead of sql; or NULL */
 } Call;
 
 /* Who takes the frames of an answer; called in their order. */
@@ -30,6 +46,8 @@ typedef struct AnswerSink
 
 extern void client_require_preload(void);
 extern int64 client_run(const Call *call, AnswerSink *sink);
+extern bool client_send(Client *client, const char *data, Size len);
+extern bool client_count_row(Client *client);
 
 /* definition.c, warm.c */
 extern void backend_register(void);

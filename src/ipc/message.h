@@ -10,6 +10,9 @@
  *	 params		 per parameter: int32 length or -1 for NULL, the text, a zero.
  *				 Values are in text format, types are left to the remote.
  *
+ * A REQUEST_COPY goes on with rows in a format of COPY, after FRAME_COPY
+ * has come; request.h says how they end.
+ *
  * DOWN, from the worker: frames, each a FrameHeader and length bytes.
  *
  *	 FRAME_SHAPE  uint32 number of columns; per column uint32 type OID, int32
@@ -17,6 +20,8 @@
  *	 FRAME_ROW	  per column int32 length or -1 for NULL, the text, a zero.
  *	 FRAME_TAG	  uint64 rows that the statement counted, the command tag with
  *				  its zero.  Ends the result of one statement.
+ *	 FRAME_COPY	  uint32 number of columns.  The remote waits for the rows of a
+ *				  REQUEST_COPY.
  *	 FRAME_ERROR  an ErrorFields, see below.  The statement failed.
  *	 FRAME_NOTICE likewise, a notice.
  *	 FRAME_STALE  empty: the definition that came with the request is older
@@ -69,6 +74,7 @@ typedef struct PoolOptions
 #define FRAME_SHAPE		'T'
 #define FRAME_ROW		'D'
 #define FRAME_TAG		'C'
+#define FRAME_COPY		'G'
 #define FRAME_ERROR		'E'
 #define FRAME_NOTICE	'N'
 #define FRAME_STALE		'S'

@@ -50,6 +50,26 @@
  *		become DONE without an END frame, which tells the backend that the
  *		worker died; ABANDONED becomes FREE.
  *
+ * Rows that the backend sends, with a REQUEST_COPY (COPY ... FROM STDIN):
+ *	 1. The backend submits it as any other request; copy_phase is WAITING.
+ *	 2. The worker starts the statement.  When the remote asks for rows, it
+ *		frees the place that the request's parts have in "up", writes
+ *		FRAME_COPY into "down" and wakes the backend.  From then on it does not
+ *		try the request on another connection.
+ *	 3. The backend sets copy_phase to COPYING and writes rows into "up".  It
+ *		asks for attention when the ring is half full and before it sleeps for
+ *		want of room; the worker wakes it when half is free.  While it writes it
+ *		reads "down" (notices), and stops at DONE: the remote has refused.
+ *	 4. The worker passes on what it finds in "up".  When the remote's socket
+ *		has no room it leaves the rest where it is, so that "up" fills and the
+ *		backend waits.
+ *	 5. After the last byte the backend sets copy_phase to ENDED and asks for
+ *		attention.  The worker reads copy_phase, then "up"; finding ENDED and
+ *		the ring empty, it sets "sent" and ends the COPY, which commits it.
+ *	 6. A backend that gives up leaves copy_phase alone.  So the worker never
+ *		takes the part that was written for the whole: it fails the COPY, and
+ *		the remote rolls back.
+ *
  * Why nobody is forgotten: the pid is cleared before the sweep of step 6 and
  * read after step 3's move, so either the sweep sees the request or the
  * backend sees the missing pid.  A worker that starts looks at every slot.  A
@@ -84,19 +104,36 @@ typedef enum RequestKind
 	REQUEST_QUERY = 0,			/* one statement, with parameters */
 	REQUEST_SCRIPT,				/* any number of statements, none */
 	REQUEST_PING,				/* a round trip */
+	REQUEST_COPY,				/* COPY ... FROM STDIN, rows follow */
 	REQUEST_WARM				/* bring the pool up to min_size */
 } RequestKind;
 
+/* How far the rows of a REQUEST_COPY are. */
+typedef enum CopyPhase
+{
+	COPY_WAITING = 0,			/* for a connection, and for the remote */
+	COPY_COPYING,				/* the backend writes rows */
+	COPY_ENDED					/* it has written all of them */
+} CopyPhase;
+
 /* Capacities of the two rings; powers of two. */
-#define REQUEST_UP_SIZE		8192
+#define REQUEST_UP_SIZE		32768
 #define REQUEST_DOWN_SIZE	65536
 
 typedef struct RequestSlot
 {
 	pg_atomic_uint32 state;		/* RequestState */
 
-	/* Has the statement, or a part of it, gone to the remote?  Worker's. */
+	/*
+	 * Has the statement, or a part of it, gone to the remote?  With a
+	 * REQUEST_COPY: has the end of its rows?  Worker's.
+	 */
 	pg_atomic_uint32 sent;
+
+	/* REQUEST_COPY: written by the backend alone, as long as it has the slot. */
+	pg_atomic_uint32 copy_phase;	/* CopyPhase */
+	pg_atomic_uint64 copy_rows; /* rows and bytes written into "up" */
+	pg_atomic_uint64 copy_bytes;
 
 	/* Filled in by the backend before it submits; constant afterwards. */
 	RequestKind kind;
@@ -123,6 +160,7 @@ typedef struct RequestSlot
 	NameData	server;
 	int			remote_pid;
 	char		sql[DBPOOL_SHOWN_SQL];
+	char		target[DBPOOL_SHOWN_TARGET];	/* of a REQUEST_COPY */
 } RequestSlot;
 
 extern Size request_shmem_bytes(void);

@@ -74,6 +74,12 @@ extern void conn_set_deadline(Conn *conn, int ms);
 
 extern bool conn_flush(Conn *conn);
 
+/* connection_copy.c */
+extern void copy_begin(Conn *conn, Request *req, struct pg_result *res);
+extern bool copy_send(Conn *conn);
+extern void copy_look(Conn *conn);
+extern bool copy_lost(Conn *conn, Request *req);
+
 /* connection_read.c */
 extern void conn_event(Conn *conn, uint32 events);
 extern void conn_pump(Conn *conn);
@@ -127,6 +133,15 @@ static inline Request *
 conn_head_request(Conn *conn)
 {
 	return conn->nflights == 0 ? NULL : conn_head(conn)->req;
+}
+
+/* Is the remote being sent rows? */
+static inline bool
+conn_copies(Conn *conn)
+{
+	Request    *req = conn_head_request(conn);
+
+	return req != NULL && req->copy == COPY_COPYING;
 }
 
 /* Has its session given it up? */

@@ -378,7 +378,11 @@ one_result(Conn *conn, PGresult *res)
 			break;
 		case PGRES_COPY_IN:
 		case PGRES_COPY_OUT:
-			if (flight != NULL && flight->req != NULL)
+			if (flight != NULL && flight->req != NULL && status == PGRES_COPY_IN &&
+				flight->req->slot->kind == REQUEST_COPY &&
+				flight->req->copy == COPY_WAITING)
+				copy_begin(conn, flight->req, res);
+			else if (flight != NULL && flight->req != NULL)
 				refuse_copy(conn, status);
 			else
 				more = drain_copy(conn, status);
@@ -452,6 +456,8 @@ read_results(Conn *conn)
 			conn_want(conn, WL_SOCKET_CLOSED);
 			return;
 		}
+		if (conn_copies(conn) && !copy_send(conn))
+			return;
 		if (!next_result(conn))
 			break;
 	}
@@ -483,6 +489,7 @@ read_socket(Conn *conn)
 {
 	PGnotify   *notify;
 
+	copy_look(conn);
 	want_rows(conn);
 	if (PQconsumeInput(conn->pg) != 1)
 	{
@@ -530,6 +537,8 @@ conn_event(Conn *conn, uint32 events)
 		read_socket(conn);
 		read_hidden(conn);
 	}
+	else if (conn_copies(conn))
+		conn_pump(conn);
 }
 
 /* The backend has made room in the ring. */

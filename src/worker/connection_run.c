@@ -136,7 +136,7 @@ conn_count_request(Conn *conn, Request *req, int64 us, bool failed)
 	Pool	   *pool = conn->pool;
 	PoolShared *shared = pool->shared;
 	int64		wait = req->started_at - req->queued_at;
-	Size		sent = req->slot->sql_len + req->slot->params_len;
+	Size		sent = req->slot->sql_len + req->slot->params_len + req->copied;
 
 	req->remote_us = us;
 	if (!failed)
@@ -183,7 +183,8 @@ conn_note_error(Conn *conn)
  *	   last, and nothing is sent behind a flight that is not handed over; or
  *	 - the server process itself said that it ends, and answers to others were
  *	   due before: it takes one statement after the other.
- * Any other may have run, and its session is told so.
+ * Any other may have run, and its session is told so; a COPY whose rows have
+ * not ended has not.
  */
 void
 conn_lost(Conn *conn)
@@ -216,6 +217,8 @@ conn_lost(Conn *conn)
 		else
 		{
 			conn_count_request(conn, req, us, true);
+			if (req->slot->kind == REQUEST_COPY && copy_lost(conn, req))
+				continue;
 			request_fail(req, "08007",
 						 psprintf("connection of pool \"%s\" was lost while a statement ran",
 								  NameStr(pool->options.server)),
@@ -319,6 +322,7 @@ send_alone(Conn *conn, Request *req)
 				return false;
 			break;
 		case REQUEST_SCRIPT:
+		case REQUEST_COPY:
 			if (PQsendQuery(conn->pg, req->sql) != 1)
 				return false;
 			break;
@@ -385,7 +389,7 @@ conn_start(Conn *conn, Request *req)
 		conn_move(conn, CONN_BUSY);
 	}
 	show_start(conn, req);
-	pg_atomic_write_u32(&slot->sent, 1);
+	pg_atomic_write_u32(&slot->sent, slot->kind != REQUEST_COPY);
 	if (slot->kind == REQUEST_QUERY && statement_is_plain(req->statement))
 		sent = send_pipelined(conn, req);
 	else

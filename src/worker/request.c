@@ -291,6 +291,8 @@ request_start(Request *req)
 	req->received = 0;
 	req->rows = 0;
 	req->bytes = 0;
+	req->copied = 0;
+	req->copy = COPY_WAITING;
 	req->answered = false;
 	req->put = false;
 	req->queued = false;

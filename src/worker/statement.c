@@ -23,7 +23,7 @@
 #define KNOWN_LEAST		256
 
 /* Longer ones are neither learned nor prepared. */
-#define KNOWN_TEXT_MAX	REQUEST_UP_SIZE
+#define KNOWN_TEXT_MAX	8192
 
 /* A statement is short up to this time and this size of its result. */
 #define SHORT_US		10000

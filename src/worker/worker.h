@@ -53,6 +53,7 @@ struct Request
 	bool		put;			/* something has been put for the backend */
 	bool		queued;			/* is in its pool's riders or loners */
 	bool		rides;			/* may share a connection; decides which */
+	CopyPhase	copy;			/* how far the rows of a COPY are */
 	int			attempts;		/* connections that proved dead under it */
 	int			repeats;		/* how often it was sent again otherwise */
 	dlist_node	node;			/* in riders or loners */
@@ -76,6 +77,7 @@ struct Request
 	StringInfoData out;
 	uint64		rows;
 	uint64		bytes;
+	uint64		copied;			/* bytes of rows that were passed on */
 };
 
 struct Pool
