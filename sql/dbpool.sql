@@ -71,6 +71,11 @@ AS 'MODULE_PATHNAME', 'dbpool_exec' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_exec(name, text, "any")
 IS 'runs one statement with parameters $1, $2, ... and returns the number of rows it affected';
 
+CREATE FUNCTION dbpool_bulk_insert(pool name, target text, query text, columns text[] DEFAULT NULL) RETURNS bigint
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_bulk_insert(name, text, text, text[])
+IS 'inserts the rows of a local query into a remote table, all or none, and returns how many it has taken';
+
 CREATE FUNCTION dbpool_ping(pool name) RETURNS interval
 AS 'MODULE_PATHNAME', 'dbpool_ping' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_ping(name)
@@ -144,6 +149,13 @@ CREATE FUNCTION dbpool_get_requests(
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_requests() IS 'the rows of dbpool_requests';
+
+CREATE FUNCTION dbpool_get_bulk_inserts(
+	OUT pid int, OUT dbid oid, OUT pool name, OUT target text, OUT phase text,
+	OUT bytes_processed bigint, OUT tuples_processed bigint, OUT started_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_bulk_inserts() IS 'the rows of dbpool_progress_bulk_insert';
 
 CREATE VIEW dbpool_workers AS
 SELECT worker, pid, started_at, starts, pools, connections, requests, wakeups
@@ -280,6 +292,22 @@ COMMENT ON COLUMN dbpool_requests.running_since IS 'when it got a connection, NU
 COMMENT ON COLUMN dbpool_requests.remote_pid IS 'process ID of the remote server process that runs it';
 COMMENT ON COLUMN dbpool_requests.query IS 'the statement, its first 1023 bytes; hidden from those who may not see the session''s';
 
+CREATE VIEW dbpool_progress_bulk_insert AS
+SELECT b.pid, b.dbid AS datid, d.datname, b.pool, b.target, b.phase, b.bytes_processed,
+	b.tuples_processed, b.started_at
+FROM @extschema@.dbpool_get_bulk_inserts() b
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) b.dbid;
+COMMENT ON VIEW dbpool_progress_bulk_insert IS 'the calls of dbpool_bulk_insert() that are under way';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.pid IS 'process ID of the local session';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.datid IS 'OID of the local session''s database';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.datname IS 'its name';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.target IS 'the remote table; hidden from those who may not see the session''s statements';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.phase IS 'waiting (for a connection, and until the remote is ready), copying, or finishing (all rows are sent, the remote has not committed them yet)';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.bytes_processed IS 'bytes given to the worker so far, in the format of COPY';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.tuples_processed IS 'rows of the query so far';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.started_at IS 'when the call began';
+
 CREATE VIEW dbpool_stat_pools AS
 SELECT p.pool, d.datname AS database, p.user_name,
 	pg_catalog.sum(p.statements)::bigint AS statements,
@@ -321,8 +349,8 @@ COMMENT ON COLUMN dbpool_stat_pools.wait_time_max IS 'longest such time';
 COMMENT ON COLUMN dbpool_stat_pools.exec_time IS 'total time that calls had a connection';
 COMMENT ON COLUMN dbpool_stat_pools.exec_time_max IS 'longest such time';
 COMMENT ON COLUMN dbpool_stat_pools.rows IS 'rows that were received';
-COMMENT ON COLUMN dbpool_stat_pools.bytes_sent IS 'bytes of statements and parameters';
+COMMENT ON COLUMN dbpool_stat_pools.bytes_sent IS 'bytes of statements, parameters and rows of bulk inserts';
 COMMENT ON COLUMN dbpool_stat_pools.bytes_received IS 'bytes of rows';
 COMMENT ON COLUMN dbpool_stat_pools.stats_reset IS 'when dbpool_stat_reset() was last called for the pool';
 
-GRANT SELECT ON dbpool_workers, dbpool_pools, dbpool_connections, dbpool_requests, dbpool_stat_pools TO PUBLIC;
+GRANT SELECT ON dbpool_workers, dbpool_pools, dbpool_connections, dbpool_requests, dbpool_progress_bulk_insert, dbpool_stat_pools TO PUBLIC;

@@ -26,6 +26,7 @@ PG_FUNCTION_INFO_V1(dbpool_get_workers);
 PG_FUNCTION_INFO_V1(dbpool_get_pools);
 PG_FUNCTION_INFO_V1(dbpool_get_connections);
 PG_FUNCTION_INFO_V1(dbpool_get_requests);
+PG_FUNCTION_INFO_V1(dbpool_get_bulk_inserts);
 
 #define MAX_VIEW_COLUMNS	48
 
@@ -319,6 +320,39 @@ dbpool_get_requests(PG_FUNCTION_ARGS)
 		put_time(&row, copy.running_since);
 		put_int(&row, copy.remote_pid, copy.remote_pid == 0);
 		put_sql(&row, copy.sql, copy.encoding, copy.roleid);
+		end_row(&row);
+	}
+	return (Datum) 0;
+}
+
+/* Rows of dbpool_progress_bulk_insert. */
+Datum
+dbpool_get_bulk_inserts(PG_FUNCTION_ARGS)
+{
+	static const char *const phases[] = {"waiting", "copying", "finishing"};
+	Row			row = start_rows(fcinfo);
+
+	for (int i = 0; i < dbpool_shared->nrequests; i++)
+	{
+		RequestSlot *slot = request_slot(i);
+		RequestSlot copy;
+		RequestState state = request_state(slot);
+
+		if (state == REQUEST_FREE || state == REQUEST_CLAIMED ||
+			state == REQUEST_ABANDONED || slot->kind != REQUEST_COPY)
+			continue;
+		SpinLockAcquire(&slot->mutex);
+		memcpy(&copy, slot, sizeof(RequestSlot));
+		SpinLockRelease(&slot->mutex);
+
+		put_int(&row, copy.pid, false);
+		put(&row, ObjectIdGetDatum(copy.dbid), false);
+		put_name(&row, NameStr(copy.server));
+		put_sql(&row, copy.target, copy.encoding, copy.roleid);
+		put(&row, CStringGetTextDatum(phases[pg_atomic_read_u32(&copy.copy_phase)]), false);
+		put_count(&row, pg_atomic_read_u64(&copy.copy_bytes));
+		put_count(&row, pg_atomic_read_u64(&copy.copy_rows));
+		put_time(&row, copy.submitted_at);
 		end_row(&row);
 	}
 	return (Datum) 0;

@@ -58,7 +58,8 @@ pool_workers(const Pool *pool, int *place)
 	home = shmem_pool(pool->home);
 	if (!home->in_use || memcmp(&home->key, &pool->key, sizeof(PoolKey)) != 0)
 		return 1;
-	return (int) pg_atomic_read_u32(&home->workers);
+	/* max_size may have become less than what it was split over */
+	return Min((int) pg_atomic_read_u32(&home->workers), pool->options.max_size);
 }
 
 static int

@@ -64,6 +64,11 @@ is( $s->value(
 	'a standby may write to the remote');
 is($remote->safe_psql('postgres', 'SELECT note FROM notes'),
 	'from the standby', 'and has');
+is( $s->value(
+		q{SELECT dbpool_bulk_insert('remote', 'notes', 'SELECT ''row '' || generate_series(1, 1000)')}
+	),
+	'1000',
+	'so it may in bulk');
 is($s->query(q{SELECT dbpool_query('remote', 'SELECT 1/0')})->{state},
 	'22012', 'errors arrive');
 is( $s->value(
