@@ -146,6 +146,8 @@ answered(Conn *conn)
 	}
 	else
 		conn_start(conn, req);
+	/* riders who came meanwhile can join */
+	pool_dispatch(conn->pool);
 }
 
 /* All results of what was sent outside a pipeline have been read. */
