@@ -59,6 +59,9 @@ extern char *pool_list_usable(void);
 extern void error_throw(const char *pool, const char *sql, MessageReader *body);
 extern void error_notice(const char *pool, MessageReader *body);
 
+/* taint.c */
+extern bool call_taints(const Call *call);
+
 /* params.c */
 extern void params_collect(FunctionCallInfo fcinfo, int first, Call *call);
 extern int	modes_enter(bool money);
