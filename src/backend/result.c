@@ -237,7 +237,7 @@ type_name_of(Oid type, int32 typmod)
 		kept[i].type = type;
 		kept[i].typmod = typmod;
 	}
-	return kept[i].name;
+	return pstrdup(kept[i].name);
 }
 
 static void

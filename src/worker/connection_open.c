@@ -333,13 +333,19 @@ make_keywords(Conn *conn, const Place *place, const char **keywords,
 	values[n] = NULL;
 }
 
+/*
+ * A notice goes to the session of the first flight.  But libpq reads notices
+ * ahead: with the answer to that one complete, but for its end, this one may be
+ * the next flight's already (of its parsing or planning).  It is better lost
+ * than shown to somebody else.
+ */
 static void
 notice_receiver(void *arg, const PGresult *res)
 {
 	Conn	   *conn = arg;
 	Request    *req = conn_head_request(conn);
 
-	if (req != NULL)
+	if (req != NULL && (conn->nflights == 1 || !conn_head(conn)->answered))
 		reply_error(req, res, FRAME_NOTICE);
 }
 

@@ -40,7 +40,8 @@ learn(Conn *conn, Flight *flight, int64 us, bool failed)
 	if (statement == NULL || conn->generation != pool->generation)
 		return;
 	statement_took(statement, us);
-	if (flight->req != NULL && !failed)
+	/* what a parameter may do says nothing of the text */
+	if (flight->req != NULL && !failed && !flight->req->slot->taints)
 		statement_ran(statement, flight->plain && !conn->dirty &&
 					  (conn->pipelined || !session_changed(conn)),
 					  flight->req->bytes);
@@ -51,8 +52,9 @@ learn(Conn *conn, Flight *flight, int64 us, bool failed)
  * known only of one that was alone.
  */
 static void
-check_end(Conn *conn, Request *req, bool in_transaction)
+check_end(Conn *conn, Flight *flight, bool in_transaction)
 {
+	Request    *req = flight->req;
 	const char *name = NameStr(conn->pool->options.server);
 	const char *setting;
 
@@ -64,10 +66,21 @@ check_end(Conn *conn, Request *req, bool in_transaction)
 						  "The transaction was rolled back: a pooled connection belongs to its caller for one call only.",
 						  "Put BEGIN, the statements and COMMIT into one string for dbpool_exec().");
 	else if (req->rows > 0 && (setting = session_text_changed(conn)) != NULL)
+	{
+		bool		own = !conn->text_changed;
+
 		request_put_error(req, "0A000",
-						  psprintf("the statement changed \"%s\" on pool \"%s\"", setting, name),
+						  psprintf(own ? "the statement changed \"%s\" on pool \"%s\"" :
+								   "a statement of another session changed \"%s\" on a connection of pool \"%s\"",
+								   setting, name),
 						  "The values it returned cannot be trusted. What it did on the remote server stays.",
 						  "Attach the setting to the function that makes it, by CREATE FUNCTION ... SET or ALTER FUNCTION ... SET, in place of a SET in its body: so it ends with the function.");
+		/* nobody joins any more, and the text does not share again */
+		conn->text_changed = true;
+		conn->dirty = true;
+		if (own && flight->statement != NULL)
+			flight->statement->plain = false;
+	}
 	else if (!req->answered)
 		request_put_error(req, "08P01",
 						  psprintf("the remote server of pool \"%s\" broke the protocol", name),
@@ -90,7 +103,7 @@ flight_ended(Conn *conn)
 		conn_unprepare(conn, flight->statement, true);
 	if (req != NULL && !repeat)
 	{
-		check_end(conn, req, alone && PQtransactionStatus(conn->pg) != PQTRANS_IDLE);
+		check_end(conn, flight, alone && PQtransactionStatus(conn->pg) != PQTRANS_IDLE);
 		conn_count_request(conn, req, us, req->failed);
 	}
 	if (!repeat)
@@ -131,6 +144,7 @@ answered(Conn *conn)
 		if (conn_reset_more(conn))
 			return;
 		conn->dirty = false;
+		conn->text_changed = false;
 		pool_conn_ready(conn);
 		return;
 	}
@@ -281,6 +295,7 @@ error_result(Conn *conn, PGresult *res)
 		return;
 	else if (flight != NULL)
 	{
+		flight->answered = true;
 		if (is_to_repeat(conn, flight, res))
 			flight->repeat = true;
 		else if (flight->req != NULL)
@@ -321,6 +336,7 @@ take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
 
 	if (status != PGRES_SINGLE_TUPLE)
 	{
+		flight->answered = true;
 		conn_note_tag(conn, PQcmdStatus(res));
 		flight->plain &= session_tag_is_plain(PQcmdStatus(res));
 	}

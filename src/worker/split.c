@@ -149,6 +149,23 @@ forget_taken(Pool *pool)
 	pool->taken = 0;
 }
 
+/*
+ * Can the home do with its share?  Not when statements that have connections
+ * to themselves would take all of it, and leave none to the rest.
+ */
+static bool
+has_room(Pool *pool)
+{
+	int			workers = Min(dbpool_shared->nworkers, pool->options.max_size);
+	int			taken_alone = pool->nconns[CONN_CHECKING] +
+	pool->nconns[CONN_CANCELLING] + pool->nconns[CONN_RESETTING];
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pool->conns[CONN_BUSY])
+		taken_alone += !dlist_container(Conn, node, iter.cur)->joinable;
+	return taken_alone < pool->options.max_size / workers;
+}
+
 /* Is this worker at its limit, and would it help to split a pool? */
 static void
 look_at_load(void *arg)
@@ -166,7 +183,8 @@ look_at_load(void *arg)
 		percent >= dbpool_split_threshold && busiest != NULL &&
 		busiest->taken * 2 > taken && busiest->options.max_size > 1 &&
 		busiest->definition != NULL && !TransactionIdIsValid(busiest->key.xid) &&
-		busiest->splits_to == 0 && pool_workers(busiest, &place) == 1 && place == 0)
+		busiest->splits_to == 0 && pool_workers(busiest, &place) == 1 && place == 0 &&
+		has_room(busiest))
 		split(busiest);
 	pools_foreach(forget_taken);
 	taken = 0;

@@ -134,6 +134,7 @@ struct Flight
 	bool		row_mode;		/* libpq gives its result row by row */
 	bool		shape_sent;
 	bool		plain;			/* tags so far are of plain reads and writes */
+	bool		answered;		/* all but its end has been read */
 	bool		cancelled;		/* a cancel was sent for it */
 	bool		repeat;			/* failed for no fault of its own: once more */
 };
@@ -191,6 +192,7 @@ struct Conn
 	double		load;			/* expected time of its flights, in us */
 	bool		flushed;		/* libpq has handed all to the kernel */
 	bool		dirty;			/* the session must be reset */
+	bool		text_changed;	/* text does not mean what it should */
 	bool		big;			/* libpq's buffers have grown large */
 	bool		broken;			/* nothing more can be read from the socket */
 	int			empty_results;	/* that libpq gave in a row */

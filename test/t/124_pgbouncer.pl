@@ -61,6 +61,7 @@ create_pool(
 	port => $port,
 	dbname => 'postgres',
 	max_size => 3,
+	multiplex => 'off',
 	prepare_threshold => 2,
 	statement_cache_size => 6);
 
