@@ -186,9 +186,11 @@ WITH defined AS (
 	WHERE w.fdwname OPERATOR(pg_catalog.=) 'dbpool'),
 -- a pool that is split has a row per worker
 used AS (
-	SELECT g.dbid, g.serverid, g.userid, g.private, g.pool, g.user_name,
+	SELECT g.dbid, g.serverid, g.userid, g.private,
+		(pg_catalog.array_agg(g.pool ORDER BY g.used_at DESC NULLS LAST))[1] AS pool,
+		(pg_catalog.array_agg(g.user_name ORDER BY g.used_at DESC NULLS LAST))[1] AS user_name,
 		pg_catalog.min(g.worker) AS worker,
-		pg_catalog.count(*)::int AS workers,
+		(pg_catalog.count(*) FILTER (WHERE g.live))::int AS workers,
 		pg_catalog.bool_or(g.live) AS live,
 		pg_catalog.bool_or(g.paused) AS paused,
 		pg_catalog.max(g.min_size) AS min_size,
@@ -208,7 +210,7 @@ used AS (
 	FROM @extschema@.dbpool_get_pools() g
 	WHERE g.live OR g.paused OR g.dbid OPERATOR(pg_catalog.=)
 		(SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
-	GROUP BY g.dbid, g.serverid, g.userid, g.private, g.pool, g.user_name)
+	GROUP BY g.dbid, g.serverid, g.userid, g.private)
 SELECT coalesce(l.pool, f.pool) AS pool,
 	d.datname AS database,
 	coalesce(l.user_name, f.user_name) AS user_name,
@@ -309,7 +311,9 @@ COMMENT ON COLUMN dbpool_progress_bulk_insert.tuples_processed IS 'rows of the q
 COMMENT ON COLUMN dbpool_progress_bulk_insert.started_at IS 'when the call began';
 
 CREATE VIEW dbpool_stat_pools AS
-SELECT p.pool, d.datname AS database, p.user_name,
+SELECT (pg_catalog.array_agg(p.pool ORDER BY p.used_at DESC NULLS LAST))[1] AS pool,
+	d.datname AS database,
+	(pg_catalog.array_agg(p.user_name ORDER BY p.used_at DESC NULLS LAST))[1] AS user_name,
 	pg_catalog.sum(p.statements)::bigint AS statements,
 	pg_catalog.sum(p.errors)::bigint AS errors,
 	pg_catalog.sum(p.timeouts)::bigint AS timeouts,
@@ -330,7 +334,7 @@ SELECT p.pool, d.datname AS database, p.user_name,
 FROM @extschema@.dbpool_get_pools() p
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.dbid
 WHERE NOT p.private
-GROUP BY p.dbid, p.serverid, p.userid, p.pool, p.user_name, d.datname;
+GROUP BY p.dbid, p.serverid, p.userid, d.datname;
 COMMENT ON VIEW dbpool_stat_pools IS 'statistics of pools since they were first used or dbpool_stat_reset(); times are in milliseconds';
 COMMENT ON COLUMN dbpool_stat_pools.pool IS 'name of the pool';
 COMMENT ON COLUMN dbpool_stat_pools.database IS 'local database in which it is defined';

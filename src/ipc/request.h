@@ -15,7 +15,7 @@
  *	 FREE		nobody	 a backend claims it
  *	 CLAIMED	backend	 fills it in
  *	 SUBMITTED	worker	 the worker has not seen it; the backend may take it back
-	 RECEIVING	worker	 the worker has not got all of it
+ *	 RECEIVING	worker	 the worker has not got all of it
  *	 QUEUED		worker	 waits for a connection
  *	 RUNNING	worker	 has a connection
  *	 DONE		backend	 all that will come is in the ring

@@ -190,6 +190,7 @@ conn_close(Conn *conn, const char *reason)
 		conn->pg = NULL;
 		ReleaseExternalFD();
 	}
+	pool_split_progress(conn->pool);
 	if (pool_size(conn->pool) == 0 || conn->pool->nwaiting > 0)
 		timer_set_by(&conn->pool->upkeep, GetCurrentTimestamp());
 	ereport(DEBUG1,

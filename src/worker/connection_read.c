@@ -16,6 +16,9 @@
 /* How often a statement is sent again that fails for no fault of its own. */
 #define MAX_REPEATS		5
 
+/* After an error that another preparation might have spared, none is tried so long. */
+#define FUTILE_USES		100
+
 /* Milliseconds that others wait for an orphan to end by itself. */
 #define ORPHAN_MS		20
 
@@ -42,19 +45,19 @@ learn(Conn *conn, Flight *flight, int64 us, bool failed)
 	statement_took(statement, us);
 	/* what a parameter may do says nothing of the text */
 	if (flight->req != NULL && !failed && !flight->req->slot->taints)
-		statement_ran(statement, flight->plain && !conn->dirty &&
-					  (conn->pipelined || !session_changed(conn)),
+		statement_ran(statement, flight->plain &&
+					  (conn->pipelined || (!conn->dirty && !session_changed(conn))),
 					  flight->req->bytes);
 }
 
 /*
  * Is there something wrong with how a statement ended?  in_transaction is
- * known only of one that was alone.
+ * known only of one that was alone.  own: what has changed in the session was
+ * changed by this one.
  */
 static void
-check_end(Conn *conn, Flight *flight, bool in_transaction)
+check_end(Conn *conn, Request *req, bool in_transaction, bool own)
 {
-	Request    *req = flight->req;
 	const char *name = NameStr(conn->pool->options.server);
 	const char *setting;
 
@@ -66,26 +69,34 @@ check_end(Conn *conn, Flight *flight, bool in_transaction)
 						  "The transaction was rolled back: a pooled connection belongs to its caller for one call only.",
 						  "Put BEGIN, the statements and COMMIT into one string for dbpool_exec().");
 	else if (req->rows > 0 && (setting = session_text_changed(conn)) != NULL)
-	{
-		bool		own = !conn->text_changed;
-
 		request_put_error(req, "0A000",
-						  psprintf(own ? "the statement changed \"%s\" on pool \"%s\"" :
+						  psprintf(own || !conn->pipelined ? "the statement changed \"%s\" on pool \"%s\"" :
 								   "a statement of another session changed \"%s\" on a connection of pool \"%s\"",
 								   setting, name),
 						  "The values it returned cannot be trusted. What it did on the remote server stays.",
 						  "Attach the setting to the function that makes it, by CREATE FUNCTION ... SET or ALTER FUNCTION ... SET, in place of a SET in its body: so it ends with the function.");
-		/* nobody joins any more, and the text does not share again */
-		conn->text_changed = true;
-		conn->dirty = true;
-		if (own && flight->statement != NULL)
-			flight->statement->plain = false;
-	}
 	else if (!req->answered)
 		request_put_error(req, "08P01",
 						  psprintf("the remote server of pool \"%s\" broke the protocol", name),
 						  "It ended the statement without a result. The statement may or may not have run.",
 						  NULL);
+}
+
+/*
+ * Did this flight, which shares the connection, change the session?  The remote
+ * says so before the end of the flight.  Nobody joins any more then, so that
+ * the session is reset before long, and the text does not share again.
+ */
+static bool
+has_changed_session(Conn *conn, Flight *flight)
+{
+	if (!conn->pipelined || conn->changed || flight->chore || !session_changed(conn))
+		return false;
+	conn->changed = true;
+	conn->joinable = false;
+	if (flight->statement != NULL)
+		flight->statement->plain = false;
+	return true;
 }
 
 /* The answer to the first flight is complete. */
@@ -98,12 +109,14 @@ flight_ended(Conn *conn)
 	int64		us = conn_head_us(conn, now);
 	bool		alone = conn->nflights == 1;
 	bool		repeat = flight->repeat;
+	bool		changed = has_changed_session(conn, flight);
 
 	if (flight->parsing && !repeat)
 		conn_unprepare(conn, flight->statement, true);
 	if (req != NULL && !repeat)
 	{
-		check_end(conn, flight, alone && PQtransactionStatus(conn->pg) != PQTRANS_IDLE);
+		check_end(conn, req, alone && PQtransactionStatus(conn->pg) != PQTRANS_IDLE,
+				  changed);
 		conn_count_request(conn, req, us, req->failed);
 	}
 	if (!repeat)
@@ -144,7 +157,7 @@ answered(Conn *conn)
 		if (conn_reset_more(conn))
 			return;
 		conn->dirty = false;
-		conn->text_changed = false;
+		conn->changed = false;
 		pool_conn_ready(conn);
 		return;
 	}
@@ -257,8 +270,12 @@ is_to_repeat(Conn *conn, Flight *flight, const PGresult *res)
 		conn_unprepare(conn, flight->statement, true);
 		return true;
 	}
-	if (flight->reused && is_of_old_types(sqlstate))
+	if (flight->reused && is_of_old_types(sqlstate) &&
+		flight->statement->uses >= flight->statement->futile_until &&
+		(source == NULL || strcmp(source, "exec_stmt_raise") != 0))
 	{
+		/* fails the text again, it is not to be run twice each time */
+		flight->statement->futile_until = flight->statement->uses + FUTILE_USES;
 		conn_unprepare(conn, flight->statement, false);
 		return true;
 	}

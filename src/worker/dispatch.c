@@ -321,6 +321,8 @@ pool_requeue(Request *req)
 
 	if (!unstart(req))
 		return;
+	if (req->started_at != 0)
+		req->queued_at = GetCurrentTimestamp();
 	if (++req->attempts >= MAX_ATTEMPTS)
 		request_fail(req, "08006",
 					 psprintf("connections of pool \"%s\" are lost as soon as they are used",

@@ -43,7 +43,7 @@ pool_explain(Pool *pool, TimestampTz now)
 	}
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "%d of at most %d connections are busy",
-					 pool->nconns[CONN_BUSY], pool->options.max_size);
+					 pool->nconns[CONN_BUSY], pool_max(pool));
 	if (pool->nconns[CONN_BUSY] > 0)
 		appendStringInfo(&buf, ", the longest for %.1f s", seconds_since(longest, now));
 	if (pool->nconns[CONN_CONNECTING] > 0)
@@ -222,8 +222,8 @@ pool_upkeep(void *arg)
 	TimestampTz unused_at = TimestampTzPlusMilliseconds(pool->used_at, POOL_UNUSED_MS);
 
 	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
-		(pool->definition == NULL || now >= unused_at) &&
-		(pool->definition == NULL || pool_min(pool) == 0))
+		(pool->definition == NULL || pool_max(pool) == 0 ||
+		 (now >= unused_at && pool_min(pool) == 0)))
 		pool_remove(pool);
 	else
 	{

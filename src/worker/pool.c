@@ -204,6 +204,7 @@ settle_definition(Pool *pool, Request *req)
 	memcpy(&pool->options, pool->definition, sizeof(PoolOptions));
 	statements_mistrust(pool->statements);
 	SpinLockAcquire(&pool->shared->mutex);
+	pool->shared->dropped = false;
 	pool->shared->server = pool->options.server;
 	pool->shared->username = pool->options.username;
 	pool->shared->min_size = pool->options.min_size;
@@ -218,6 +219,12 @@ pool_submit(Request *req)
 {
 	Pool	   *pool = find_pool(&req->slot->key);
 
+	if (pool == NULL && shmem_home_of(&req->slot->key) != my_worker)
+	{
+		/* its first worker has it, if need be for all */
+		request_stale(req);
+		return;
+	}
 	if (pool == NULL)
 	{
 		request_fail(req, "53000", "too many dbpool pools are in use",
@@ -228,12 +235,15 @@ pool_submit(Request *req)
 	}
 	if (!settle_definition(pool, req))
 	{
+		timer_set_by(&pool->upkeep, req->queued_at);
 		request_stale(req);
 		return;
 	}
 	/* not ours: the session will find its first worker */
 	if (pool_max(pool) == 0)
 	{
+		pool_close_idle(pool, "the pool has another worker");
+		timer_set_by(&pool->upkeep, req->queued_at);
 		request_stale(req);
 		return;
 	}
@@ -301,7 +311,7 @@ pool_make_place(Pool *pool)
 	{
 		dlist_iter	iter;
 
-		if (other == pool || pool_size(other) <= other->options.min_size)
+		if (other == pool || pool_size(other) <= pool_min(other))
 			continue;
 		dlist_foreach(iter, &other->conns[CONN_IDLE])
 		{

@@ -80,6 +80,7 @@ pool_take_entry(const PoolKey *key, int *home)
 			*home = index;
 		SpinLockAcquire(&entry->mutex);
 		entry->paused = paused;
+		entry->dropped = false;
 		entry->forget_stamp = 0;
 		entry->wants = 0;
 		entry->waiting = 0;
@@ -97,7 +98,6 @@ pool_take_entry(const PoolKey *key, int *home)
 		entry = shmem_pool(index);
 		SpinLockAcquire(&entry->mutex);
 		entry->live = true;
-		entry->dropped = false;
 		SpinLockRelease(&entry->mutex);
 	}
 	LWLockRelease(dbpool_shared->pools_lock);

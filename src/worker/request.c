@@ -375,8 +375,8 @@ request_rescue(Request *req)
 }
 
 /*
- * Look at the requests that want attention.  Those that are new go to their
- * pools by ticket, whatever the order in which they are found here.
+ * Look at the requests that want attention, in the order of their slots; where
+ * they have to wait, it is in the order of their tickets.
  */
 void
 requests_take(void)

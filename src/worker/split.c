@@ -10,7 +10,8 @@
  *
  * Each worker of a split pool has its share of max_size and min_size, so that
  * together they never have more.  The others have a share of none until the
- * home has closed what goes beyond its own.
+ * home has closed what goes beyond its own; if it cannot, for statements that
+ * run long, nothing is split for now.
  *
  * What the workers know of each other is one number, "workers" in the home's
  * PoolShared.
@@ -132,6 +133,22 @@ split(Pool *pool)
 		dlist_container(Conn, node, iter.cur)->joinable = false;
 	}
 	pool_split_progress(pool);
+	if (pool->splits_to > 0 && !look.armed)
+		timer_set(&look, GetCurrentTimestamp() + LOOK_US);
+}
+
+/*
+ * A split that has not come about by the next look is given up: something holds
+ * the connections that were to be closed, and others want them meanwhile.
+ */
+static void
+settle_split(Pool *pool)
+{
+	if (pool->splits_to == 0)
+		return;
+	pool_split_progress(pool);
+	pool->splits_to = 0;
+	pool_dispatch(pool);
 }
 
 static Pool *busiest;
@@ -176,6 +193,7 @@ look_at_load(void *arg)
 	int			place;
 
 	(void) arg;
+	pools_foreach(settle_split);
 	busiest = NULL;
 	pools_foreach(find_busiest);
 	/* the first look after a rest spans the rest */

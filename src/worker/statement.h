@@ -25,6 +25,7 @@ typedef struct Statement
 	int			refs;			/* requests and flights that point to it */
 	uint32		uses;
 	uint32		runs;			/* uses that ended well */
+	uint32		futile_until;	/* preparing it anew is of no use before */
 	bool		plain;			/* its command tags are those of plain reads
 								 * and writes */
 	double		usual_us;		/* time at the remote, lower quartile */

@@ -192,7 +192,7 @@ struct Conn
 	double		load;			/* expected time of its flights, in us */
 	bool		flushed;		/* libpq has handed all to the kernel */
 	bool		dirty;			/* the session must be reset */
-	bool		text_changed;	/* text does not mean what it should */
+	bool		changed;		/* so was the session, while it was shared */
 	bool		big;			/* libpq's buffers have grown large */
 	bool		broken;			/* nothing more can be read from the socket */
 	int			empty_results;	/* that libpq gave in a row */
