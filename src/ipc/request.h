@@ -117,7 +117,7 @@ typedef enum CopyPhase
 } CopyPhase;
 
 /* Capacities of the two rings; powers of two. */
-#define REQUEST_UP_SIZE		32768
+#define REQUEST_UP_SIZE		65536
 #define REQUEST_DOWN_SIZE	65536
 
 typedef struct RequestSlot
