@@ -40,7 +40,7 @@
 #define STALLED_US			10000
 
 /* Riders who came so long ago still have a connection left for their like. */
-#define RIDERS_STAY_US		1000000
+#define RIDERS_STAY_US		100000
 
 /* Microseconds a first waiter waits before the pool grows anyway. */
 #define GROW_PATIENCE_US	5000
