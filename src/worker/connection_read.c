@@ -274,11 +274,12 @@ is_to_repeat(Conn *conn, Flight *flight, const PGresult *res)
 		flight->statement->uses >= flight->statement->futile_until &&
 		(source == NULL || strcmp(source, "exec_stmt_raise") != 0))
 	{
-		/* fails the text again, it is not to be run twice each time */
-		flight->statement->futile_until = flight->statement->uses + FUTILE_USES;
 		conn_unprepare(conn, flight->statement, false);
 		return true;
 	}
+	/* prepared just now it fails as well: it is not to run twice each time */
+	if (flight->req->repeats > 0 && is_of_old_types(sqlstate))
+		flight->statement->futile_until = flight->statement->uses + FUTILE_USES;
 	/* duplicate_prepared_statement: behind a pooler, another has been here */
 	return flight->parsing && strcmp(sqlstate, "42P05") == 0;
 }
