@@ -27,6 +27,11 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "compat.h"
+
+/* How often to look for a free place in max_worker_processes, once a second. */
+#define SLOT_TRIES	30
+
 PGDLLEXPORT void dbpool_warm_main(Datum arg);
 PGDLLEXPORT void dbpool_warm_database_main(Datum arg);
 
@@ -60,7 +65,22 @@ list_databases(void)
 	return list;
 }
 
-/* Warm the pools of one database, in a process of its own; wait for it. */
+static void
+wait_a_second(void)
+{
+	static uint32 wait_event;
+
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1000,
+					 compat_wait_event(&wait_event, "DbpoolWarmerSlot"));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Warm the pools of one database, in a process of its own; wait for it.  The
+ * warmers of other workers need such a place for a moment, too, and nobody
+ * tells when one gets free.
+ */
 static void
 warm_in_database(int worker, Oid dbid)
 {
@@ -71,12 +91,18 @@ warm_in_database(int worker, Oid dbid)
 	snprintf(bgw.bgw_name, sizeof(bgw.bgw_name), "dbpool warmer for database %u", dbid);
 	memcpy(bgw.bgw_extra, &dbid, sizeof(dbid));
 	bgw.bgw_notify_pid = MyProcPid;
-	if (!RegisterDynamicBackgroundWorker(&bgw, &handle))
-		ereport(LOG,
-				(errmsg("dbpool cannot open connections ahead of their use in database %u", dbid),
-				 errhint("Raise max_worker_processes.")));
-	else
-		(void) WaitForBackgroundWorkerShutdown(handle);
+	for (int tries = 1; !RegisterDynamicBackgroundWorker(&bgw, &handle); tries++)
+	{
+		if (tries > SLOT_TRIES)
+		{
+			ereport(LOG,
+					(errmsg("dbpool cannot open connections ahead of their use in database %u", dbid),
+					 errhint("Raise max_worker_processes.")));
+			return;
+		}
+		wait_a_second();
+	}
+	(void) WaitForBackgroundWorkerShutdown(handle);
 }
 
 /* Attached to no database.  arg is the number of the worker. */
