@@ -169,20 +169,20 @@ put_char(Bulk *bulk, char c)
 static void
 put_bytes(Bulk *bulk, const char *data, Size len)
 {
-	while (len > BULK_BUFFER_BYTES - bulk->len)
+	for (;;)
 	{
-		Size		part = BULK_BUFFER_BYTES - bulk->len;
+		Size		part = Min(len, (Size) (BULK_BUFFER_BYTES - bulk->len));
 
 		memcpy(bulk->buffer + bulk->len, data, part);
-		bulk->len = BULK_BUFFER_BYTES;
+		bulk->len += (int) part;
 		data += part;
 		len -= part;
+		if (len == 0)
+			return;
 		flush(bulk);
 		if (bulk->refused)
 			return;
 	}
-	memcpy(bulk->buffer + bulk->len, data, len);
-	bulk->len += (int) len;
 }
 
 static inline void
@@ -279,15 +279,18 @@ static void
 put_text_value(Bulk *bulk, BulkColumn *column, Datum value)
 {
 	char		digits[MAXINT8LEN + 1];
+	int			ndigits;
 	char	   *text;
 
 	switch (column->form)
 	{
 		case FORM_INT4:
-			put_bytes(bulk, digits, pg_ltoa(DatumGetInt32(value), digits));
+			ndigits = pg_ltoa(DatumGetInt32(value), digits);
+			put_bytes(bulk, digits, ndigits);
 			break;
 		case FORM_INT8:
-			put_bytes(bulk, digits, pg_lltoa(DatumGetInt64(value), digits));
+			ndigits = pg_lltoa(DatumGetInt64(value), digits);
+			put_bytes(bulk, digits, ndigits);
 			break;
 		case FORM_TEXT:
 			{

@@ -42,6 +42,8 @@ repeat(Op *op, const char *what, int times)
 	size_t		len = strlen(what);
 	char	   *string = malloc(len * times + 1);
 
+	if (string == NULL)
+		abort();
 	for (int i = 0; i < times; i++)
 		memcpy(string + i * len, what, len);
 	string[len * times] = '\0';
