@@ -143,7 +143,7 @@ sub complaints
 
 my $driver = open2(
 	my $said, my $tell,
-	"$ENV{TESTDIR}/test/stress/stress",
+	"$FindBin::RealBin/../stress/stress",
 	$local->connstr('postgres'),
 	$remote->connstr('postgres'),
 	$seed, $nsessions, $stretch, ('fast') x 4, ('small') x 2,
