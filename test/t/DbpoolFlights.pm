@@ -82,8 +82,11 @@ sub line_up
 
 	suspend($bench->{worker});
 	$_->[0]->send($_->[1]) foreach @calls;
-	$bench->{control}
-	  ->poll("SELECT count(*) $submitted", scalar(@calls));
+	# one that waits for its answer has drawn the worker's attention to itself
+	$bench->{control}->poll(
+		'SELECT count(*) FROM pg_stat_activity WHERE '
+		  . "wait_event_type = 'Extension' AND pid IN (SELECT pid $submitted)",
+		scalar(@calls));
 
 	# the view goes through the slots as the worker does
 	return map { $by_pid{$_} } split /\n/,
