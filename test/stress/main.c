@@ -400,19 +400,19 @@ session_flush(Session *s)
 	s->events = PQflush(s->conn) > 0 ? POLLIN | POLLOUT : POLLIN;
 }
 
-/* Something is to happen to some of the statements, rather to some kinds. */
+/* Something is to happen to some of the statements. */
 static void
 choose_act(Session *s)
 {
 	int			dice = (int) random_below(100);
-	int64_t		within = s->op.slow ? 50000 : 4000;
 
 	s->act = ACT_NONE;
-	if (!chance(s->op.slow || s->op.risky ? 0.2 : 0.02))
+	if (!chance(s->op.act_chance))
 		return;
 	s->act = dice < 60 ? ACT_CANCEL : dice < 92 ? ACT_SIGNAL :
 		dice < 96 ? ACT_TERMINATE : ACT_VANISH;
-	s->act_at = now() + (int64_t) random_below(within) * stretch;
+	s->act_at = now() + stretch *
+		(int64_t) (s->op.act_after * 1000 + random_below(s->op.act_within * 1000));
 }
 
 static void

@@ -83,6 +83,22 @@ expect_error(Op *op, const char *state, const char *message)
 	op->message = message;
 }
 
+/* It takes some time: worth cancelling. */
+static void
+is_slow(Op *op)
+{
+	op->act_chance = 0.2;
+	op->act_within = 50;
+}
+
+/* It is worth cancelling, but does not take long. */
+static void
+is_delicate(Op *op)
+{
+	op->act_chance = 0.2;
+	op->act_within = 4;
+}
+
 /*
  * The remote statement.  A remark makes the same statement known by one text,
  * by several, or by one that will not come again.
@@ -92,7 +108,9 @@ set_sql(Op *op, const char *sql)
 {
 	int			dice = (int) random_below(100);
 
-	if (dice < 45)
+	if (op->remark != NULL)
+		op->sql = print(op, "%s %s", op->remark, sql);
+	else if (dice < 45)
 		op->sql = print(op, "%s", sql);
 	else if (dice < 90)
 		op->sql = print(op, "/* %d */ %s", dice % 10, sql);
@@ -246,7 +264,7 @@ static void
 make_long_series(Op *op)
 {
 	series(op, (int) random_below(30000));
-	op->slow = true;
+	is_slow(op);
 }
 
 /* How often to repeat a name so that it becomes a big value: up to some MB. */
@@ -265,7 +283,7 @@ make_big_value(Op *op)
 	param(op, number(op, n));
 	as_query(op, "a text", "SELECT repeat($1, $2::int)");
 	cell(op, repeat(op, op->params[0], n));
-	op->slow = true;
+	is_slow(op);
 }
 
 static void
@@ -278,7 +296,7 @@ make_big_param(Op *op)
 	cell(op, number(op, (int) strlen(op->params[0])));
 	cell(op, op->params[0] + (strlen(op->params[0]) > 20 ?
 							  strlen(op->params[0]) - 20 : 0));
-	op->slow = true;
+	is_slow(op);
 }
 
 static void
@@ -289,7 +307,54 @@ make_sleep(Op *op)
 	as_query(op, "a text, b text", "SELECT $1::text, pg_sleep($2::float8)");
 	cell(op, op->params[0]);
 	cell(op, "");
-	op->slow = true;
+	is_slow(op);
+}
+
+/*
+ * A statement that is short until it is not: a pool learns to let others run
+ * behind it, then it takes longer and is given up.  dbpool lets it be for some
+ * 20 ms more.  It ends about when the cancel comes, which may hit one of those
+ * behind.  Each such text is used for a while.
+ */
+static double
+moody_sleep(Op *op, int n)
+{
+	op->remark = print(op, "/* moody %d */", n / 80);
+	if (n % 80 < 60 || chance(0.7))
+		return 0.003;
+	op->act_chance = 0.9;
+	op->act_after = 3;
+	return 0.022 + random_below(10) / 1000.0;
+}
+
+static void
+make_moody(Op *op)
+{
+	static int	n;
+	double		sleep = moody_sleep(op, n++);
+
+	param(op, tag(op));
+	param(op, print(op, "%.3f", sleep));
+	as_query(op, "a text, b text", "SELECT $1::text, pg_sleep($2::float8)");
+	cell(op, op->params[0]);
+	cell(op, "");
+}
+
+/* The same, with rows that have left the remote when it stalls. */
+static void
+make_moody_rows(Op *op)
+{
+	static int	n;
+	double		sleep = moody_sleep(op, n++);
+
+	param(op, tag(op));
+	param(op, print(op, "%.3f", sleep));
+	as_query(op, "a text, b int",
+			 "SELECT repeat($1, 4), i FROM generate_series(0, 249) AS i"
+			 " WHERE i < 249 OR pg_sleep($2::float8) IS NOT NULL");
+	op->nrows = 250;
+	cell(op, repeat(op, op->params[0], 4));
+	op->numbered = true;
 }
 
 /* Several calls of one local statement. */
@@ -362,7 +427,13 @@ make_leftover(Op *op)
 	};
 
 	as_exec(op, 0, scripts[random_below(lengthof(scripts))]);
-	op->risky = true;
+	is_delicate(op);
+	/* the same as a query, which is known by its text */
+	if (strchr(op->sql, ';') == NULL && chance(0.5))
+	{
+		op->local = print(op, "SELECT dbpool_query_json($1, $2)");
+		op->nrows = 0;
+	}
 }
 
 static void
@@ -371,7 +442,7 @@ make_left_setting(Op *op)
 	param(op, tag(op));
 	as_query(op, "a text", "SELECT set_config('stress.kept', $1, false)");
 	cell(op, op->params[0]);
-	op->risky = true;
+	is_delicate(op);
 }
 
 static void
@@ -381,7 +452,16 @@ make_left_lock(Op *op)
 	param(op, number(op, op->serial));
 	as_query(op, "a text", "SELECT pg_advisory_lock($1::int, $2::int)");
 	cell(op, "");
-	op->risky = true;
+	is_delicate(op);
+}
+
+/* Nobody can see from outside that this takes away what the pool has prepared. */
+static void
+make_deallocate(Op *op)
+{
+	param(op, tag(op));
+	as_query(op, "a text", "SELECT stress_deallocate($1)");
+	cell(op, op->params[0]);
 }
 
 /* --- errors ----------------------------------------------------------------------- */
@@ -558,6 +638,19 @@ make_hot(Op *op)
 	cell(op, op->params[1]);
 }
 
+static void
+make_moody_insert(Op *op)
+{
+	static int	n;
+	double		sleep = moody_sleep(op, n++);
+
+	write_params(op, 1);
+	param(op, print(op, "%.3f", sleep));
+	as_query(op, "a int",
+			 INSERT "SELECT " ROW("0") " FROM pg_sleep($5::float8) RETURNING serial");
+	cell(op, op->params[1]);
+}
+
 /* Something that takes its time, before or after the write. */
 static void
 make_slow_insert(Op *op)
@@ -574,7 +667,7 @@ make_slow_insert(Op *op)
 				 " RETURNING serial, nullif(pg_sleep($5::float8)::text, '')");
 	cell(op, op->params[1]);
 	cell(op, NULL);
-	op->slow = true;
+	is_slow(op);
 }
 
 /* The answer is complete before a deferred trigger runs, at the commit. */
@@ -587,7 +680,7 @@ late(Op *op, const char *error)
 			 "WITH l AS (INSERT INTO stress_late VALUES ($5) RETURNING 1) "
 			 INSERT "SELECT " ROW("0") " FROM l RETURNING serial");
 	cell(op, op->params[1]);
-	op->slow = true;
+	is_slow(op);
 }
 
 static void
@@ -635,7 +728,7 @@ make_early_commit(Op *op)
 
 	op->writes = true;
 	op->leaves = 1;
-	op->slow = true;
+	is_slow(op);
 	if (chance(0.8))
 		as_exec(op, 1, print(op, "BEGIN; %s; COMMIT; DO $$ BEGIN"
 							 " PERFORM pg_sleep(%.3f); END $$", insert,
@@ -736,6 +829,8 @@ static const struct
 	{3, make_big_value},
 	{3, make_big_param},
 	{20, make_sleep},
+	{60, make_moody},
+	{60, make_moody_rows},
 	{15, make_lateral},
 	{20, make_notice},
 	{10, make_ping},
@@ -743,6 +838,7 @@ static const struct
 	{20, make_leftover},
 	{10, make_left_setting},
 	{10, make_left_lock},
+	{5, make_deallocate},
 	{15, make_zero},
 	{10, make_zero_midway},
 	{15, make_bad_cast},
@@ -756,11 +852,12 @@ static const struct
 	{40, make_insert_many},
 	{40, make_insert_with},
 	{30, make_hot},
+	{60, make_moody_insert},
 	{20, make_slow_insert},
 	{10, make_slow_commit},
 	{10, make_failing_commit},
 	{20, make_script},
-	{10, make_early_commit},
+	{20, make_early_commit},
 	{10, make_failing_script},
 	{15, make_insert_zero},
 	{15, make_insert_twice},
@@ -781,6 +878,8 @@ op_make(Op *op)
 	dice = (int) random_below(sum);
 	while (dice >= kinds[i].weight)
 		dice -= kinds[i++].weight;
+	op->act_chance = 0.02;
+	op->act_within = 4;
 	kinds[i].make(op);
 }
 

@@ -59,6 +59,13 @@ BEGIN
   RETURN message;
 END $$;
 
+CREATE FUNCTION stress_deallocate(message text) RETURNS text
+LANGUAGE plpgsql AS $$
+BEGIN
+  EXECUTE 'DEALLOCATE ALL';
+  RETURN message;
+END $$;
+
 -- What a session finds that statements before may have left.
 CREATE FUNCTION stress_probe() RETURNS text LANGUAGE plpgsql AS $$
 BEGIN

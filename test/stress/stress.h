@@ -51,6 +51,7 @@ typedef struct Op
 	const char *pool;
 	char	   *local;			/* what the local server is sent */
 	char	   *sql;			/* what the remote is to run, $2 of it */
+	const char *remark;			/* that sql has to begin with, or NULL */
 	int			nparams;
 	const char *params[MAX_PARAMS]; /* the remote's, from $3 on */
 
@@ -68,8 +69,11 @@ typedef struct Op
 	int			leaves;			/* rows in stress_log, if it succeeds */
 	bool		runs;			/* in spite of the error, perhaps */
 
-	bool		slow;			/* worth cancelling */
-	bool		risky;			/* so is this, though it is not slow */
+	/* What the session may do meanwhile: cancel it, for one. */
+	double		act_chance;
+	int			act_after;		/* milliseconds */
+	int			act_within;		/* and at most so many later */
+
 	int			nstrings;
 	char	   *strings[MAX_STRINGS];	/* to be freed */
 } Op;
