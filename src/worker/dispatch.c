@@ -121,7 +121,7 @@ static bool
 can_join(Conn *conn, const Request *req, TimestampTz now)
 {
 	return conn->joinable && conn->nflights < RIDE_MOST && conn->flushed &&
-		conn->norphans == 0 && conn->rows == NULL && !conn->dirty && !conn->big &&
+		conn->norphans == 0 && conn->rows == NULL && !conn->dirty && !conn->big && !conn->broken &&
 		conn->generation == conn->pool->generation &&
 		(conn->expires_at == 0 || now < conn->expires_at) &&
 		(conn->used_password || !req->slot->need_password) &&
