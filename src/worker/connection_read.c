@@ -103,6 +103,7 @@ has_changed_session(Conn *conn, Flight *flight)
 static void
 flight_ended(Conn *conn)
 {
+	Pool	   *pool = conn->pool;
 	Flight	   *flight = conn_head(conn);
 	Request    *req = flight->req;
 	TimestampTz now = GetCurrentTimestamp();
@@ -130,16 +131,21 @@ flight_ended(Conn *conn)
 	else if (req != NULL)
 		request_end(req);
 
+	if (conn_head_request(conn) != NULL)
+		conn_show_request(conn, conn_head_request(conn));
 	if (conn->state == CONN_CANCELLING)
+	{
 		conn_after_cancel(conn);
+		/* those behind may take long: it is not to wait for this connection */
+		if (repeat)
+			pool_dispatch(pool);
+	}
 	else if (conn->nflights == 0)
 		conn_settle(conn);
 	else
 	{
-		if (conn_head_request(conn) != NULL)
-			conn_show_request(conn, conn_head_request(conn));
 		conn_watch_orphan(conn);
-		pool_dispatch(conn->pool);
+		pool_dispatch(pool);
 	}
 }
 

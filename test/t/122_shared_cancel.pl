@@ -27,6 +27,7 @@ my $local = make_local();
 create_pool($local, 'p', $remote, max_size => 1);
 create_pool($local, 'two', $remote, max_size => 2);
 create_pool($local, 'patient', $remote, max_size => 1);
+create_pool($local, 'spare', $remote, max_size => 2);
 
 my $bench = make_bench($local, $remote);
 my ($control, $there, $holder) = @{$bench}{qw(control there holder)};
@@ -121,26 +122,37 @@ subtest 'all time out' => sub {
 # --- the cancel comes late ----------------------------------------------------
 
 # The remote's postmaster takes cancels. While it is stopped, the statement that
-# is to be cancelled ends; when it goes on, the next one is there, waiting for
-# its own row.
+# is to be cancelled, the first, ends; when it goes on, the next one is there,
+# which waits for its own row.
+sub cancel_late
+{
+	my ($pool, @riders) = @_;
+	my ($postmaster) = slurp_file($remote->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+	my $before = repeats($control, $pool);
+
+	suspend($postmaster);
+	cancel($riders[0]);
+	$control->poll("SELECT cancelling FROM dbpool_pools WHERE pool = '$pool'",
+		'1');
+	$holder->value('COMMIT');
+	$control->poll(
+		"SELECT max(in_flight) FROM dbpool_connections WHERE pool = '$pool'",
+		'5');
+	resume($postmaster);
+	$control->poll(
+		"SELECT repeats > $before FROM dbpool_stat_pools WHERE pool = '$pool'"
+	);
+	return;
+}
+
 sub hit_another
 {
 	my ($rows) = @_;
 	my @riders = share($bench, 'p', 0, rows => $rows);
 	my $second = session($remote);
-	my ($postmaster) = slurp_file($remote->data_dir . '/postmaster.pid') =~ /^(\d+)/;
-	my $before = repeats($control, 'p');
 
 	hold($second, $riders[1]);
-	suspend($postmaster);
-	cancel($riders[0]);
-	$control->poll("SELECT cancelling FROM dbpool_pools WHERE pool = 'p'", '1');
-	$holder->value('COMMIT');
-	$control->poll(
-		"SELECT in_flight FROM dbpool_connections WHERE pool = 'p'", '5');
-	resume($postmaster);
-	$control->poll(
-		"SELECT repeats > $before FROM dbpool_stat_pools WHERE pool = 'p'");
+	cancel_late('p', @riders);
 	$second->value('COMMIT');
 	check_riders($bench, @riders[ 1 .. 5 ]);
 	ok(is_at_rest($control, 'p'), 'nothing is left');
@@ -153,6 +165,23 @@ sub hit_another
 
 subtest 'the cancel hits another' => sub { hit_another(0) };
 subtest 'which has returned rows before' => sub { hit_another(12) };
+
+subtest 'which need not wait for those behind it' => sub {
+	my @riders = share($bench, 'spare', 0);
+	my ($second, $third) = (session($remote), session($remote));
+
+	hold($second, $riders[1]);
+	hold($third, $riders[2]);
+	cancel_late('spare', @riders);
+	$second->value('COMMIT');
+	ok( wait_until(
+			'it has its answer', sub { $riders[1]->{session}->is_done }),
+		'it has its answer');
+	ok(!$riders[2]->{session}->is_done, 'before the next');
+	$third->value('COMMIT');
+	check_riders($bench, @riders[ 1 .. 5 ]);
+	ok(is_at_rest($control, 'spare'), 'nothing is left');
+};
 
 # --- two give up --------------------------------------------------------------
 
