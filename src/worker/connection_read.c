@@ -112,7 +112,7 @@ flight_ended(Conn *conn)
 	bool		repeat = flight->repeat;
 	bool		changed = has_changed_session(conn, flight);
 
-	if (flight->parsing && !repeat)
+	if (flight->parsing)
 		conn_unprepare(conn, flight->statement, true);
 	if (req != NULL && !repeat)
 	{
@@ -287,7 +287,10 @@ is_to_repeat(Conn *conn, Flight *flight, const PGresult *res)
 	if (flight->req->repeats > 0 && is_of_old_types(sqlstate))
 		flight->statement->futile_until = flight->statement->uses + FUTILE_USES;
 	/* duplicate_prepared_statement: behind a pooler, another has been here */
-	return flight->parsing && strcmp(sqlstate, "42P05") == 0;
+	if (!flight->parsing || strcmp(sqlstate, "42P05") != 0)
+		return false;
+	flight->parsing = false;
+	return true;
 }
 
 /* The remote server ends the connection, and says why. */
