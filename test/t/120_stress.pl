@@ -245,6 +245,27 @@ my %quiet = (
 		suspend($pid);
 		sleep 0.1 + rand 0.7;
 		resume($pid);
+	},
+	'stopped session' => sub {
+		my $pid = value(
+			"SELECT pid FROM dbpool_requests WHERE pid <> pg_backend_pid() ORDER BY random() LIMIT 1"
+		);
+		return unless $pid;
+		suspend($pid);
+		sleep 0.1 + rand 0.7;
+		resume($pid);
+	},
+
+	# when it goes on, all have come at once
+	'stopped worker' => sub {
+		my $pid = worker_pid($control, 1 + int rand 2);
+		foreach (1 .. 10)
+		{
+			suspend($pid);
+			sleep rand 0.1;
+			resume($pid);
+			sleep rand 0.1;
+		}
 	},);
 
 # --- and in loud ones ------------------------------------------------------------------
