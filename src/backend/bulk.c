@@ -13,6 +13,7 @@
 
 #include "backend/bulk.h"
 #include "catalog/pg_type.h"
+#include "ipc/binary.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -217,7 +218,7 @@ types_agree(const Bulk *bulk, const char *types)
 			return false;
 		there = (Oid) strtoul(at + 1, &end, 10);
 		if (end == at + 1 ||
-			!bulk_types_agree(TupleDescAttr(bulk->desc, i)->atttypid, there))
+			!binary_types_agree(TupleDescAttr(bulk->desc, i)->atttypid, there))
 			return false;
 		at = end;
 	}
@@ -236,7 +237,7 @@ choose_format(Bulk *bulk, const Target *target)
 	{
 		Oid			type = TupleDescAttr(bulk->desc, i)->atttypid;
 
-		if (!bulk_types_agree(type, type))
+		if (!OidIsValid(binary_type(type)))
 			return;
 	}
 	client_run(&call, &sink.sink);

@@ -46,6 +46,5 @@ typedef struct Bulk
 } Bulk;
 
 extern void bulk_init_receiver(Bulk *bulk);
-extern bool bulk_types_agree(Oid here, Oid there);
 
 #endif							/* DBPOOL_BULK_H */

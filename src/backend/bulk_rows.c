@@ -8,10 +8,10 @@
  * output function of its type makes.
  *
  * The binary format costs both ends about half of what text does.  It is used
- * when all columns are of types whose binary form is the same in all versions
- * of PostgreSQL, and of the same type at the other end.  What holds text is not
- * left to the type's send function: that writes it in the encoding of this
- * session's client, while the remote session expects this database's.
+ * when all columns have types that agree with the other end's (ipc/binary.h).
+ * What holds text is not left to the type's send function: that writes it in
+ * the encoding of this session's client, while the remote session expects this
+ * database's.
  *
  * Text means the same at both ends under the settings of modes_enter(), which
  * must not hold while the query computes.  Where they are the session's anyway
@@ -41,7 +41,6 @@ typedef enum ColumnForm
 	FORM_INT4,
 	FORM_INT8,
 	/* binary format */
-	FORM_NONE,					/* the type has none that may be used */
 	FORM_1,						/* the value is so many bytes */
 	FORM_2,
 	FORM_4,
@@ -89,6 +88,7 @@ text_form(Oid type)
 	}
 }
 
+/* Of those that binary_type() has. */
 static ColumnForm
 binary_form(Oid type)
 {
@@ -117,35 +117,9 @@ binary_form(Oid type)
 			return FORM_BYTES;
 		case JSONBOID:
 			return FORM_JSONB;
-		case NUMERICOID:
-		case TIMETZOID:
-		case INTERVALOID:
-		case UUIDOID:
-		case INETOID:
-		case CIDROID:
-		case MACADDROID:
-			return FORM_SEND;
 		default:
-			return FORM_NONE;
+			return FORM_SEND;
 	}
-}
-
-static bool
-is_string(Oid type)
-{
-	return type == TEXTOID || type == VARCHAROID || type == BPCHAROID;
-}
-
-/*
- * Does a value of the one type, in binary, mean to the remote's other type what
- * its text would?
- */
-bool
-bulk_types_agree(Oid here, Oid there)
-{
-	if (is_string(here) && is_string(there))
-		return true;
-	return here == there && binary_form(here) != FORM_NONE;
 }
 
 /* --- writing ----------------------------------------------------------------- */
