@@ -10,6 +10,9 @@
 /*
  * The type that has the same binary form and stands for all of those that do,
  * or InvalidOid if it is not certain which form the other end gives it.
+ *
+ * Interval is missing: since PostgreSQL 17 it has infinity, which for older ones
+ * is some 178 million years.
  */
 Oid
 binary_type(Oid type)
@@ -34,7 +37,6 @@ binary_type(Oid type)
 		case TIMETZOID:
 		case TIMESTAMPOID:
 		case TIMESTAMPTZOID:
-		case INTERVALOID:
 		case UUIDOID:
 		case JSONOID:
 		case JSONBOID:

@@ -159,9 +159,9 @@ SELECT there.i4 IS NOT DISTINCT FROM here.i4 AS found, count(*), bool_and(there:
 FROM dbpool_query_as(NULL::regress_types, 'remote', 'TABLE regress.types') AS there LEFT JOIN regress_types here ON here.i2 IS NOT DISTINCT FROM there.i2 GROUP BY 1;
 SELECT there::text FROM dbpool_query_as(NULL::regress_types, 'remote', 'TABLE regress.types') AS there EXCEPT SELECT here::text FROM regress_types here;
 -- those with a binary form that can be relied upon
-CREATE TABLE regress_binary AS SELECT i2, i4, i8, f4, f8, n, b, o, d, ti, tz, ts, tt, iv, u, by, ch, vc, vc::text AS tx, j, jb, ip, ip::cidr AS net, macaddr '08:00:2b:01:02:03' AS mac FROM regress_types WHERE ip IS DISTINCT FROM '10.0.0.1/8';
-INSERT INTO regress_binary SELECT i2, i4, i8, f4, f8, n, b, o, d, ti, tz, ts, tt, iv, u, by, ch, vc, 'ü€𝄞', j, jb, ip, NULL, NULL FROM regress_types;
-SELECT dbpool_exec('remote', $$CREATE TABLE regress.binary (i2 int2, i4 int4, i8 int8, f4 float4, f8 float8, n numeric(20, 5), b bool, o oid, d date, ti time, tz timetz, ts timestamp, tt timestamptz, iv interval, u uuid, by bytea, ch char(5), vc varchar(9), tx varchar, j json, jb jsonb, ip inet, net cidr, mac macaddr)$$);
+CREATE TABLE regress_binary AS SELECT i2, i4, i8, f4, f8, n, b, o, d, ti, tz, ts, tt, u, by, ch, vc, vc::text AS tx, j, jb, ip, ip::cidr AS net, macaddr '08:00:2b:01:02:03' AS mac FROM regress_types WHERE ip IS DISTINCT FROM '10.0.0.1/8';
+INSERT INTO regress_binary SELECT i2, i4, i8, f4, f8, n, b, o, d, ti, tz, ts, tt, u, by, ch, vc, 'ü€𝄞', j, jb, ip, NULL, NULL FROM regress_types;
+SELECT dbpool_exec('remote', $$CREATE TABLE regress.binary (i2 int2, i4 int4, i8 int8, f4 float4, f8 float8, n numeric(20, 5), b bool, o oid, d date, ti time, tz timetz, ts timestamp, tt timestamptz, u uuid, by bytea, ch char(5), vc varchar(9), tx varchar, j json, jb jsonb, ip inet, net cidr, mac macaddr)$$);
 SET client_encoding = 'LATIN1';
 SELECT dbpool_bulk_insert('remote', 'regress.binary', 'SELECT * FROM regress_binary WHERE tx LIKE ''%'' || chr(8364) || ''%''');
 RESET client_encoding;
