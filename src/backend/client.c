@@ -215,14 +215,15 @@ send_more(Client *client)
 	}
 }
 
-/* The three parts of the request. */
+/* The parts of the request. */
 static void
 fill_ring(Client *client, Size sql_len)
 {
 	RequestSlot *slot = client->slot;
 	const Definition *definition = client->definition;
 	const Call *call = client->call;
-	Size		len = definition->len + sql_len + slot->params_len;
+	Size		types_len = slot->ntypes * sizeof(uint32);
+	Size		len = request_total(slot);
 
 	if (len <= REQUEST_UP_SIZE)
 	{
@@ -232,6 +233,7 @@ fill_ring(Client *client, Size sql_len)
 		ring_write(&writer, definition->bytes, definition->len);
 		ring_write(&writer, call->sql, sql_len);
 		ring_write(&writer, call->params.data, slot->params_len);
+		ring_write(&writer, call->types, types_len);
 		ring_write_end(&writer);
 		return;
 	}
@@ -242,6 +244,7 @@ fill_ring(Client *client, Size sql_len)
 	message_put(&client->up, definition->bytes, definition->len);
 	message_put(&client->up, call->sql, sql_len);
 	message_put(&client->up, call->params.data, slot->params_len);
+	message_put(&client->up, call->types, types_len);
 }
 
 static void
@@ -271,6 +274,7 @@ fill_slot(Client *client)
 	slot->definition_len = definition->len;
 	slot->sql_len = sql_len;
 	slot->params_len = call->nparams > 0 ? call->params.len : 0;
+	slot->ntypes = call->ntypes;
 
 	shown = (int) strnlen(shown_sql, 2 * DBPOOL_SHOWN_SQL);
 	if (shown >= DBPOOL_SHOWN_SQL)

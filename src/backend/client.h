@@ -33,6 +33,9 @@ typedef struct Call
 	const char *sql;
 	int			nparams;
 	StringInfoData params;
+	int			ntypes;			/* columns of the rows that it waits for; 0:
+								 * it does not say */
+	uint32	   *types;			/* see message.h */
 	RowSource  *rows;			/* REQUEST_COPY alone */
 	const char *target;			/* likewise: where to, for the view */
 	const char *shown;			/* for the views, instead of sql; or NULL */
@@ -76,7 +79,6 @@ typedef enum ResultForm
 	RESULT_JSON
 } ResultForm;
 
-extern void result_return_set(FunctionCallInfo fcinfo, const Call *call,
-							  ResultForm form);
+extern void result_return_set(FunctionCallInfo fcinfo, Call *call, ResultForm form);
 
 #endif							/* DBPOOL_CLIENT_H */

@@ -5,6 +5,12 @@
  * Values come as text and are made by the input functions of the types that
  * the caller declared, or, with no declaration, of the types that the remote
  * names if they are built in, and text otherwise.
+ *
+ * They come in binary when the caller declared types that the worker knows to
+ * be those of the remote's columns (ipc/binary.h).  That is looked at once more
+ * before the first row, as no receive function notices that it is given bytes
+ * of another type.  What holds text is not left to the receive functions: they
+ * would take it for the encoding of this session's client.
  */
 #include "postgres.h"
 
@@ -15,6 +21,7 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "funcapi.h"
+#include "ipc/binary.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -25,15 +32,24 @@
 #include "utils/tuplestore.h"
 #include "utils/typcache.h"
 
+/* What the bytes of a value are. */
+typedef enum ColumnForm
+{
+	FORM_TEXT,					/* what the input function takes */
+	FORM_JSONB,					/* a version, and then likewise */
+	FORM_BINARY					/* what the receive function takes */
+} ColumnForm;
+
 /* A column of the remote's result, and how to make a value of it. */
 typedef struct Column
 {
+	ColumnForm	form;
 	int			att;			/* index in desc */
 	Oid			type;
 	int32		typmod;
 	const char *type_name;		/* for errors */
 	Oid			ioparam;
-	FmgrInfo	input;
+	FmgrInfo	input;			/* or its receive function */
 } Column;
 
 typedef struct ResultSink
@@ -47,6 +63,8 @@ typedef struct ResultSink
 	Oid			domain;			/* over the row's composite type, or 0 */
 	Tuplestorestate *store;
 	TupleDesc	store_desc;
+	bool		binary;			/* format of the values */
+	bool		unsure;			/* they have a type whose form is not certain */
 	Column	   *columns;
 	int			ncolumns;
 	Datum	   *values;
@@ -133,12 +151,14 @@ describe(TupleDesc desc)
 
 /* The row description that the remote sent, with local types. */
 static TupleDesc
-read_shape(MessageReader *body)
+read_shape(ResultSink *sink, MessageReader *body)
 {
 	uint32		n;
 	TupleDesc	desc;
 
 	message_get(body, &n, sizeof(n));
+	sink->binary = message_get_int32(body) != 0;
+	sink->unsure = false;
 	if (n > MaxTupleAttributeNumber)
 		ereport(ERROR,
 				(errcode(ERRCODE_TOO_MANY_COLUMNS),
@@ -156,6 +176,7 @@ read_shape(MessageReader *body)
 			name = psprintf("column%d", i + 1);
 		TupleDescInitEntry(desc, (AttrNumber) (i + 1), name, type,
 						   type == remote ? typmod : -1, 0);
+		sink->unsure |= !OidIsValid(binary_type(remote));
 	}
 	return desc;
 }
@@ -175,6 +196,32 @@ check_columns(ResultSink *sink, TupleDesc remote)
 				 errdetail("The result is (%s), expected is (%s).",
 						   describe(remote), describe(sink->desc)),
 				 errhint("Change the column definition list, or the statement.")));
+}
+
+/*
+ * The worker asks for binary when the types are known, but behind a pooler the
+ * statement may be one that was prepared elsewhere at another time.
+ */
+static void
+check_binary(ResultSink *sink, TupleDesc remote)
+{
+	bool		agree = !sink->unsure;
+	int			col = 0;
+
+	for (int i = 0; i < sink->desc->natts && agree; i++)
+	{
+		if (!TupleDescAttr(sink->desc, i)->attisdropped)
+			agree = binary_types_agree(TupleDescAttr(sink->desc, i)->atttypid,
+									   TupleDescAttr(remote, col++)->atttypid);
+	}
+	if (!agree)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("the types of the result of pool \"%s\" have just changed",
+						sink->call->pool),
+				 errdetail("The result is (%s), expected is (%s).",
+						   describe(remote), describe(sink->desc)),
+				 errhint("The statement may have run. Call it again if that does no harm.")));
 }
 
 /*
@@ -240,6 +287,24 @@ type_name_of(Oid type, int32 typmod)
 	return pstrdup(kept[i].name);
 }
 
+/* What comes in binary for a type that binary_type() has. */
+static ColumnForm
+binary_form(Oid type)
+{
+	switch (type)
+	{
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+		case JSONOID:
+			return FORM_TEXT;
+		case JSONBOID:
+			return FORM_JSONB;
+		default:
+			return FORM_BINARY;
+	}
+}
+
 static void
 start_columns(ResultSink *sink, int ncolumns)
 {
@@ -263,12 +328,16 @@ start_columns(ResultSink *sink, int ncolumns)
 		column->type = att->atttypid;
 		column->typmod = att->atttypmod;
 		column->type_name = type_name_of(att->atttypid, att->atttypmod);
-		getTypeInputInfo(att->atttypid, &input, &column->ioparam);
+		column->form = sink->binary ? binary_form(att->atttypid) : FORM_TEXT;
+		if (column->form == FORM_BINARY)
+			getTypeBinaryInputInfo(att->atttypid, &input, &column->ioparam);
+		else
+			getTypeInputInfo(att->atttypid, &input, &column->ioparam);
 		fmgr_info(input, &column->input);
 		money |= modes_money_type(att->atttypid);
 		col++;
 	}
-	if (sink->modes < 0)
+	if (sink->modes < 0 && !sink->binary)
 		sink->modes = modes_enter(money);
 }
 
@@ -306,7 +375,7 @@ static void
 take_shape(ResultSink *sink, MessageReader *body)
 {
 	MemoryContext old = MemoryContextSwitchTo(sink->context);
-	TupleDesc	remote = read_shape(body);
+	TupleDesc	remote = read_shape(sink, body);
 
 	if (sink->declared)
 		check_columns(sink, remote);
@@ -316,6 +385,8 @@ take_shape(ResultSink *sink, MessageReader *body)
 		if (sink->form != RESULT_JSON)
 			check_same_shape(sink);
 	}
+	if (sink->binary)
+		check_binary(sink, remote);
 	if (sink->form == RESULT_JSON)
 		start_json(sink);
 	start_columns(sink, remote->natts);
@@ -350,6 +421,35 @@ put_row(ResultSink *sink)
 	}
 }
 
+/* A value from its bytes, behind which there is a zero. */
+static Datum
+make_value(Column *column, char *bytes, int len)
+{
+	StringInfoData buf = {.data = bytes,.len = len,.maxlen = len + 1};
+	Datum		value;
+
+	if (column->form == FORM_BINARY)
+	{
+		value = ReceiveFunctionCall(&column->input, &buf, column->ioparam, column->typmod);
+		if (buf.cursor != len)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+					 errmsg("incorrect binary data format")));
+		return value;
+	}
+	if (column->form == FORM_JSONB)
+	{
+		if (len < 1 || bytes[0] != 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+					 errmsg("unsupported jsonb version")));
+		bytes++;
+		len--;
+	}
+	pg_verifymbstr(bytes, len, false);
+	return InputFunctionCall(&column->input, bytes, column->ioparam, column->typmod);
+}
+
 static void
 take_row(ResultSink *sink, MessageReader *body)
 {
@@ -360,21 +460,26 @@ take_row(ResultSink *sink, MessageReader *body)
 	{
 		Column	   *column = &sink->columns[i];
 		int32		len = message_get_int32(body);
-		char	   *text = NULL;
 
 		sink->column = i;
-		if (len >= 0)
+		sink->nulls[column->att] = len < 0;
+
+		/*
+		 * that of a domain may object to a null, the others are not even
+		 * called
+		 */
+		if (len < 0)
+			sink->values[column->att] = InputFunctionCall(&column->input, NULL,
+														  column->ioparam, column->typmod);
+		else
 		{
-			text = unconstify(char *, body->at);
+			char	   *bytes = unconstify(char *, body->at);
 
 			if (len + 1 > body->end - body->at)
 				elog(ERROR, "dbpool message is shorter than it says");
 			body->at += len + 1;
-			pg_verifymbstr(text, len, false);
+			sink->values[column->att] = make_value(column, bytes, len);
 		}
-		sink->values[column->att] = InputFunctionCall(&column->input, text,
-													  column->ioparam, column->typmod);
-		sink->nulls[column->att] = text == NULL;
 	}
 	sink->column = -1;
 	put_row(sink);
@@ -457,12 +562,35 @@ find_declaration(ResultSink *sink)
 	sink->desc = desc;
 }
 
+/* Tell the worker what rows are waited for, if all their types can come in binary. */
+static void
+ask_for_binary(ResultSink *sink, Call *call)
+{
+	if (!sink->declared)
+		return;
+	call->types = palloc(sizeof(uint32) * Max(sink->desc->natts, 1));
+	for (int i = 0; i < sink->desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(sink->desc, i);
+		Oid			type = binary_type(att->atttypid);
+
+		if (att->attisdropped)
+			continue;
+		if (!OidIsValid(type))
+		{
+			call->ntypes = 0;
+			return;
+		}
+		call->types[call->ntypes++] = type;
+	}
+}
+
 /*
  * Run a statement and return its rows in materialize mode; they go to a
  * tuplestore, which spills to disk beyond work_mem.
  */
 void
-result_return_set(FunctionCallInfo fcinfo, const Call *call, ResultForm form)
+result_return_set(FunctionCallInfo fcinfo, Call *call, ResultForm form)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ResultSink	sink;
@@ -485,6 +613,7 @@ result_return_set(FunctionCallInfo fcinfo, const Call *call, ResultForm form)
 	sink.row_context = AllocSetContextCreate(sink.context, "dbpool row",
 											 ALLOCSET_DEFAULT_SIZES);
 	find_declaration(&sink);
+	ask_for_binary(&sink, call);
 
 	context.callback = in_context;
 	context.arg = &sink;

@@ -2,22 +2,26 @@
  * message.h
  *	  What goes through the two rings of a request.
  *
- * UP, from the backend: three parts, whose lengths stand in the slot.
+ * UP, from the backend: four parts, whose lengths stand in the slot.
  *
  *	 definition	 PoolOptions as they are in memory, then pairs of strings, each
  *				 with its terminating zero: libpq's keywords and values.
  *	 sql		 text with its terminating zero.
  *	 params		 per parameter: int32 length or -1 for NULL, the text, a zero.
  *				 Values are in text format, types are left to the remote.
+ *	 types		 per column of the rows that the backend waits for, uint32: what
+ *				 binary_type() has for its type.  Nothing, unless it has one for
+ *				 all of them.
  *
  * A REQUEST_COPY goes on with rows in a format of COPY, after FRAME_COPY
  * has come; request.h says how they end.
  *
  * DOWN, from the worker: frames, each a FrameHeader and length bytes.
  *
- *	 FRAME_SHAPE  uint32 number of columns; per column uint32 type OID, int32
- *				  type modifier, the name with its zero.  Starts a result.
- *	 FRAME_ROW	  per column int32 length or -1 for NULL, the text, a zero.
+ *	 FRAME_SHAPE  uint32 number of columns; int32 format of the values, 0 for
+ *				  text, 1 for binary; per column uint32 type OID, int32 type
+ *				  modifier, the name with its zero.  Starts a result.
+ *	 FRAME_ROW	  per column int32 length or -1 for NULL, the bytes, a zero.
  *	 FRAME_TAG	  uint64 rows that the statement counted, the command tag with
  *				  its zero.  Ends the result of one statement.
  *	 FRAME_COPY	  uint32 number of columns.  The remote waits for the rows of a

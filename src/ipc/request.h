@@ -148,6 +148,8 @@ typedef struct RequestSlot
 	Size		definition_len; /* lengths of the parts of "up", in order */
 	Size		sql_len;		/* with the terminating zero */
 	Size		params_len;
+	int			ntypes;			/* columns that it wants, 0 when it does not
+								 * say */
 
 	/* For the views. */
 	slock_t		mutex;			/* protects what follows */
@@ -179,6 +181,14 @@ extern void request_attention(RequestSlot *slot);
 extern uint64 request_take_attention(int worker, int word);
 extern int	request_attention_words(void);
 extern void request_wake_backend(const RequestSlot *slot);
+
+/* Bytes of all parts of "up". */
+static inline Size
+request_total(const RequestSlot *slot)
+{
+	return slot->definition_len + slot->sql_len + slot->params_len +
+		slot->ntypes * sizeof(uint32);
+}
 
 static inline RequestState
 request_state(RequestSlot *slot)

@@ -89,6 +89,8 @@ extern void conn_watch_orphan(Conn *conn);
 extern bool conn_make_room(Conn *conn, Statement *statement);
 extern bool conn_send_prepared(Conn *conn, Flight *flight, int nparams,
 							   const char *const *values);
+extern void conn_learn_types(Conn *conn, const Flight *flight,
+							 const struct pg_result *res);
 extern void conn_unprepare(Conn *conn, const Statement *statement,
 						   bool deallocated);
 extern void conn_prepared_is_old(Conn *conn, Statement *statement);

@@ -42,11 +42,11 @@ copy_begin(Conn *conn, Request *req, PGresult *res)
 
 	/* a request that came in one piece still lies in the ring */
 	if (req->large == NULL)
-		ring_skip(request_up(slot),
-				  slot->definition_len + slot->sql_len + slot->params_len);
+		ring_skip(request_up(slot), request_total(slot));
 	req->definition = NULL;
 	req->sql = NULL;
 	req->params = NULL;
+	req->types = NULL;
 	req->copy = COPY_COPYING;
 	request_put(req, &header, sizeof(header));
 	request_put(req, &columns, sizeof(columns));

@@ -487,6 +487,7 @@ settings_event(Conn *conn)
 	}
 	while (!PQisBusy(conn->pg))
 	{
+		const char *datetimes;
 		bool		failed;
 
 		res = PQgetResult(conn->pg);
@@ -494,6 +495,8 @@ settings_event(Conn *conn)
 		{
 			timer_stop(&conn->deadline);
 			conn_remember_settings(conn);
+			datetimes = PQparameterStatus(conn->pg, "integer_datetimes");
+			conn->integer_datetimes = datetimes != NULL && strcmp(datetimes, "on") == 0;
 			pool_saw_round_trip(conn->pool, GetCurrentTimestamp() - conn->asked_at);
 			pool_conn_opened(conn);
 			return;

@@ -12,6 +12,8 @@
 
 #include <libpq-fe.h>
 
+#include "access/htup_details.h"
+#include "ipc/binary.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -22,7 +24,12 @@ struct Prepared
 	dlist_node	node;			/* in conn->prepared_lru or doomed */
 	int			id;				/* its statement's; of no meaning when doomed */
 	uint64		serial;
+	uint64		number;			/* of its preparation, never used twice */
+	int			ntypes;			/* columns that it returns; 0 when not known */
+	Oid		   *types;			/* what binary_type() has for theirs */
 };
+
+static uint64 last_preparation;
 
 /* The name of what is prepared. */
 static const char *
@@ -39,6 +46,14 @@ prepared_name(uint64 serial, char *buf)
 	return buf;
 }
 
+static void
+forget_types(Prepared *prepared)
+{
+	if (prepared->ntypes > 0)
+		pfree(prepared->types);
+	prepared->ntypes = 0;
+}
+
 /* It is not to be used any more; deallocated says that the remote has it not. */
 static void
 drop(Conn *conn, Prepared *prepared, bool deallocated)
@@ -46,6 +61,7 @@ drop(Conn *conn, Prepared *prepared, bool deallocated)
 	dlist_delete(&prepared->node);
 	conn->prepared[prepared->id] = NULL;
 	conn->shared->prepared = --conn->nprepared;
+	forget_types(prepared);
 	if (deallocated)
 		pfree(prepared);
 	else
@@ -147,6 +163,8 @@ prepare(Conn *conn, Statement *statement)
 	prepared = MemoryContextAlloc(worker_context, sizeof(Prepared));
 	prepared->id = statement->id;
 	prepared->serial = statement->serial;
+	prepared->number = ++last_preparation;
+	prepared->ntypes = 0;
 	dlist_push_head(&conn->prepared_lru, &prepared->node);
 	conn->prepared[statement->id] = prepared;
 	conn->shared->prepared = ++conn->nprepared;
@@ -175,6 +193,43 @@ conn_make_room(Conn *conn, Statement *statement)
 	return deallocate_doomed(conn);
 }
 
+/*
+ * A result of a prepared statement has come: note its types.  The next ones will
+ * have the same, since the remote refuses to run it once they would differ
+ * ("cached plan must not change result type").  Only a pooler that hands server
+ * processes around could have another one under the same name; the backend
+ * sees to it that no value is taken for what it is not.
+ */
+void
+conn_learn_types(Conn *conn, const Flight *flight, const PGresult *res)
+{
+	Prepared   *prepared = flight->prepared ? find(conn, flight->statement) : NULL;
+	int			n = PQnfields(res);
+
+	if (prepared == NULL || prepared->number != flight->preparation ||
+		n > MaxTupleAttributeNumber)
+		return;
+	if (n != prepared->ntypes)
+	{
+		forget_types(prepared);
+		if (n > 0)
+			prepared->types = MemoryContextAlloc(worker_context, sizeof(Oid) * n);
+		prepared->ntypes = n;
+	}
+	for (int i = 0; i < n; i++)
+		prepared->types[i] = binary_type(PQftype(res, i));
+}
+
+/* Are the rows that the request waits for those that the statement returns? */
+static bool
+types_agree(const Prepared *prepared, const Request *req)
+{
+	int			n = req->slot->ntypes;
+
+	return n > 0 && n == prepared->ntypes &&
+		memcmp(req->types, prepared->types, sizeof(Oid) * n) == 0;
+}
+
 /* Run the statement of a flight prepared, preparing it first if need be. */
 bool
 conn_send_prepared(Conn *conn, Flight *flight, int nparams, const char *const *values)
@@ -182,11 +237,14 @@ conn_send_prepared(Conn *conn, Flight *flight, int nparams, const char *const *v
 	Statement  *statement = flight->statement;
 	Prepared   *prepared = find(conn, statement);
 	char		name[NAMEDATALEN];
+	bool		binary = false;
 
 	flight->prepared = true;
 	if (prepared != NULL)
 	{
 		flight->reused = true;
+		flight->preparation = prepared->number;
+		binary = conn->integer_datetimes && types_agree(prepared, flight->req);
 		dlist_move_head(&conn->prepared_lru, &prepared->node);
 	}
 	else
@@ -194,7 +252,8 @@ conn_send_prepared(Conn *conn, Flight *flight, int nparams, const char *const *v
 		flight->parsing = true;
 		if (!prepare(conn, statement))
 			return false;
+		flight->preparation = last_preparation;
 	}
 	return PQsendQueryPrepared(conn->pg, prepared_name(statement->serial, name),
-							   nparams, values, NULL, NULL, 0) == 1;
+							   nparams, values, NULL, NULL, binary) == 1;
 }

@@ -373,7 +373,10 @@ take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
 		status != PGRES_COMMAND_OK)
 	{
 		if (!flight->shape_sent)
+		{
 			reply_shape(req, res);
+			conn_learn_types(conn, flight, res);
+		}
 		flight->shape_sent = true;
 		if (status == PGRES_SINGLE_TUPLE)
 		{

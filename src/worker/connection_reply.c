@@ -2,7 +2,7 @@
  * connection_reply.c
  *	  What libpq received becomes frames for the backend (ipc/message.h).
  *
- * Values pass as they came, in text format; nothing here looks into them.
+ * Values pass as they came; nothing here looks into them.
  * Rows are written straight into the ring.  When it is full, the connection
  * keeps the libpq result and the place in it, and goes on from there.
  */
@@ -31,10 +31,12 @@ reply_shape(Request *req, PGresult *res)
 	StringInfoData frame;
 	int			start;
 	uint32		n = (uint32) PQnfields(res);
+	int32		format = PQbinaryTuples(res);
 
 	initStringInfo(&frame);
 	start = message_begin_frame(&frame, FRAME_SHAPE);
 	message_put(&frame, &n, sizeof(n));
+	message_put(&frame, &format, sizeof(format));
 	for (int i = 0; i < (int) n; i++)
 	{
 		uint32		type = PQftype(res, i);

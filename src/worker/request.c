@@ -27,12 +27,6 @@ static Request *requests;
 static int *to_wake;
 static int	nto_wake;
 
-static Size
-request_total(const RequestSlot *slot)
-{
-	return slot->definition_len + slot->sql_len + slot->params_len;
-}
-
 /* What is known of its text is of no interest any more. */
 static void
 drop_statement(Request *req)
@@ -242,6 +236,7 @@ request_received(Request *req, const char *bytes)
 	req->definition = bytes;
 	req->sql = bytes + slot->definition_len;
 	req->params = req->sql + slot->sql_len;
+	req->types = req->params + slot->params_len;
 	req->queued_at = GetCurrentTimestamp();
 	if (!request_move(slot, REQUEST_RECEIVING, REQUEST_QUEUED))
 		request_gone(req);

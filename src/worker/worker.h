@@ -70,6 +70,7 @@ struct Request
 	const char *definition;
 	const char *sql;
 	const char *params;
+	const char *types;
 	char	   *large;
 	Size		received;
 
@@ -130,6 +131,7 @@ struct Flight
 	bool		chore;			/* dbpool's own */
 	bool		prepared;		/* runs what was prepared */
 	bool		reused;			/* it had been prepared before */
+	uint64		preparation;	/* which one that was */
 	bool		parsing;		/* the answer to its Parse comes first */
 	bool		row_mode;		/* libpq gives its result row by row */
 	bool		shape_sent;
@@ -184,6 +186,7 @@ struct Conn
 	StringInfoData errors;		/* what went wrong at each place */
 	bool		used_password;
 	bool		tls;
+	bool		integer_datetimes;	/* the remote has them, as binary.h wants */
 
 	/* running */
 	bool		pipelined;		/* libpq is in pipeline mode */

@@ -40,6 +40,23 @@ sub read_exactly
 my $ready = message('Z', 'I');
 my $flood = message('N', "SNOTICE\0VNOTICE\0C00000\0M" . ('x' x 400_000) . "\0\0");
 
+# A result of one row and one column, or of two.
+sub result
+{
+	my ($type, $format, $value, @more) = @_;
+	my @columns = ([ $type, $format, $value ], @more ? [@more] : ());
+
+	return message('T', pack('n', scalar @columns)
+		  . join('', map { "a\0" . pack('N n N n N n', 0, 0, $_->[0], 65535, 0xffffffff, $_->[1]) } @columns))
+	  . message('D', pack('n', scalar @columns)
+		  . join('', map { pack('N', length $_->[2]) . $_->[2] } @columns))
+	  . message('C', "SELECT 1\0");
+}
+
+# Types, by their OIDs in the catalog.
+my ($bool, $int8, $int4, $text, $timestamptz, $inet, $numeric, $jsonb) =
+  (16, 20, 23, 25, 1184, 869, 1700, 3802);
+
 # What the remote does instead of answering a statement; by database name.
 my %misdeed = (
 	copy_both => sub { message('W', "\0\0\0") },
@@ -52,11 +69,68 @@ my %misdeed = (
 		  . message('D', pack('n N', 1, 0x7fffffff)) . $ready;
 	},
 	many_columns => sub { message('T', pack('n', 65535) . ("a\0" . "\0" x 18) x 65535) . message('C', "SELECT 0\0") . $ready },
-	bad_encoding => sub {
-		message('T', pack('n', 1) . "a\0" . pack('N n N n N n', 0, 0, 25, 65535, 0xffffffff, 0))
-		  . message('D', pack('n N', 1, 2) . "\xff\xfe")
-		  . message('C', "SELECT 1\0") . $ready;
-	});
+	bad_encoding => sub { result($text, 0, "\xff\xfe") . $ready },
+	# binary that nobody has asked for, and that is not what it should be
+	short_int => sub { result($int4, 1, "\0\0\1") . $ready },
+	empty_int => sub { result($int4, 1, '') . $ready },
+	long_int => sub { result($int4, 1, "\0\0\0\1\0") . $ready },
+	other_type => sub { result($int8, 1, "\0" x 8) . $ready },
+	own_type => sub { result(99999, 1, 'x') . $ready },
+	one_of_two => sub { result($int4, 1, "\0\0\0\1", $int4, 0, '1') . $ready },
+	binary_bad_encoding => sub { result($text, 1, "\xff\xfe") . $ready },
+	binary_zero => sub { result($text, 1, "a\0b") . $ready },
+	empty_jsonb => sub { result($jsonb, 1, '') . $ready },
+	odd_jsonb => sub { result($jsonb, 1, "\x02{}") . $ready },
+	bad_jsonb => sub { result($jsonb, 1, "\x01{") . $ready },
+	bad_numeric => sub { result($numeric, 1, pack('n n n n n', 1, 0, 0, 0, 10000)) . $ready },
+	short_numeric => sub { result($numeric, 1, pack('n n n n', 0x7fff, 0, 0, 0)) . $ready },
+	bad_inet => sub { result($inet, 1, "\2\xff\0\4abcd") . $ready },
+	bad_time => sub { result($timestamptz, 1, "\x7f" . "\xff" x 6 . "\xfe") . $ready });
+
+# What the session expects where that is not a text, and what it is told where
+# that is certain.
+my %declared = (
+	short_int => 'a int',
+	empty_int => 'a int',
+	long_int => 'a int',
+	other_type => 'a int',
+	one_of_two => 'a int, b int',
+	empty_jsonb => 'a jsonb',
+	odd_jsonb => 'a jsonb',
+	bad_jsonb => 'a jsonb',
+	bad_numeric => 'a numeric',
+	short_numeric => 'a numeric',
+	bad_inet => 'a inet',
+	bad_time => 'a timestamptz');
+my %state = (
+	bad_encoding => '22021',
+	short_int => '08P01',
+	empty_int => '08P01',
+	long_int => '22P03',
+	other_type => '42804',
+	own_type => '42804',
+	one_of_two => '22021',
+	binary_bad_encoding => '22021',
+	binary_zero => '22021',
+	empty_jsonb => '22P03',
+	odd_jsonb => '22P03',
+	bad_jsonb => '22P02',
+	bad_numeric => '22P03',
+	short_numeric => '08P01',
+	bad_inet => '22P03',
+	bad_time => '22008');
+
+# One that keeps to the protocol, but whose column has another type when it is
+# asked for binary: a pooler could lead to a server where it has.
+sub changing
+{
+	my ($parse, $bind) = @_;
+
+	return ($parse ? message('1', '') : '')
+	  . message('2', '')
+	  . (substr($bind, -2) eq "\0\1" ? result($int8, 1, pack('N N', 0, 8)) : result($int4, 0, '4'))
+	  . $ready;
+}
 
 # Speak with one client.
 sub serve
@@ -69,18 +143,26 @@ sub serve
 	  message('R', pack('N', 0))
 	  . message('S', "server_version\0" . "15.0\0")
 	  . message('S', "client_encoding\0UTF8\0")
+	  . ($database eq 'changing' ? message('S', "integer_datetimes\0on\0") : '')
 	  . message('K', pack('NN', 1, 2))
 	  . $ready;
+	my %sent;
 	while (1)
 	{
 		my $type = read_exactly($client, 1);
 		my $body = read_exactly($client, unpack('N', read_exactly($client, 4)) - 4);
 
 		exit 0 if $type eq 'X';
+		$sent{$type} = $body;
 		if ($type eq 'Q' && $body =~ /datestyle/)
 		{
 			syswrite $client, message('C', "SET\0") . $ready;
 			exit 0 if $database eq 'bye';
+		}
+		elsif ($type eq 'S' && $database =~ /^changing/)
+		{
+			syswrite $client, changing($sent{P}, $sent{B});
+			%sent = ();
 		}
 		elsif ($type eq 'Q' || $type eq 'S')
 		{
@@ -122,18 +204,41 @@ foreach my $deed (sort keys %misdeed)
 		sslmode => 'disable', max_size => 4);
 	my @sessions = map { session($local) } 1 .. 4;
 
-	$_->send("SELECT * FROM dbpool_query('$deed', 'SELECT 1') AS t(a text)") foreach @sessions;
+	my $columns = $declared{$deed} // 'a text';
+	$_->send("SELECT * FROM dbpool_query('$deed', 'SELECT 1') AS t($columns)") foreach @sessions;
 	foreach my $session (@sessions)
 	{
 		my $answer = $session->wait;
 
-		like($answer->{state}, qr/^(08...|22021|42804|54011)$/, "$deed: the session is told");
+		like($answer->{state}, $state{$deed} ? qr/^$state{$deed}$/ : qr/^(08...|42804|54011)$/,
+			"$deed: the session is told");
 		is($session->value("SELECT a FROM dbpool_query('good', 'SELECT 42') AS t(a int)"),
 			'42', "$deed: another pool works");
 	}
 	is($watcher->value('SELECT count(*) FROM dbpool_requests'), '0', "$deed: no request is left");
 	is(worker_pid($watcher), $worker, "$deed: the worker lives");
 }
+
+# Values in binary are looked at with their types in mind. The second run is the
+# first that is prepared, so the third asks for binary.
+foreach my $database ('changing', 'changing_floats')
+{
+	create_pool($local, $database, undef,
+		host => '127.0.0.1', port => $port, dbname => $database,
+		sslmode => 'disable', max_size => 1, prepare_threshold => 1);
+}
+sub run_changing
+{
+	my $answer =
+	  $watcher->query("SELECT a FROM dbpool_query('$_[0]', 'SELECT 1') AS t(a int)");
+
+	return $answer->{state} || $answer->{out};
+}
+is(join(' ', map { run_changing('changing') } 1 .. 5),
+	'4 4 42804 4 42804', 'changing: no value is taken for one of another type');
+is(join(' ', map { run_changing('changing_floats') } 1 .. 5),
+	'4 4 4 4 4', 'changing: without integer datetimes nothing is asked for in binary');
+is(worker_pid($watcher), $worker, 'changing: the worker lives');
 
 # One that hangs up as soon as it is greeted is not called without end.
 create_pool($local, 'bye', undef,
