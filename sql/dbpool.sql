@@ -107,6 +107,185 @@ IS 'sets the statistics of a pool to zero, or of all pools of this database';
 REVOKE ALL ON FUNCTION dbpool_stat_reset(name) FROM PUBLIC;
 
 --
+-- Migrations
+--
+
+-- Nobody writes here but by functions, which act as the owner of the tables. What
+-- there is to see is a matter of row security; pg_dump carries all of it.
+
+CREATE TABLE dbpool_migrations (
+	pool name NOT NULL,
+	version bigint NOT NULL CHECK (version OPERATOR(pg_catalog.>=) 0),
+	name text NOT NULL,
+	up_sql text NOT NULL,
+	down_sql text,
+	transaction boolean NOT NULL DEFAULT true,
+	out_of_order boolean NOT NULL DEFAULT false,
+	file text,
+	added_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	added_by name NOT NULL DEFAULT session_user,
+	PRIMARY KEY (pool, version)
+);
+COMMENT ON TABLE dbpool_migrations IS 'the registered migrations of the pools that the current role owns';
+COMMENT ON COLUMN dbpool_migrations.pool IS 'name of the pool, that is of the foreign server';
+COMMENT ON COLUMN dbpool_migrations.version IS 'migrations run in the order of their versions';
+COMMENT ON COLUMN dbpool_migrations.name IS 'what it does, in a few words';
+COMMENT ON COLUMN dbpool_migrations.up_sql IS 'the statements';
+COMMENT ON COLUMN dbpool_migrations.down_sql IS 'the statements that undo them, NULL if there is no way back';
+COMMENT ON COLUMN dbpool_migrations.transaction IS 'do the statements run as one transaction?';
+COMMENT ON COLUMN dbpool_migrations.out_of_order IS 'may it run after higher versions?';
+COMMENT ON COLUMN dbpool_migrations.file IS 'name of the file it came from, NULL if from none';
+COMMENT ON COLUMN dbpool_migrations.added_at IS 'when it was registered or last replaced';
+COMMENT ON COLUMN dbpool_migrations.added_by IS 'by which role';
+SELECT pg_catalog.pg_extension_config_dump('dbpool_migrations', '');
+
+CREATE TABLE dbpool_migration_history (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	pool name NOT NULL,
+	version bigint NOT NULL,
+	name text,
+	direction text NOT NULL,
+	mode text NOT NULL,
+	status text NOT NULL,
+	checksum text,
+	started_at timestamptz NOT NULL,
+	duration interval,
+	executed_by name NOT NULL,
+	pid int NOT NULL,
+	sqlstate text,
+	error text
+);
+CREATE INDEX ON dbpool_migration_history (pool, version);
+COMMENT ON TABLE dbpool_migration_history IS 'the attempts at migrations of the pools that the current role owns, and its own at any';
+COMMENT ON COLUMN dbpool_migration_history.id IS 'number of the attempt';
+COMMENT ON COLUMN dbpool_migration_history.pool IS 'name of the pool, that is of the foreign server';
+COMMENT ON COLUMN dbpool_migration_history.version IS 'version of the migration';
+COMMENT ON COLUMN dbpool_migration_history.name IS 'its name';
+COMMENT ON COLUMN dbpool_migration_history.direction IS 'up, down, baseline or adopted';
+COMMENT ON COLUMN dbpool_migration_history.mode IS 'how it was run';
+COMMENT ON COLUMN dbpool_migration_history.status IS 'what came of it';
+COMMENT ON COLUMN dbpool_migration_history.checksum IS 'checksum of the migration in the format of the remote history';
+COMMENT ON COLUMN dbpool_migration_history.started_at IS 'when the attempt began';
+COMMENT ON COLUMN dbpool_migration_history.duration IS 'how long it took';
+COMMENT ON COLUMN dbpool_migration_history.executed_by IS 'role that made it';
+COMMENT ON COLUMN dbpool_migration_history.pid IS 'process ID of its session';
+COMMENT ON COLUMN dbpool_migration_history.sqlstate IS 'code of the error, NULL if there was none';
+COMMENT ON COLUMN dbpool_migration_history.error IS 'text of the error';
+SELECT pg_catalog.pg_extension_config_dump('dbpool_migration_history', '');
+SELECT pg_catalog.pg_extension_config_dump('dbpool_migration_history_id_seq', '');
+COMMENT ON SEQUENCE dbpool_migration_history_id_seq IS 'numbers the rows of dbpool_migration_history';
+
+ALTER TABLE dbpool_migrations ENABLE ROW LEVEL SECURITY;
+CREATE POLICY owners ON dbpool_migrations FOR SELECT TO PUBLIC
+USING (EXISTS (SELECT FROM pg_catalog.pg_foreign_server s
+	WHERE s.srvname OPERATOR(pg_catalog.=) dbpool_migrations.pool
+		AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')));
+REVOKE ALL ON dbpool_migrations FROM PUBLIC;
+GRANT SELECT ON dbpool_migrations TO PUBLIC;
+
+ALTER TABLE dbpool_migration_history ENABLE ROW LEVEL SECURITY;
+CREATE POLICY owners ON dbpool_migration_history FOR SELECT TO PUBLIC
+USING (executed_by OPERATOR(pg_catalog.=) current_user
+	OR EXISTS (SELECT FROM pg_catalog.pg_foreign_server s
+		WHERE s.srvname OPERATOR(pg_catalog.=) dbpool_migration_history.pool
+			AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')));
+REVOKE ALL ON dbpool_migration_history FROM PUBLIC;
+GRANT SELECT ON dbpool_migration_history TO PUBLIC;
+
+CREATE FUNCTION dbpool_guard_migrations() RETURNS trigger
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_guard_migrations()
+IS 'keeps migrations that have been applied as they are';
+REVOKE ALL ON FUNCTION dbpool_guard_migrations() FROM PUBLIC;
+
+CREATE TRIGGER guard_rows BEFORE UPDATE OR DELETE ON dbpool_migrations
+FOR EACH ROW EXECUTE FUNCTION dbpool_guard_migrations();
+CREATE TRIGGER guard_table BEFORE TRUNCATE ON dbpool_migrations
+FOR EACH STATEMENT EXECUTE FUNCTION dbpool_guard_migrations();
+
+CREATE FUNCTION dbpool_add_migration(pool name, version bigint, name text, up_sql text,
+	down_sql text DEFAULT NULL, options jsonb DEFAULT '{}')
+RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_add_migration(name, bigint, text, text, text, jsonb)
+IS 'registers a migration of a pool''s database';
+
+CREATE FUNCTION dbpool_drop_migration(pool name, version bigint) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_drop_migration(name, bigint)
+IS 'removes a registered migration that has not been applied';
+
+CREATE FUNCTION dbpool_create_migration(name text,
+	OUT version bigint, OUT file_name text, OUT up_sql text, OUT down_sql text)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_create_migration(text)
+IS 'gives a new migration its version, by the time, and texts to begin with';
+
+CREATE FUNCTION dbpool_load_migrations(pool name, directory text)
+RETURNS TABLE (version bigint, name text, file text, status text)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_load_migrations(name, text)
+IS 'registers the migrations in the files of a directory of the server, all of them or none';
+
+CREATE FUNCTION dbpool_migration_statements(sql text,
+	OUT line int, OUT "column" int, OUT kind text, OUT statement text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_statements(text)
+IS 'divides a text into the statements that a migration of it would run';
+
+CREATE FUNCTION dbpool_migration_checksum(format text, version bigint, name text, sql text) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_checksum(text, bigint, text, text)
+IS 'the checksum that a history of that format has for such a migration: dbpool, refinery, refinery int8 or sqlx';
+
+CREATE FUNCTION dbpool_migrate(pool name, target bigint DEFAULT NULL,
+	dry_run boolean DEFAULT false, grouped boolean DEFAULT false, fake boolean DEFAULT false,
+	lock_timeout interval DEFAULT '1min', allow_missing boolean DEFAULT false, allow_divergent boolean DEFAULT false)
+RETURNS TABLE (version bigint, name text, direction text, status text, duration interval)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migrate(name, bigint, boolean, boolean, boolean, interval, boolean, boolean)
+IS 'runs the pending migrations of a pool on its remote, up to a target version';
+
+CREATE FUNCTION dbpool_rollback(pool name, steps int DEFAULT 1, target bigint DEFAULT NULL,
+	dry_run boolean DEFAULT false, grouped boolean DEFAULT false,
+	lock_timeout interval DEFAULT '1min', allow_divergent boolean DEFAULT false)
+RETURNS TABLE (version bigint, name text, direction text, status text, duration interval)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_rollback(name, int, bigint, boolean, boolean, interval, boolean)
+IS 'takes back the last migrations of a pool, or all above a target version, by their texts for the way back';
+
+CREATE FUNCTION dbpool_migrate_all(pools name[] DEFAULT NULL, target bigint DEFAULT NULL,
+	dry_run boolean DEFAULT false, grouped boolean DEFAULT false, lock_timeout interval DEFAULT '1min',
+	allow_missing boolean DEFAULT false, allow_divergent boolean DEFAULT false, stop_on_error boolean DEFAULT false)
+RETURNS TABLE (pool name, status text, migrations int, version bigint, duration interval, sqlstate text, error text)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migrate_all(name[], bigint, boolean, boolean, interval, boolean, boolean, boolean)
+IS 'runs the pending migrations of several pools, or of all that have some, one pool after the other';
+
+CREATE FUNCTION dbpool_migration_status(pool name)
+RETURNS TABLE (version bigint, name text, status text, applied_at timestamptz, applied_by text, duration interval, detail text)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migration_status(name)
+IS 'the migrations of a pool, registered here and applied there, side by side';
+
+CREATE FUNCTION dbpool_migration_repair(pool name, version bigint DEFAULT NULL, force boolean DEFAULT false, lock_timeout interval DEFAULT '1min')
+RETURNS TABLE (version bigint, name text, action text)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migration_repair(name, bigint, boolean, interval)
+IS 'gives divergent migrations the checksum of the registered text, if they differ by line ends only, or with force';
+
+CREATE FUNCTION dbpool_migration_resolve(pool name, version bigint, outcome text, lock_timeout interval DEFAULT '1min') RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migration_resolve(name, bigint, text, interval)
+IS 'says of a migration that did not end whether it is applied or pending';
+
+CREATE FUNCTION dbpool_migration_baseline(pool name, version bigint, lock_timeout interval DEFAULT '1min') RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migration_baseline(name, bigint, interval)
+IS 'takes a database without a history for one that has all migrations up to a version';
+
+--
 -- Views
 --
 
@@ -156,6 +335,14 @@ CREATE FUNCTION dbpool_get_bulk_inserts(
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_bulk_inserts() IS 'the rows of dbpool_progress_bulk_insert';
+
+CREATE FUNCTION dbpool_get_migrations(
+	OUT pid int, OUT dbid oid, OUT pool name, OUT phase text, OUT version bigint, OUT name text, OUT direction text,
+	OUT statements_done int, OUT statements_total int, OUT migrations_done int, OUT migrations_total int,
+	OUT started_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_migrations() IS 'the rows of dbpool_progress_migrate';
 
 CREATE VIEW dbpool_workers AS
 SELECT worker, pid, started_at, starts, pools, connections, requests, wakeups
@@ -310,6 +497,26 @@ COMMENT ON COLUMN dbpool_progress_bulk_insert.bytes_processed IS 'bytes given to
 COMMENT ON COLUMN dbpool_progress_bulk_insert.tuples_processed IS 'rows of the query so far';
 COMMENT ON COLUMN dbpool_progress_bulk_insert.started_at IS 'when the call began';
 
+CREATE VIEW dbpool_progress_migrate AS
+SELECT m.pid, m.dbid AS datid, d.datname, m.pool, m.phase, m.version, m.name, m.direction,
+	m.statements_done, m.statements_total, m.migrations_done, m.migrations_total, m.started_at
+FROM @extschema@.dbpool_get_migrations() m
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) m.dbid;
+COMMENT ON VIEW dbpool_progress_migrate IS 'the runs of migrations that are under way, up to 64';
+COMMENT ON COLUMN dbpool_progress_migrate.pid IS 'process ID of the local session';
+COMMENT ON COLUMN dbpool_progress_migrate.datid IS 'OID of the local session''s database';
+COMMENT ON COLUMN dbpool_progress_migrate.datname IS 'its name';
+COMMENT ON COLUMN dbpool_progress_migrate.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_progress_migrate.phase IS 'connecting, waiting for lock, reading history, migrating, or committing';
+COMMENT ON COLUMN dbpool_progress_migrate.version IS 'version of the migration that runs, NULL before the first';
+COMMENT ON COLUMN dbpool_progress_migrate.name IS 'its name';
+COMMENT ON COLUMN dbpool_progress_migrate.direction IS 'up or down';
+COMMENT ON COLUMN dbpool_progress_migrate.statements_done IS 'statements of it that have ended';
+COMMENT ON COLUMN dbpool_progress_migrate.statements_total IS 'statements that it has';
+COMMENT ON COLUMN dbpool_progress_migrate.migrations_done IS 'migrations of this run that have ended';
+COMMENT ON COLUMN dbpool_progress_migrate.migrations_total IS 'migrations that this run has';
+COMMENT ON COLUMN dbpool_progress_migrate.started_at IS 'when the call began';
+
 CREATE VIEW dbpool_stat_pools AS
 SELECT (pg_catalog.array_agg(p.pool ORDER BY p.used_at DESC NULLS LAST))[1] AS pool,
 	d.datname AS database,
@@ -357,4 +564,4 @@ COMMENT ON COLUMN dbpool_stat_pools.bytes_sent IS 'bytes of statements, paramete
 COMMENT ON COLUMN dbpool_stat_pools.bytes_received IS 'bytes of rows';
 COMMENT ON COLUMN dbpool_stat_pools.stats_reset IS 'when dbpool_stat_reset() was last called for the pool';
 
-GRANT SELECT ON dbpool_workers, dbpool_pools, dbpool_connections, dbpool_requests, dbpool_progress_bulk_insert, dbpool_stat_pools TO PUBLIC;
+GRANT SELECT ON dbpool_workers, dbpool_pools, dbpool_connections, dbpool_requests, dbpool_progress_bulk_insert, dbpool_progress_migrate, dbpool_stat_pools TO PUBLIC;

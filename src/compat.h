@@ -190,6 +190,136 @@ compat_cancel_free(CompatCancel *cancel)
 #endif
 }
 
+#ifdef LIBPQ_HAS_ASYNC_CANCEL
+
+#include <poll.h>
+
+/*
+ * Have the remote cancel what it does for a connection, and give up after so
+ * many milliseconds: true when it has taken the request.
+ */
+static inline bool
+compat_cancel_within(PGconn *conn, int milliseconds)
+{
+	PGcancelConn *cancel = PQcancelCreate(conn);
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), milliseconds);
+	PostgresPollingStatusType status = PGRES_POLLING_FAILED;
+
+	if (cancel != NULL && PQcancelStart(cancel) == 1)
+		status = PGRES_POLLING_WRITING;
+	while (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING)
+	{
+		struct pollfd socket = {PQcancelSocket(cancel),
+		status == PGRES_POLLING_READING ? POLLIN : POLLOUT, 0};
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+
+		if (left <= 0 || (poll(&socket, 1, (int) left) < 0 && errno != EINTR))
+			break;
+		if (socket.revents != 0)
+			status = PQcancelPoll(cancel);
+	}
+	PQcancelFinish(cancel);
+	return status == PGRES_POLLING_OK;
+}
+
+#else
+
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+
+/* A PQcancel() in a thread: it blocks, and a hung remote would hang us. */
+typedef struct CompatCancelJob
+{
+	pthread_mutex_t lock;		/* protects the rest */
+	pthread_cond_t ended;
+	PGcancel   *cancel;
+	bool		done;
+	bool		taken;
+	bool		abandoned;
+} CompatCancelJob;
+
+static inline void
+compat_cancel_job_free(CompatCancelJob *job)
+{
+	PQfreeCancel(job->cancel);
+	pthread_cond_destroy(&job->ended);
+	pthread_mutex_destroy(&job->lock);
+	free(job);
+}
+
+static inline void *
+compat_cancel_thread(void *arg)
+{
+	CompatCancelJob *job = (CompatCancelJob *) arg;
+	char		errbuf[256];
+	bool		taken = PQcancel(job->cancel, errbuf, sizeof(errbuf)) == 1;
+	bool		abandoned;
+
+	pthread_mutex_lock(&job->lock);
+	job->taken = taken;
+	job->done = true;
+	abandoned = job->abandoned;
+	pthread_cond_signal(&job->ended);
+	pthread_mutex_unlock(&job->lock);
+	if (abandoned)
+		compat_cancel_job_free(job);
+	return NULL;
+}
+
+/*
+ * Have the remote cancel what it does for a connection, and give up after so
+ * many milliseconds: true when it has taken the request.
+ */
+static inline bool
+compat_cancel_within(PGconn *conn, int milliseconds)
+{
+	CompatCancelJob *job = (CompatCancelJob *) calloc(1, sizeof(CompatCancelJob));
+	struct timespec until;
+	pthread_attr_t attr;
+	pthread_t	thread;
+	sigset_t	all;
+	sigset_t	before;
+	bool		started;
+	bool		taken = false;
+	bool		done = true;
+	int			error = 0;
+
+	if (job == NULL)
+		return false;
+	pthread_mutex_init(&job->lock, NULL);
+	pthread_cond_init(&job->ended, NULL);
+	job->cancel = PQgetCancel(conn);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += milliseconds / 1000;
+
+	/* PostgreSQL's handlers are for its own thread */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	started = job->cancel != NULL &&
+		pthread_create(&thread, &attr, compat_cancel_thread, job) == 0;
+	pthread_attr_destroy(&attr);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+
+	if (started)
+	{
+		pthread_mutex_lock(&job->lock);
+		while (!job->done && error == 0)
+			error = pthread_cond_timedwait(&job->ended, &job->lock, &until);
+		done = job->done;
+		taken = job->taken;
+		job->abandoned = !done;
+		pthread_mutex_unlock(&job->lock);
+	}
+	if (done)
+		compat_cancel_job_free(job);
+	return taken;
+}
+
+#endif							/* LIBPQ_HAS_ASYNC_CANCEL */
+
 #endif							/* LIBPQ_FE_H */
 
 #endif							/* DBPOOL_COMPAT_H */

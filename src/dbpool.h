@@ -25,6 +25,9 @@
 /* Bytes of a table's name kept for the views; longer ones are cut. */
 #define DBPOOL_SHOWN_TARGET		256
 
+/* Runs of migrations that dbpool_progress_migrate can show at a time. */
+#define DBPOOL_SHOWN_MIGRATIONS	64
+
 /* Settings, see dbpool.c. */
 extern int	dbpool_workers;
 extern int	dbpool_max_connections;

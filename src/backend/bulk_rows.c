@@ -330,7 +330,7 @@ put_binary_value(Bulk *bulk, BulkColumn *column, Datum value)
 }
 
 static void
-put_text_row(Bulk *bulk, TupleTableSlot * slot)
+put_text_row(Bulk *bulk, TupleTableSlot *slot)
 {
 	for (int i = 0; i < bulk->desc->natts; i++)
 	{
@@ -345,7 +345,7 @@ put_text_row(Bulk *bulk, TupleTableSlot * slot)
 }
 
 static void
-put_binary_row(Bulk *bulk, TupleTableSlot * slot)
+put_binary_row(Bulk *bulk, TupleTableSlot *slot)
 {
 	put_int16(bulk, (int16) bulk->desc->natts);
 	for (int i = 0; i < bulk->desc->natts; i++)
@@ -358,7 +358,7 @@ put_binary_row(Bulk *bulk, TupleTableSlot * slot)
 }
 
 static void
-put_row(Bulk *bulk, TupleTableSlot * slot)
+put_row(Bulk *bulk, TupleTableSlot *slot)
 {
 	MemoryContext old = MemoryContextSwitchTo(bulk->row_context);
 
@@ -409,7 +409,7 @@ start_column(Bulk *bulk, BulkColumn *column, Oid type)
 }
 
 static void
-start_rows(DestReceiver * dest, int operation, TupleDesc desc)
+start_rows(DestReceiver *dest, int operation, TupleDesc desc)
 {
 	Bulk	   *bulk = (Bulk *) dest;
 	int			level;
@@ -441,7 +441,7 @@ start_rows(DestReceiver * dest, int operation, TupleDesc desc)
 
 /* A row of the query; false ends the query. */
 static bool
-receive_row(TupleTableSlot * slot, DestReceiver * dest)
+receive_row(TupleTableSlot *slot, DestReceiver *dest)
 {
 	Bulk	   *bulk = (Bulk *) dest;
 	MemoryContext old;
@@ -469,7 +469,7 @@ receive_row(TupleTableSlot * slot, DestReceiver * dest)
 }
 
 static void
-end_rows(DestReceiver * dest)
+end_rows(DestReceiver *dest)
 {
 	Bulk	   *bulk = (Bulk *) dest;
 
@@ -484,7 +484,7 @@ end_rows(DestReceiver * dest)
 }
 
 static void
-destroy_receiver(DestReceiver * dest)
+destroy_receiver(DestReceiver *dest)
 {
 	(void) dest;
 }

@@ -23,7 +23,8 @@ typedef enum OptionType
 	OPTION_COUNT,
 	OPTION_DURATION,			/* milliseconds, with PostgreSQL's units */
 	OPTION_SECONDS,				/* likewise, a bare number is seconds */
-	OPTION_RESET
+	OPTION_RESET,
+	OPTION_HISTORY
 } OptionType;
 
 /* The options of a pool, of the server. */
@@ -39,6 +40,7 @@ static const struct PoolOption
 	{"acquire_timeout", OPTION_DURATION, offsetof(PoolOptions, acquire_timeout), 1, INT_MAX, 30000},
 	{"connect_timeout", OPTION_SECONDS, offsetof(PoolOptions, connect_timeout), 1, INT_MAX, 10000},
 	{"health_check_interval", OPTION_DURATION, offsetof(PoolOptions, health_check_interval), 0, INT_MAX, 30000},
+	{"history_format", OPTION_HISTORY, offsetof(PoolOptions, history_format), 0, 0, HISTORY_DBPOOL},
 	{"idle_timeout", OPTION_DURATION, offsetof(PoolOptions, idle_timeout), 0, INT_MAX, 600000},
 	{"max_lifetime", OPTION_DURATION, offsetof(PoolOptions, max_lifetime), 0, INT_MAX, 1800000},
 	{"max_size", OPTION_COUNT, offsetof(PoolOptions, max_size), 1, 10000, 10},
@@ -111,6 +113,16 @@ parse_value(const struct PoolOption *option, const char *value)
 		if (strcmp(value, "never") == 0)
 			return RESET_NEVER;
 		bad_value(option, value, NULL, "Valid values are \"smart\", \"always\" and \"never\".");
+	}
+	if (option->type == OPTION_HISTORY)
+	{
+		if (strcmp(value, "dbpool") == 0)
+			return HISTORY_DBPOOL;
+		if (strcmp(value, "refinery") == 0)
+			return HISTORY_REFINERY;
+		if (strcmp(value, "sqlx") == 0)
+			return HISTORY_SQLX;
+		bad_value(option, value, NULL, "Valid values are \"dbpool\", \"refinery\" and \"sqlx\".");
 	}
 	if (option->type == OPTION_BOOL)
 	{

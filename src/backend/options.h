@@ -22,6 +22,14 @@ typedef struct Definition
 	Size		len;
 } Definition;
 
+/* The server's option history_format. */
+typedef enum HistoryFormat
+{
+	HISTORY_DBPOOL = 0,
+	HISTORY_REFINERY,
+	HISTORY_SQLX
+} HistoryFormat;
+
 /* options.c */
 extern bool option_is_pool(const char *keyword);
 extern bool option_is_mapping(const char *keyword);

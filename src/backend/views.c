@@ -27,6 +27,7 @@ PG_FUNCTION_INFO_V1(dbpool_get_pools);
 PG_FUNCTION_INFO_V1(dbpool_get_connections);
 PG_FUNCTION_INFO_V1(dbpool_get_requests);
 PG_FUNCTION_INFO_V1(dbpool_get_bulk_inserts);
+PG_FUNCTION_INFO_V1(dbpool_get_migrations);
 
 #define MAX_VIEW_COLUMNS	48
 
@@ -353,6 +354,44 @@ dbpool_get_bulk_inserts(PG_FUNCTION_ARGS)
 		put_count(&row, pg_atomic_read_u64(&copy.copy_bytes));
 		put_count(&row, pg_atomic_read_u64(&copy.copy_rows));
 		put_time(&row, copy.submitted_at);
+		end_row(&row);
+	}
+	return (Datum) 0;
+}
+
+/* Rows of dbpool_progress_migrate. */
+Datum
+dbpool_get_migrations(PG_FUNCTION_ARGS)
+{
+	Row			row = start_rows(fcinfo);
+
+	for (int i = 0; i < DBPOOL_SHOWN_MIGRATIONS; i++)
+	{
+		MigrateShared *entry = &dbpool_shared->migrations[i];
+		MigrateShared copy;
+
+		SpinLockAcquire(&entry->mutex);
+		memcpy(&copy, entry, sizeof(MigrateShared));
+		SpinLockRelease(&entry->mutex);
+		if (copy.pid == 0)
+			continue;
+		copy.name[sizeof(copy.name) - 1] = '\0';
+
+		put_int(&row, copy.pid, false);
+		put(&row, ObjectIdGetDatum(copy.dbid), false);
+		put_name(&row, NameStr(copy.pool));
+		put(&row, CStringGetTextDatum(copy.phase), false);
+		put(&row, Int64GetDatum(copy.version), copy.version < 0);
+		if (copy.version < 0)
+			put(&row, (Datum) 0, true);
+		else
+			put_text(&row, copy.name, copy.encoding);
+		put(&row, CStringGetTextDatum(copy.down ? "down" : "up"), false);
+		put_int(&row, copy.statements_done, false);
+		put_int(&row, copy.statements_total, false);
+		put_int(&row, copy.migrations_done, false);
+		put_int(&row, copy.migrations_total, false);
+		put_time(&row, copy.started_at);
 		end_row(&row);
 	}
 	return (Datum) 0;

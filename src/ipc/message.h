@@ -73,6 +73,7 @@ typedef struct PoolOptions
 	int			prepare_threshold;	/* uses of a text before it is prepared;
 									 * 0: never */
 	int			statement_cache_size;	/* prepared statements per connection */
+	int			history_format; /* of migrations; backend/options.h */
 } PoolOptions;
 
 #define FRAME_SHAPE		'T'

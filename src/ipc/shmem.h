@@ -77,6 +77,8 @@ typedef struct WorkerShared
 #define POOL_WANT_DROP		0x08	/* and is gone; together with FORGET */
 #define POOL_WANT_RESET		0x02	/* close all connections */
 #define POOL_WANT_LOOK		0x04	/* paused was changed */
+#define POOL_WANT_UNPREPARE	0x10	/* the remote's schema has changed:
+									 * prepare all statements anew */
 
 typedef struct PoolCounters
 {
@@ -158,6 +160,25 @@ typedef struct ConnShared
 	int			prepared;		/* statements prepared */
 } ConnShared;
 
+/* A run of migrations, for dbpool_progress_migrate; the session writes it. */
+typedef struct MigrateShared
+{
+	slock_t		mutex;			/* protects all of it */
+	int			pid;			/* 0: not in use */
+	Oid			dbid;
+	NameData	pool;
+	int			encoding;		/* of name */
+	char		phase[32];
+	bool		down;
+	int64		version;		/* -1: none yet */
+	char		name[DBPOOL_SHOWN_TARGET];
+	int			migrations_total;
+	int			migrations_done;
+	int			statements_total;	/* of the present migration */
+	int			statements_done;
+	TimestampTz started_at;
+} MigrateShared;
+
 typedef struct DbpoolShared
 {
 	LWLock	   *pools_lock;
@@ -177,6 +198,9 @@ typedef struct DbpoolShared
 
 	/* Tickets that put requests into the order of their coming. */
 	pg_atomic_uint64 request_ticket;
+
+	/* Those that find no place are not shown. */
+	MigrateShared migrations[DBPOOL_SHOWN_MIGRATIONS];
 } DbpoolShared;
 
 extern DbpoolShared *dbpool_shared;

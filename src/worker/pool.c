@@ -471,6 +471,8 @@ pool_look(Pool *pool)
 	}
 	else if (wants & POOL_WANT_RESET)
 		new_generation(pool, "dbpool_reset() was called");
+	if (wants & POOL_WANT_UNPREPARE)
+		statements_renew(pool->statements);
 	if (wants != 0)
 		pool_dispatch(pool);
 }

@@ -115,6 +115,19 @@ statement_renew(Statement *statement)
 }
 
 /*
+ * The remote's schema has changed: prepare all anew when they are next used.
+ * The parameters' types may have changed, of which no error tells.
+ */
+void
+statements_renew(StatementCache *cache)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &cache->lru)
+		statement_renew(dlist_container(Statement, node, iter.cur));
+}
+
+/*
  * Forget the text that nobody has in hand and that was not used for longest.  Returns
  * its id, which is free now, or -1.
  */

@@ -39,6 +39,7 @@ typedef struct StatementCache StatementCache;
 extern StatementCache *statements_create(void);
 extern void statements_destroy(StatementCache *cache);
 extern void statements_mistrust(StatementCache *cache);
+extern void statements_renew(StatementCache *cache);
 extern Statement *statement_use(struct Pool *pool, const char *text, Size len);
 extern void statement_took(Statement *statement, double us);
 extern void statement_ran(Statement *statement, bool plain, uint64 bytes);

@@ -1,0 +1,384 @@
+/*
+ * migrate.h
+ *	  Bringing foreign databases to the wanted version of their schemas.
+ *
+ * The cast, in the order in which a run meets them:
+ *
+ *	 migrate_access.c	who may migrate, and the way to the tables
+ *	 migrate_source.c	migrations as registered in this database
+ *	 migrate_add.c		the functions that register them one by one
+ *	 migrate_load.c		the same, from a directory of the server
+ *	 migrate_file.c		what is in one of its files
+ *	 migrate_split.c	the statements of a migration's text
+ *	 migrate_checksum.c	what tells that a text is the same as another
+ *	 migrate_remote.c	the connection: dedicated, synchronous, short-lived
+ *	 migrate_history.c	the remote's history, in one of three formats
+ *	 migrate_record.c	the local history, written by a process of its own
+ *	 migrate_plan.c		registered and applied, side by side
+ *	 migrate_session.c	connection, lock, and what the progress view shows
+ *	 migrate.c			what is to be run
+ *	 migrate_run.c		running it
+ *	 migrate_all.c		the same for many pools
+ *	 migrate_mend.c		what people do when something has gone wrong
+ */
+#ifndef DBPOOL_MIGRATE_H
+#define DBPOOL_MIGRATE_H
+
+#include "backend/migrate_remote.h"
+#include "backend/options.h"
+#include "fmgr.h"
+#include "nodes/execnodes.h"
+#include "utils/array.h"
+#include "utils/timestamp.h"
+
+/* A registered migration; as in table dbpool_migrations. */
+typedef struct Migration
+{
+	int64		version;		/* not negative */
+	char	   *name;			/* "add_users" */
+	char	   *up_sql;			/* in the database's encoding, as given */
+	char	   *down_sql;		/* NULL if there is no way back */
+	char	   *file;			/* name of the file it came from, or NULL */
+	bool		transaction;	/* false: cannot run inside of one */
+	bool		out_of_order;	/* may come after higher versions */
+} Migration;
+
+/* --- migrate_access.c ----------------------------------------------------------- */
+
+/*
+ * Throws unless the current role owns the pool's server, is a superuser, or has
+ * EXECUTE on the function granted explicitly (that is, not through PUBLIC).
+ * Returns the server.
+ */
+extern Oid	migrate_check_right(const char *pool, Oid function);
+
+/* The schema of all tables and functions of the extension. */
+extern Oid	migrate_schema(void);
+
+/*
+ * Between these two calls SPI is connected, the current user is the owner of the
+ * extension's tables, and search_path is safe.  Returns the schema's name, quoted.
+ * An error in between undoes all that.
+ */
+typedef struct MigrateTables
+{
+	Oid			userid;
+	int			security;
+	int			guc_level;
+} MigrateTables;
+
+extern const char *migrate_tables_begin(MigrateTables *tables);
+extern void migrate_tables_end(const MigrateTables *tables);
+
+/* --- migrate_source.c ----------------------------------------------------------- */
+
+/*
+ * The migrations of a pool in the order of their versions, in the current
+ * memory context; their texts with them.
+ */
+extern Migration *source_read(const char *pool, int *n);
+
+/* Is the latest word of the local history that this version has been applied? */
+extern bool source_is_applied(const char *pool, int64 version);
+
+/*
+ * Throws when a migration cannot be registered for what it is, or its texts are
+ * not such that they can be run.
+ */
+extern void source_check(const char *pool, const Migration *migration);
+
+typedef enum SourceStatus
+{
+	SOURCE_ADDED,
+	SOURCE_UNCHANGED,
+	SOURCE_REPLACED,
+	SOURCE_LINE_ENDS			/* applied with other line ends: stays */
+} SourceStatus;
+
+/*
+ * Register a migration that was checked.  Throws when it has been applied and
+ * differs from what was registered by more than line ends.
+ */
+extern SourceStatus source_put(const char *pool, const Migration *migration);
+
+/* Says that it has been applied, and why that matters. */
+extern void source_refuse_change(const char *pool, const Migration *migration,
+								 const char *detail, const char *hint) __attribute__((noreturn));
+
+/* Remove a registered one; throws when there is none, or it has been applied. */
+extern void source_drop(const char *pool, int64 version);
+
+/* Those that came from files, but for these versions; without their texts. */
+extern Migration *source_from_files(const char *pool, ArrayType *except, int *n);
+
+/* The highest version of all pools between the two, or 0. */
+extern int64 source_highest(int64 from, int64 to);
+
+/* --- migrate_split.c ------------------------------------------------------------ */
+
+typedef enum SqlPieceKind
+{
+	PIECE_PLAIN,
+	PIECE_BEGIN,				/* BEGIN, START TRANSACTION */
+	PIECE_COMMIT,				/* COMMIT, END */
+	PIECE_ROLLBACK,				/* ROLLBACK, ABORT, but not ROLLBACK TO */
+	PIECE_OTHER_END				/* PREPARE TRANSACTION, COMMIT PREPARED, ... */
+} SqlPieceKind;
+
+/* A statement of a text: its first character is at "at", its semicolon not in. */
+typedef struct SqlPiece
+{
+	int			at;				/* bytes from the start of the text */
+	int			len;			/* bytes */
+	int			line;			/* of the first character, from 1 */
+	int			column;			/* likewise, in characters */
+	SqlPieceKind kind;
+	bool		bare;			/* BEGIN, COMMIT or ROLLBACK alone */
+} SqlPiece;
+
+/*
+ * The statements of a text, as psql would divide them; empty ones are left out.
+ * A text that ends within a string, a comment or the like throws, with line and
+ * column.  *n is set; the array is in the current memory context.
+ */
+extern SqlPiece *split_sql(const char *sql, bool standard_conforming_strings, int *n);
+
+/*
+ * Is there a comment "-- no-transaction" before the first statement, in a line of
+ * its own?  As the very beginning of the text it may have words behind it.
+ */
+extern bool split_no_transaction(const char *sql);
+
+/*
+ * Are the first and the last one BEGIN and COMMIT, without further words?  They
+ * are left out where the text runs in a transaction anyway.
+ */
+extern bool split_is_wrapped(const SqlPiece *pieces, int n);
+
+/* Line and column, both from 1, of a byte of a text; column in characters. */
+extern void split_position(const char *sql, int at, int *line, int *column);
+
+/* --- migrate_file.c ------------------------------------------------------------- */
+
+/*
+ * The text of a file in the database's encoding, without a byte order mark.
+ * Throws when it cannot be read, or is not valid UTF-8.  path is the system's
+ * name of it.
+ */
+extern char *file_read(const char *path);
+
+/* What goose's remarks in a text say; see file_goose(). */
+typedef struct GooseFile
+{
+	char	   *up_sql;
+	char	   *down_sql;		/* NULL if there is no such section */
+	bool		transaction;
+} GooseFile;
+
+/* Has the text remarks of goose? */
+extern bool file_is_goose(const char *sql);
+
+/*
+ * The sections of such a text, whose statements keep their lines.  Throws when the
+ * remarks are not as they should be.
+ */
+extern void file_goose(const char *sql, GooseFile *goose);
+
+/* --- migrate_checksum.c --------------------------------------------------------- */
+
+/* All take a text in the database's encoding and look at it in UTF-8. */
+
+/* "sha256:" and 64 hexadecimal digits. */
+extern char *checksum_dbpool(const char *sql);
+
+/* refinery's: decimal; wide: versions are int8, not int4. */
+extern char *checksum_refinery(const char *name, int64 version, const char *sql, bool wide);
+
+/* sqlx': SHA-384, 96 hexadecimal digits. */
+extern char *checksum_sqlx(const char *sql);
+
+/* The text with all line ends as LF, or as CRLF. */
+extern char *checksum_line_ends(const char *sql, bool crlf);
+
+/* sqlx' advisory lock for a database of that name (in UTF-8). */
+extern int64 checksum_lock_key(const char *database);
+
+/* --- migrate_history.c ---------------------------------------------------------- */
+
+/* The remote's history table. */
+typedef struct History
+{
+	HistoryFormat format;
+	Remote	   *remote;
+	char	   *table;			/* qualified and quoted; NULL: there is none
+								 * yet */
+	bool		wide;			/* refinery's: versions are int8 */
+} History;
+
+typedef enum Direction
+{
+	DIRECTION_UP = 0,
+	DIRECTION_DOWN,
+	DIRECTION_BASELINE,			/* was there before there was a history */
+	DIRECTION_ADOPTED			/* another tool had run it */
+} Direction;
+
+extern const char *direction_name(Direction direction);
+
+/* What the remote's history says of a version; the last of it. */
+typedef struct Applied
+{
+	int64		version;
+	char	   *name;
+	char	   *checksum;		/* in its table's format, see
+								 * checksum_matches() */
+	char	   *applied_at;		/* as text; or NULL */
+	char	   *applied_by;		/* or NULL */
+	double		duration;		/* milliseconds; negative if not known */
+	Direction	direction;
+	bool		started;		/* and not known to have ended */
+} Applied;
+
+extern History *history_open(Remote *remote, HistoryFormat format);
+extern void history_create(History *history, int64 max_version);
+extern Applied *history_read(History *history, int *n);
+extern char *history_checksum(const History *history, const Migration *migration);
+extern bool history_matches(const History *history, const char *checksum,
+							const Migration *migration, bool *line_ends_only);
+
+/* Statements that write, to be run by remote_exec(); started: not yet done. */
+extern char *history_put_sql(const History *history, const Migration *migration,
+							 Direction direction, double duration, bool started);
+extern char *history_done_sql(const History *history, const Migration *migration,
+							  Direction direction, double duration);
+extern char *history_forget_sql(const History *history, int64 version);
+extern char *history_mend_sql(const History *history, const Migration *migration);
+
+/* --- migrate_record.c ----------------------------------------------------------- */
+
+/* An attempt, for the local history. */
+typedef struct Attempt
+{
+	const char *pool;
+	const Migration *migration;
+	Direction	direction;
+	const char *mode;			/* "normal", "grouped", "fake", "dry run", ... */
+	const char *checksum;
+} Attempt;
+
+extern bool record_is_open_ended(const char *pool);
+extern void record_open(const char *pool);
+extern void record_close(void);
+extern int64 record_begin(const Attempt *attempt);
+extern void record_end(int64 id, const char *status, double duration,
+					   const char *sqlstate, const char *error);
+
+/* --- migrate_plan.c ------------------------------------------------------------- */
+
+typedef enum PlanStatus
+{
+	PLAN_APPLIED = 0,
+	PLAN_PENDING,
+	PLAN_MISSING,				/* applied, but not registered here */
+	PLAN_DIVERGENT,				/* applied with another text */
+	PLAN_OUT_OF_ORDER,			/* pending, with later ones applied */
+	PLAN_FAILED					/* has started outside of a transaction */
+} PlanStatus;
+
+typedef struct MigrateItem
+{
+	int64		version;
+	const char *name;
+	const Migration *migration; /* NULL: not registered */
+	const Applied *applied;		/* NULL: not applied, or covered by a baseline */
+	PlanStatus	status;
+	bool		line_ends_only; /* PLAN_DIVERGENT */
+} MigrateItem;
+
+/* Registered and applied, side by side, in the order of their versions. */
+typedef struct MigratePlan
+{
+	const char *pool;
+	MigrateItem *items;
+	int			n;
+	int64		current;		/* highest version applied, or -1 */
+	int64		baseline;		/* or -1 */
+} MigratePlan;
+
+extern const char *plan_status_name(PlanStatus status);
+extern MigratePlan *plan_make(const History *history, const Migration *migrations, int nmigrations,
+							  const Applied *applied, int napplied);
+extern void plan_check(const MigratePlan *plan, Remote *remote, bool allow_missing, bool allow_divergent);
+extern char *plan_invalid_indexes(Remote *remote);
+
+/* --- migrate_session.c ----------------------------------------------------------- */
+
+/* A pool's remote, locked: what all functions that write to it begin with. */
+typedef struct MigrateSession
+{
+	const char *pool;
+	Oid			serverid;
+	Remote	   *remote;
+	History    *history;
+	Migration  *migrations;
+	int			nmigrations;
+	Applied    *applied;
+	int			napplied;
+	MigratePlan *plan;
+	int64		lock_key;
+} MigrateSession;
+
+/* Statements that end what migrations may have SET, a role for one; with rows. */
+#define REMOTE_PLAIN	"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; " REMOTE_SETTINGS
+
+extern void migrate_open(MigrateSession *session, const char *pool, Oid function,
+						 int lock_timeout);
+extern void migrate_reread(MigrateSession *session);
+extern void migrate_create_history(MigrateSession *session);
+extern void migrate_unlock(MigrateSession *session);
+extern void migrate_close(MigrateSession *session);
+extern void migrate_begin(MigrateSession *session, bool transaction);
+
+extern void migrate_show_phase(const char *phase);
+extern void migrate_show_progress(int done, int total);
+extern void migrate_show_migration(const Migration *migration, Direction direction, int statements);
+extern void migrate_show_statements(int done);
+
+extern const char *migrate_pool_argument(FunctionCallInfo fcinfo);
+extern int	migrate_lock_timeout(FunctionCallInfo fcinfo, int argument);
+
+/* --- migrate.c ------------------------------------------------------------------ */
+
+/* What a call asks for. */
+typedef struct Wish
+{
+	Direction	direction;
+	int64		target;			/* -1: none */
+	int			steps;			/* DIRECTION_DOWN without a target */
+	bool		dry_run;
+	bool		grouped;
+	bool		fake;
+	bool		allow_missing;
+	bool		allow_divergent;
+	int			lock_timeout;	/* milliseconds */
+} Wish;
+
+/* What came of it; kept up to date while it runs. */
+typedef struct Outcome
+{
+	int			migrations;		/* that have ended well */
+	int64		version;		/* the highest that is applied, or -1 */
+	bool		touched;		/* the remote's schema may have changed */
+	bool		remote_failed;	/* a statement of a migration has */
+} Outcome;
+
+extern int64 migrate_target(FunctionCallInfo fcinfo, int n);
+extern void migrate_call(const char *pool, Oid function, const Wish *wish,
+						 ReturnSetInfo *rsinfo, Outcome *outcome);
+
+/* --- migrate_run.c --------------------------------------------------------------- */
+
+extern void migrate_run(MigrateSession *session, const Wish *wish, const Migration **migrations,
+						int n, ReturnSetInfo *rsinfo, Outcome *outcome);
+
+#endif							/* DBPOOL_MIGRATE_H */

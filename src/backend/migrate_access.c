@@ -1,0 +1,145 @@
+/*
+ * migrate_access.c
+ *	  Who may migrate, and how the tables of migrations are got at.
+ *
+ * No role has the right to write to these tables.  Functions do it as the tables'
+ * owner, once they have checked the caller's right to the pool.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "backend/migrate.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+
+/* --- the tables ------------------------------------------------------------------ */
+
+Oid
+migrate_schema(void)
+{
+	Oid			extension = get_extension_oid("dbpool", false);
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			schema = InvalidOid;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (!OidIsValid(schema))
+		elog(ERROR, "could not find extension \"dbpool\"");
+	return schema;
+}
+
+static Oid
+table_owner(Oid schema)
+{
+	Oid			relid = get_relname_relid("dbpool_migrations", schema);
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the extension \"dbpool\" of this database has no table \"dbpool_migrations\""),
+				 errhint("ALTER EXTENSION dbpool UPDATE brings its objects up to date.")));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+const char *
+migrate_tables_begin(MigrateTables *tables)
+{
+	Oid			schema = migrate_schema();
+	const char *name = quote_identifier(get_namespace_name(schema));
+	Oid			owner = table_owner(schema);
+
+	GetUserIdAndSecContext(&tables->userid, &tables->security);
+	SetUserIdAndSecContext(owner, tables->security | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	tables->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	SPI_connect();
+	return name;
+}
+
+void
+migrate_tables_end(const MigrateTables *tables)
+{
+	SPI_finish();
+	AtEOXact_GUC(true, tables->guc_level);
+	SetUserIdAndSecContext(tables->userid, tables->security);
+}
+
+/* --- rights ---------------------------------------------------------------------- */
+
+/*
+ * Has the current role a right to the function that somebody granted to it, or to
+ * a role it has the privileges of?  What PUBLIC and the function's owner have by
+ * default does not count.
+ */
+static bool
+has_explicit_grant(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Oid			owner;
+	bool		isnull;
+	Datum		datum;
+	bool		granted = false;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	datum = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proacl, &isnull);
+	if (!isnull)
+	{
+		Acl		   *acl = DatumGetAclP(datum);
+		AclItem    *items = ACL_DAT(acl);
+
+		for (int i = 0; i < ACL_NUM(acl) && !granted; i++)
+			granted = items[i].ai_grantee != ACL_ID_PUBLIC &&
+				items[i].ai_grantee != owner &&
+				(ACLITEM_GET_PRIVS(items[i]) & ACL_EXECUTE) != 0 &&
+				has_privs_of_role(GetUserId(), items[i].ai_grantee);
+	}
+	ReleaseSysCache(tuple);
+	return granted;
+}
+
+Oid
+migrate_check_right(const char *pool, Oid function)
+{
+	Oid			serverid = definition_server(pool, false);
+
+	if (!compat_server_owner(serverid, GetUserId()) && !has_explicit_grant(function))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for migrations of pool \"%s\"", pool),
+				 errdetail("Role \"%s\" does not own the server.",
+						   GetUserNameFromId(GetUserId(), false)),
+				 errhint("Its owner can, and so can roles that a superuser has granted EXECUTE on function %s.",
+						 format_procedure(function))));
+	return serverid;
+}

@@ -1,0 +1,521 @@
+/*
+ * migrate_load.c
+ *	  dbpool_load_migrations(): a directory of the server's machine.
+ *
+ * Its files are named by one of three conventions, which tell themselves:
+ *
+ *	 refinery, Flyway	V1__name.sql.  U1__name.sql beside it is Flyway's undo, so
+ *						the way back; without a V of that version it is refinery's
+ *						"unversioned", so one that may come out of order
+ *	 sqlx, golang-migrate	1_name.up.sql, 1_name.down.sql, or simply 1_name.sql
+ *	 goose				1_name.sql with sections, see migrate_file.c
+ *
+ * What could be meant in another way than it would be taken is refused: a
+ * migration that is left out silently is found out too late.
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+
+#include "backend/migrate.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
+#include "common/int.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+PG_FUNCTION_INFO_V1(dbpool_load_migrations);
+
+/* In the order in which files of one version are sorted. */
+typedef enum FilePart
+{
+	PART_V,						/* V1__ */
+	PART_U,						/* U1__ */
+	PART_UP,					/* .up.sql */
+	PART_SIMPLE,				/* 1_name.sql */
+	PART_DOWN					/* .down.sql */
+} FilePart;
+
+typedef struct SourceFile
+{
+	char	   *path;			/* the system's, as are its bytes */
+	char	   *shown;			/* name in the directory, in the database's
+								 * encoding */
+	FilePart	part;
+	int64		version;
+	char	   *name;			/* of the migration */
+} SourceFile;
+
+/* One call. */
+typedef struct Load
+{
+	const char *pool;
+	const char *directory;
+	SourceFile *files;
+	int			n;
+	int			size;
+	bool		undoes;			/* files U are Flyway's */
+	const SourceFile *goose;	/* one with goose's remarks, and one without */
+	const SourceFile *plain;
+	const SourceFile *current;	/* for errors */
+} Load;
+
+/* --- names ------------------------------------------------------------------------- */
+
+static const char conventions[] =
+"Names are V1__name.sql and U1__name.sql (refinery, Flyway), "
+"1_name.up.sql and 1_name.down.sql (sqlx, golang-migrate), or 1_name.sql (sqlx, goose).";
+
+static void
+__attribute__((noreturn))
+refuse_file(const Load *load, const char *shown, const char *reason, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_NAME),
+			 errmsg("file \"%s\" cannot be a migration of pool \"%s\"", shown, load->pool),
+			 errdetail_internal("%s", reason),
+			 errhint("%s", hint)));
+	pg_unreachable();
+}
+
+static bool
+has_suffix(const char *name, const char *suffix)
+{
+	Size		len = strlen(name);
+	Size		suffix_len = strlen(suffix);
+
+	return len >= suffix_len && strcmp(name + len - suffix_len, suffix) == 0;
+}
+
+static bool
+is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+/* Digits, as a version. */
+static int64
+read_version(const Load *load, const char *shown, const char *digits)
+{
+	int64		version = 0;
+
+	for (; is_digit(*digits); digits++)
+	{
+		if (pg_mul_s64_overflow(version, 10, &version) ||
+			pg_add_s64_overflow(version, *digits - '0', &version))
+			refuse_file(load, shown, "Its version is too high.",
+						psprintf("Versions go up to %lld.", (long long) PG_INT64_MAX));
+	}
+	return version;
+}
+
+/*
+ * Letter, version, two underscores, name.  False if it is nothing of that kind.
+ * shown ends in ".sql".
+ */
+static bool
+read_letter_name(const Load *load, const char *shown, SourceFile *file)
+{
+	const char *at = shown + 1;
+	const char *separator = strstr(shown, "__");
+
+	if (shown[0] == 'R' && separator == at)
+		refuse_file(load, shown,
+					"It is a repeatable migration, which would have to run again whenever its text changes. "
+					"dbpool runs each version once.",
+					"Make it a migration with a version, and each change of it another one.");
+	if (strchr("VUB", shown[0]) == NULL || separator == NULL || !is_digit(*at))
+		return false;
+	at += strspn(at, "0123456789");
+	if (at != separator)
+	{
+		if (at + strspn(at, "0123456789._") < separator)
+			return false;
+		refuse_file(load, shown,
+					"Its version has several parts. Those of dbpool are whole numbers.",
+					"Number the files anew in the same order, for example V1_2__name.sql as V102__name.sql.");
+	}
+	if (shown[0] == 'B')
+		refuse_file(load, shown,
+					"It is a baseline migration of Flyway, which is in the place of all that come before it.",
+					"Make it a migration V, or take it out of the directory.");
+	file->part = shown[0] == 'V' ? PART_V : PART_U;
+	file->version = read_version(load, shown, shown + 1);
+	file->name = pnstrdup(separator + 2, strlen(separator + 2) - strlen(".sql"));
+	return true;
+}
+
+/* Version, underscore, name, and direction perhaps. */
+static bool
+read_number_name(const Load *load, const char *shown, SourceFile *file)
+{
+	const char *at = shown + strspn(shown, "0123456789");
+	const char *suffix = ".sql";
+
+	if (at == shown || *at != '_')
+		return false;
+	file->part = PART_SIMPLE;
+	if (has_suffix(at, ".up.sql"))
+	{
+		suffix = ".up.sql";
+		file->part = PART_UP;
+	}
+	else if (has_suffix(at, ".down.sql"))
+	{
+		suffix = ".down.sql";
+		file->part = PART_DOWN;
+	}
+	file->version = read_version(load, shown, shown);
+	file->name = pnstrdup(at + 1, strlen(at + 1) - strlen(suffix));
+	return true;
+}
+
+static void
+read_name(const Load *load, const char *shown, SourceFile *file)
+{
+	if (has_suffix(shown, ".sql") &&
+		(read_letter_name(load, shown, file) || read_number_name(load, shown, file)))
+	{
+		if (file->name[0] != '\0')
+			return;
+		refuse_file(load, shown, "It has a version, but no name.", conventions);
+	}
+	refuse_file(load, shown, "Its name follows none of the naming conventions.", conventions);
+}
+
+/* --- the directory ----------------------------------------------------------------- */
+
+/* Names are taken to be UTF-8. */
+static char *
+shown_name(const Load *load, const char *name)
+{
+	int			len = strlen(name);
+	int			valid = pg_encoding_verifymbstr(PG_UTF8, name, len);
+
+	if (valid < len)
+		refuse_file(load, psprintf("%.*s...", valid, name),
+					psprintf("Its name is not valid UTF-8 from byte %d on.", valid + 1),
+					"Rename it.");
+	return pstrdup(pg_any_to_server(name, len, PG_UTF8));
+}
+
+/* Is that directory entry left out without a word? */
+static bool
+is_foreign(const char *name, const char *path)
+{
+	Size		len = strlen(name);
+	struct stat status;
+
+	if (name[0] == '.' || len < 4 || pg_strcasecmp(name + len - 4, ".sql") != 0)
+		return true;
+	if (stat(path, &status) < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not stat file \"%s\": %m", path)));
+	return !S_ISREG(status.st_mode);
+}
+
+static int
+compare_files(const void *a, const void *b)
+{
+	const SourceFile *one = a;
+	const SourceFile *other = b;
+
+	if (one->version != other->version)
+		return one->version < other->version ? -1 : 1;
+	if (one->part != other->part)
+		return one->part < other->part ? -1 : 1;
+	return strcmp(one->shown, other->shown);
+}
+
+static void
+list_directory(Load *load)
+{
+	DIR		   *dir = AllocateDir(load->directory);
+	struct dirent *entry;
+
+	load->size = 64;
+	load->files = palloc(sizeof(SourceFile) * load->size);
+	while ((entry = ReadDir(dir, load->directory)) != NULL)
+	{
+		char	   *path = psprintf("%s/%s", load->directory, entry->d_name);
+		SourceFile *file;
+
+		CHECK_FOR_INTERRUPTS();
+		if (is_foreign(entry->d_name, path))
+			continue;
+		if (load->n == load->size)
+		{
+			load->size *= 2;
+			load->files = repalloc(load->files, sizeof(SourceFile) * load->size);
+		}
+		file = &load->files[load->n++];
+		file->path = path;
+		file->shown = shown_name(load, entry->d_name);
+		read_name(load, file->shown, file);
+	}
+	FreeDir(dir);
+	qsort(load->files, load->n, sizeof(SourceFile), compare_files);
+}
+
+static bool
+has_letter(const SourceFile *file)
+{
+	return file->part == PART_V || file->part == PART_U;
+}
+
+static void
+__attribute__((noreturn))
+refuse_pair(const Load *load, const SourceFile *a, const SourceFile *b, int code, const char *what,
+			const char *hint)
+{
+	ereport(ERROR,
+			(errcode(code),
+			 errmsg("files \"%s\" and \"%s\" %s", a->shown, b->shown, what),
+			 errdetail("They would be migrations of pool \"%s\".", load->pool),
+			 errhint("%s", hint)));
+	pg_unreachable();
+}
+
+/* All of one convention, and no version twice. */
+static void
+check_files(Load *load)
+{
+	for (int i = 1; i < load->n; i++)
+	{
+		const SourceFile *one = &load->files[i - 1];
+		const SourceFile *other = &load->files[i];
+
+		if (has_letter(&load->files[0]) != has_letter(other))
+			refuse_pair(load, &load->files[0], other, ERRCODE_INVALID_NAME,
+						"are named by different conventions", conventions);
+		if (one->version != other->version)
+			continue;
+		if (one->part == other->part || (one->part == PART_UP && other->part == PART_SIMPLE))
+			refuse_pair(load, one, other, ERRCODE_DUPLICATE_OBJECT, "have the same version",
+						"Give one of them another version.");
+		if (one->part == PART_V)
+			load->undoes = true;
+	}
+}
+
+/* --- migrations -------------------------------------------------------------------- */
+
+/* goose and sqlx name their files alike, but mean different things by them. */
+static void
+note_kind(Load *load, const SourceFile *file, bool goose)
+{
+	if (goose)
+		load->goose = file;
+	else
+		load->plain = file;
+	if (load->goose != NULL && load->plain != NULL)
+		refuse_pair(load, load->goose, load->plain, ERRCODE_INVALID_NAME,
+					"are of different kinds",
+					"The first one has goose's remarks, such as \"-- +goose Up\", the second one has none.");
+}
+
+static char *
+read_text(Load *load, const SourceFile *file)
+{
+	char	   *sql;
+
+	load->current = file;
+	sql = file_read(file->path);
+	if (has_letter(file) || file->part != PART_SIMPLE)
+	{
+		if (file_is_goose(sql))
+			refuse_file(load, file->shown,
+						"It has remarks of goose, whose files have names like 1_name.sql.",
+						"Rename it, or remove the remarks and what belongs to the other direction.");
+		note_kind(load, file, false);
+	}
+	return sql;
+}
+
+/* The file by itself; the way back, if it is a file, comes later. */
+static void
+read_migration(Load *load, const SourceFile *file, Migration *migration)
+{
+	char	   *sql;
+
+	if (file->part == PART_DOWN)
+		refuse_file(load, file->shown, "There is no file of that version that it would undo.",
+					"Its counterpart ends in .up.sql.");
+	if (file->part == PART_U && load->undoes)
+		refuse_file(load, file->shown, "There is no file V of that version that it would undo.",
+					"Other files U of the directory undo files V, so this one cannot be one of refinery's that may come out of order.");
+	memset(migration, 0, sizeof(*migration));
+	migration->version = file->version;
+	migration->name = file->name;
+	migration->file = file->shown;
+	migration->out_of_order = file->part == PART_U;
+	migration->transaction = true;
+	sql = read_text(load, file);
+	migration->up_sql = sql;
+	if (file->part == PART_SIMPLE)
+	{
+		bool		is_goose = file_is_goose(sql);
+
+		note_kind(load, file, is_goose);
+		if (is_goose)
+		{
+			GooseFile	goose;
+
+			file_goose(sql, &goose);
+			migration->up_sql = goose.up_sql;
+			migration->down_sql = goose.down_sql;
+			migration->transaction = goose.transaction;
+		}
+	}
+	if (split_no_transaction(migration->up_sql))
+		migration->transaction = false;
+}
+
+/* The file with the way back, if there is one, is the next in the list. */
+static const SourceFile *
+way_back(const Load *load, int i)
+{
+	if (i + 1 < load->n && load->files[i + 1].version == load->files[i].version)
+		return &load->files[i + 1];
+	return NULL;
+}
+
+static const char *
+status_name(SourceStatus status)
+{
+	switch (status)
+	{
+		case SOURCE_ADDED:
+			return "added";
+		case SOURCE_UNCHANGED:
+			return "unchanged";
+		case SOURCE_REPLACED:
+			return "replaced";
+		case SOURCE_LINE_ENDS:
+			return "line ends differ";
+	}
+	return NULL;
+}
+
+static void
+put_row(ReturnSetInfo *rsinfo, const Migration *migration, SourceStatus status)
+{
+	Datum		values[4];
+	bool		nulls[4] = {false};
+
+	values[0] = Int64GetDatum(migration->version);
+	values[1] = CStringGetTextDatum(migration->name);
+	values[2] = CStringGetTextDatum(migration->file);
+	values[3] = CStringGetTextDatum(status_name(status));
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static void
+in_file(void *arg)
+{
+	Load	   *load = arg;
+
+	if (load->current != NULL)
+		errcontext("file \"%s\" of directory \"%s\"", load->current->shown, load->directory);
+}
+
+/* Read and register one after the other, in the order of their versions. */
+static void
+load_files(Load *load, ReturnSetInfo *rsinfo)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "dbpool migration",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+	ErrorContextCallback context = {error_context_stack, in_file, load};
+
+	error_context_stack = &context;
+	for (int i = 0; i < load->n; i++)
+	{
+		const SourceFile *file = &load->files[i];
+		const SourceFile *back = way_back(load, i);
+		Migration	migration;
+
+		CHECK_FOR_INTERRUPTS();
+		read_migration(load, file, &migration);
+		if (back != NULL)
+		{
+			migration.down_sql = read_text(load, back);
+			i++;
+		}
+		load->current = file;
+		source_check(load->pool, &migration);
+		put_row(rsinfo, &migration, source_put(load->pool, &migration));
+		load->current = NULL;
+		MemoryContextReset(scratch);
+	}
+	error_context_stack = context.previous;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+}
+
+/* What once came from a file that is gone would run all the same: say so. */
+static void
+note_gone(const Load *load)
+{
+	Datum	   *versions = palloc(sizeof(Datum) * Max(load->n, 1));
+	Migration  *gone;
+	int			n;
+
+	for (int i = 0; i < load->n; i++)
+		versions[i] = Int64GetDatum(load->files[i].version);
+	gone = source_from_files(load->pool, construct_array(versions, load->n, INT8OID, 8,
+														 FLOAT8PASSBYVAL, TYPALIGN_DOUBLE), &n);
+	for (int i = 0; i < n; i++)
+		if (!source_is_applied(load->pool, gone[i].version))
+			ereport(NOTICE,
+					(errmsg("migration %lld \"%s\" of pool \"%s\" is still registered, but its file \"%s\" is not in the directory",
+							(long long) gone[i].version, gone[i].name, load->pool, gone[i].file),
+					 errhint("dbpool_drop_migration() removes it.")));
+}
+
+/*
+ * dbpool_load_migrations(pool name, directory text)
+ * returns table (version bigint, name text, file text, status text)
+ *
+ * Registers the migrations in the files of a directory, all of them or none.  A
+ * path that is not absolute begins in the data directory.
+ *
+ * Errors: 42501 for those who may not read files of the server, or not migrate
+ * the pool; those of reading files; 42602 for names, 42710 for versions that occur
+ * twice; 22021 for what is not UTF-8; 42601 for goose's remarks; those of
+ * dbpool_add_migration().
+ */
+Datum
+dbpool_load_migrations(PG_FUNCTION_ARGS)
+{
+	Load		load = {.pool = PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0))};
+	char	   *directory;
+
+	InitMaterializedSRF(fcinfo, 0);
+	(void) migrate_check_right(load.pool, fcinfo->flinfo->fn_oid);
+	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to read files of the server"),
+				 errhint("That is for members of the role pg_read_server_files. Others can use dbpool_add_migration().")));
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the directory of migrations must not be null")));
+	directory = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	canonicalize_path(directory);
+	load.directory = directory;
+	list_directory(&load);
+	check_files(&load);
+	load_files(&load, (ReturnSetInfo *) fcinfo->resultinfo);
+	note_gone(&load);
+	return (Datum) 0;
+}

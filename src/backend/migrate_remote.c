@@ -1,0 +1,707 @@
+/*
+ * migrate_remote.c
+ *	  The connection of a run of migrations: dedicated, short-lived, and waited
+ *	  for by the session itself.
+ *
+ * It is used without blocking all the same, so that a cancel or a shutdown is
+ * heard at any time.  What makes the session leave before the remote has
+ * answered, an error, a cancel or its own end, also makes the remote stop:
+ * remote_close() cancels what still runs there and waits a moment for the end
+ * of it, so that no lock is held any more when the call returns.
+ *
+ * Host names are resolved by libpq, which blocks; and hosts of a list are tried
+ * one after the other with a deadline each, as libpq's asynchronous interface
+ * does not do that.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+#include <poll.h>
+#include <libpq-fe.h>
+
+#include "backend/client.h"
+#include "backend/migrate_remote.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/shmem.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+
+/* How long a cancel and the end that it causes may take. */
+#define CANCEL_MS		2000
+
+#define MAX_KEYWORDS	96
+
+struct Remote
+{
+	MemoryContext context;		/* all of it */
+	PGconn	   *pg;
+	char	   *pool;
+	int			connect_timeout;	/* of the pool; milliseconds */
+	char	   *encoding;		/* client_encoding at the beginning */
+	MemoryContext notices_context;
+	List	   *notices;		/* StringInfos, to be shown */
+	bool		committing;		/* what is under way ends a transaction */
+};
+
+/* The one of this process that is open. */
+static Remote *open_remote;
+
+/* --- waiting ---------------------------------------------------------------------- */
+
+/* Wait for the socket, or until a time; 0 for none.  Returns WL_ bits. */
+static int
+wait_for(int events, pgsocket socket, TimestampTz until)
+{
+	static uint32 wait_event;
+	long		timeout = -1;
+	int			rc;
+
+	events |= WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+	if (until != 0)
+	{
+		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		events |= WL_TIMEOUT;
+	}
+	rc = WaitLatchOrSocket(MyLatch, events, socket, timeout,
+						   compat_wait_event(&wait_event, "DbpoolMigration"));
+	if (rc & WL_LATCH_SET)
+	{
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return rc;
+}
+
+/* Do nothing for so long, but listen for interrupts. */
+void
+remote_wait(int milliseconds)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), milliseconds);
+
+	while (GetCurrentTimestamp() < until)
+		(void) wait_for(0, PGINVALID_SOCKET, until);
+}
+
+/* --- errors ----------------------------------------------------------------------- */
+
+/* What libpq says, without the end of line. */
+static char *
+libpq_message(PGconn *pg)
+{
+	char	   *message = pstrdup(pg ? PQerrorMessage(pg) : "out of memory");
+	size_t		len = strlen(message);
+
+	while (len > 0 && message[len - 1] == '\n')
+		message[--len] = '\0';
+	return message;
+}
+
+static void
+throw_lost(Remote *remote)
+{
+	char	   *message = libpq_message(remote->pg);
+
+	if (remote->committing)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+				 errmsg("connection of a migration on pool \"%s\" was lost while it was being committed",
+						remote->pool),
+				 errdetail_internal("%s", message),
+				 errhint("dbpool_migration_status() shows whether it was.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("connection of a migration on pool \"%s\" was lost", remote->pool),
+			 errdetail_internal("%s", message)));
+}
+
+/* A result of libpq as message.h's ErrorFields. */
+static MessageReader
+error_fields(const PGresult *res, int position)
+{
+	static const struct
+	{
+		int			libpq;
+		char		field;
+	}			fields[] = {
+		{PG_DIAG_SEVERITY_NONLOCALIZED, 'V'},
+		{PG_DIAG_SQLSTATE, 'C'},
+		{PG_DIAG_MESSAGE_PRIMARY, 'M'},
+		{PG_DIAG_MESSAGE_DETAIL, 'D'},
+		{PG_DIAG_MESSAGE_HINT, 'H'},
+		{PG_DIAG_INTERNAL_POSITION, 'p'},
+		{PG_DIAG_INTERNAL_QUERY, 'q'},
+		{PG_DIAG_CONTEXT, 'W'},
+		{PG_DIAG_SCHEMA_NAME, 's'},
+		{PG_DIAG_TABLE_NAME, 't'},
+		{PG_DIAG_COLUMN_NAME, 'c'},
+		{PG_DIAG_DATATYPE_NAME, 'd'},
+		{PG_DIAG_CONSTRAINT_NAME, 'n'},
+	};
+	StringInfoData body;
+	MessageReader reader;
+
+	initStringInfo(&body);
+	if (PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) == NULL)
+		message_put_field(&body, 'M', PQresultErrorMessage(res));
+	for (int i = 0; i < lengthof(fields); i++)
+		message_put_field(&body, fields[i].field,
+						  PQresultErrorField(res, fields[i].libpq));
+	if (position > 0)
+		message_put_field(&body, 'P', psprintf("%d", position));
+	appendStringInfoChar(&body, '\0');
+	reader.at = body.data;
+	reader.end = body.data + body.len;
+	return reader;
+}
+
+/*
+ * An error of the remote becomes ours.  Frees the result.  Errors without a
+ * SQLSTATE are libpq's, of a connection that broke; and when the remote's
+ * process ends itself (FATAL) in a commit, nobody knows how far it was.
+ */
+static void
+throw_result(Remote *remote, PGresult *res, const char *sql, RemoteWatcher *watcher, int n)
+{
+	const char *at = PQresultErrorField(res, PG_DIAG_STATEMENT_POSITION);
+	int			position = at ? atoi(at) : 0;
+	MessageReader reader;
+
+	if (PQresultErrorField(res, PG_DIAG_SQLSTATE) == NULL ||
+		(remote->committing && PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED) != NULL &&
+		 strcmp(PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED), "ERROR") != 0))
+	{
+		PQclear(res);
+		throw_lost(remote);
+	}
+	/* so the commit, if it was one, has been answered */
+	remote->committing = false;
+	if (watcher != NULL)
+		sql = watcher->failed(watcher, n, &position);
+	reader = error_fields(res, position);
+	PQclear(res);
+	error_throw(remote->pool, position > 0 ? sql : NULL, &reader);
+}
+
+/*
+ * Called by libpq, which must not be left by an error and may not be waited
+ * in: keep the notice for show_notices().
+ */
+static void
+notice_receiver(void *arg, const PGresult *res)
+{
+	Remote	   *remote = arg;
+	MemoryContext old = MemoryContextSwitchTo(remote->notices_context);
+	MessageReader *reader = palloc(sizeof(MessageReader));
+
+	*reader = error_fields(res, 0);
+	remote->notices = lappend(remote->notices, reader);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+ignore_notice(void *arg, const PGresult *res)
+{
+	(void) arg;
+	(void) res;
+}
+
+/* Pass on the notices that came. */
+static void
+show_notices(Remote *remote)
+{
+	MemoryContext old;
+
+	if (remote->notices == NIL)
+		return;
+	old = MemoryContextSwitchTo(remote->notices_context);
+	while (remote->notices != NIL)
+	{
+		MessageReader *reader = linitial(remote->notices);
+
+		/* first, as this may throw */
+		remote->notices = list_delete_first(remote->notices);
+		error_notice(remote->pool, reader);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(remote->notices_context);
+}
+
+/* --- the end ---------------------------------------------------------------------- */
+
+/* Read what still comes, until the remote is idle or the time is up. */
+static void
+drain(Remote *remote, TimestampTz until)
+{
+	for (;;)
+	{
+		struct pollfd socket = {PQsocket(remote->pg), POLLIN, 0};
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+
+		while (!PQisBusy(remote->pg))
+		{
+			PGresult   *res = PQgetResult(remote->pg);
+			ExecStatusType status = PQresultStatus(res);
+
+			PQclear(res);
+			if (res == NULL || PQstatus(remote->pg) == CONNECTION_BAD)
+				return;
+			if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT ||
+				status == PGRES_COPY_BOTH)
+				return;
+		}
+		if (left <= 0 || (poll(&socket, 1, (int) left) < 0 && errno != EINTR) ||
+			PQconsumeInput(remote->pg) != 1)
+			return;
+	}
+}
+
+/* Close it, and have the remote stop what it is doing for us.  Throws nothing. */
+void
+remote_close(Remote *remote)
+{
+	if (remote == NULL || open_remote != remote)
+		return;
+	open_remote = NULL;
+	HOLD_INTERRUPTS();
+	if (PQstatus(remote->pg) == CONNECTION_OK &&
+		PQtransactionStatus(remote->pg) == PQTRANS_ACTIVE)
+	{
+		TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CANCEL_MS);
+
+		PQsetNoticeReceiver(remote->pg, ignore_notice, NULL);
+		if (compat_cancel_within(remote->pg, CANCEL_MS))
+			drain(remote, until);
+	}
+	PQfinish(remote->pg);
+	ReleaseExternalFD();
+	RESUME_INTERRUPTS();
+	MemoryContextDelete(remote->context);
+}
+
+/* The session ends, perhaps in the middle of a run. */
+static void
+close_at_exit(int code, Datum arg)
+{
+	(void) code;
+	(void) arg;
+	remote_close(open_remote);
+}
+
+/* --- the beginning ---------------------------------------------------------------- */
+
+/* Element n of a comma-separated list, which may be shorter; "" when empty. */
+static char *
+list_element(const char *list, int n)
+{
+	const char *end;
+
+	for (; n > 0 && list != NULL; n--)
+	{
+		list = strchr(list, ',');
+		list = list ? list + 1 : NULL;
+	}
+	if (list == NULL)
+		return "";
+	end = strchr(list, ',');
+	return end ? pnstrdup(list, end - list) : pstrdup(list);
+}
+
+static int
+list_length_of(const char *list)
+{
+	int			n = list[0] != '\0';
+
+	for (; *list; list++)
+		n += *list == ',';
+	return n;
+}
+
+/* The hosts that a definition has. */
+typedef struct Hosts
+{
+	int			n;
+	const char *names;
+	const char *addresses;
+	const char *ports;
+} Hosts;
+
+static Hosts
+find_hosts(const Definition *definition)
+{
+	Hosts		hosts = {1, "", "", ""};
+	const char *at = definition->bytes + sizeof(PoolOptions);
+
+	while (at < definition->bytes + definition->len)
+	{
+		const char *value = at + strlen(at) + 1;
+
+		if (strcmp(at, "host") == 0)
+			hosts.names = value;
+		else if (strcmp(at, "hostaddr") == 0)
+			hosts.addresses = value;
+		else if (strcmp(at, "port") == 0)
+			hosts.ports = value;
+		at = value + strlen(value) + 1;
+	}
+	hosts.n = Max(1, Max(list_length_of(hosts.names), list_length_of(hosts.addresses)));
+	return hosts;
+}
+
+/* Begin to connect to a host of the list. */
+static PGconn *
+start_connection(const Definition *definition, const Hosts *hosts, int host)
+{
+	const char *keywords[MAX_KEYWORDS];
+	const char *values[MAX_KEYWORDS];
+	const char *at = definition->bytes + sizeof(PoolOptions);
+	int			n = 0;
+
+	/* may be overridden by the definition, as with the pool's connections */
+	keywords[n] = "gssencmode";
+	values[n++] = "disable";
+	while (at < definition->bytes + definition->len && n < MAX_KEYWORDS - 8)
+	{
+		keywords[n] = at;
+		values[n++] = at + strlen(at) + 1;
+		at = values[n - 1] + strlen(values[n - 1]) + 1;
+	}
+	/* for cancels, which open a connection each */
+	keywords[n] = "connect_timeout";
+	values[n++] = psprintf("%d", CANCEL_MS / 1000);
+	if (hosts->n > 1)
+	{
+		keywords[n] = "host";
+		values[n++] = list_element(hosts->names, host);
+		keywords[n] = "hostaddr";
+		values[n++] = list_element(hosts->addresses, host);
+		keywords[n] = "port";
+		values[n++] = list_element(hosts->ports,
+								   list_length_of(hosts->ports) == 1 ? 0 : host);
+		/* of several, the one that can be written to */
+		keywords[n] = "target_session_attrs";
+		values[n++] = "read-write";
+	}
+	keywords[n] = "fallback_application_name";
+	values[n++] = "dbpool migration";
+	keywords[n] = NULL;
+	values[n] = NULL;
+	return PQconnectStartParams(keywords, values, 0);
+}
+
+/* Wait until a connection is there; false when it fails, with *why. */
+static bool
+finish_connection(Remote *remote, TimestampTz until, char **why)
+{
+	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+
+	*why = NULL;
+	if (remote->pg == NULL || PQstatus(remote->pg) == CONNECTION_BAD)
+	{
+		*why = libpq_message(remote->pg);
+		return false;
+	}
+	PQsetNoticeReceiver(remote->pg, notice_receiver, remote);
+	for (;;)
+	{
+		int			events = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
+		int			rc = wait_for(events, PQsocket(remote->pg), until);
+
+		if (rc & events)
+			status = PQconnectPoll(remote->pg);
+		show_notices(remote);
+		if (status == PGRES_POLLING_OK)
+			return true;
+		if (status == PGRES_POLLING_FAILED)
+			*why = libpq_message(remote->pg);
+		else if (GetCurrentTimestamp() >= until)
+			*why = psprintf("no answer within connect_timeout (%d ms)",
+							remote->connect_timeout);
+		if (*why != NULL)
+			return false;
+	}
+}
+
+/* Connect to the hosts of the definition in turn. */
+static void
+connect_somewhere(Remote *remote, const Definition *definition)
+{
+	Hosts		hosts = find_hosts(definition);
+	StringInfoData errors;
+
+	initStringInfo(&errors);
+	for (int i = 0; i < hosts.n; i++)
+	{
+		TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														remote->connect_timeout);
+		char	   *why;
+
+		remote->pg = start_connection(definition, &hosts, i);
+		if (finish_connection(remote, until, &why))
+			return;
+		appendStringInfo(&errors, "%s%s", i > 0 ? "\n" : "", why);
+		PQfinish(remote->pg);
+		remote->pg = NULL;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+			 errmsg("could not connect to the remote of pool \"%s\" for migrations",
+					remote->pool),
+			 errdetail_internal("%s", errors.data)));
+}
+
+/*
+ * Connect to the remote of a pool.  The definition is only needed for this
+ * call.  A session has one at a time.
+ */
+Remote *
+remote_open(const char *pool, const Definition *definition)
+{
+	static bool registered = false;
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "dbpool migration",
+												  ALLOCSET_SMALL_SIZES);
+	Remote	   *remote = MemoryContextAllocZero(context, sizeof(Remote));
+
+	if (open_remote != NULL)
+		elog(ERROR, "a session has one connection for migrations at a time");
+	if (!registered)
+		before_shmem_exit(close_at_exit, (Datum) 0);
+	registered = true;
+	remote->context = context;
+	remote->pool = MemoryContextStrdup(context, pool);
+	remote->notices_context = AllocSetContextCreate(context, "dbpool notices",
+													ALLOCSET_DEFAULT_SIZES);
+	remote->connect_timeout = definition->options->connect_timeout;
+	if (!AcquireExternalFD())
+	{
+		MemoryContextDelete(context);
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("could not open a connection for migrations: too many files are open"),
+				 errhint("Raise max_files_per_process.")));
+	}
+	open_remote = remote;
+	PG_TRY();
+	{
+		connect_somewhere(remote, definition);
+		if (definition->need_password && !PQconnectionUsedPassword(remote->pg))
+			ereport(ERROR,
+					(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+					 errmsg("password is required"),
+					 errdetail("The remote of pool \"%s\" did not ask for a password, which a non-superuser must have given.",
+							   pool),
+					 errhint("Have the remote ask for one, or have a superuser set password_required to false in the user mapping.")));
+		if (PQsetnonblocking(remote->pg, 1) != 0)
+			throw_lost(remote);
+		remote->encoding = MemoryContextStrdup(context, PQparameterStatus(remote->pg, "client_encoding"));
+	}
+	PG_CATCH();
+	{
+		remote_close(remote);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return remote;
+}
+
+/* --- statements ------------------------------------------------------------------- */
+
+/* Send a text; of any length. */
+static void
+send_text(Remote *remote, const char *sql)
+{
+	int			rc;
+
+	if (PQsendQuery(remote->pg, sql) != 1 || PQsetSingleRowMode(remote->pg) != 1)
+		throw_lost(remote);
+	while ((rc = PQflush(remote->pg)) > 0)
+	{
+		int			events = wait_for(WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE,
+									  PQsocket(remote->pg), 0);
+
+		if ((events & WL_SOCKET_READABLE) && PQconsumeInput(remote->pg) != 1)
+			throw_lost(remote);
+	}
+	if (rc < 0)
+		throw_lost(remote);
+}
+
+/* The next result, or NULL at the end. */
+static PGresult *
+next_result(Remote *remote)
+{
+	while (PQisBusy(remote->pg))
+	{
+		show_notices(remote);
+		(void) wait_for(WL_SOCKET_READABLE, PQsocket(remote->pg), 0);
+		if (PQconsumeInput(remote->pg) != 1)
+			throw_lost(remote);
+	}
+	show_notices(remote);
+	return PQgetResult(remote->pg);
+}
+
+/* The values of the one row in a result, to the end of the list. */
+static void
+take_row(RemoteRows *rows, const PGresult *res)
+{
+	int			n = rows->nrows * rows->ncolumns;
+
+	if (rows->nrows > 0 && rows->ncolumns != PQnfields(res))
+		elog(ERROR, "the remote's rows are not alike");
+	rows->ncolumns = PQnfields(res);
+	if (rows->nrows == rows->room)
+	{
+		Size		size;
+
+		rows->room = Max(16, rows->room * 2);
+		size = mul_size(sizeof(char *) * rows->ncolumns, rows->room);
+		rows->values = rows->nrows == 0 ? palloc(size) :
+			repalloc_huge(rows->values, size);
+	}
+	for (int i = 0; i < rows->ncolumns; i++)
+		rows->values[n + i] = PQgetisnull(res, 0, i) ? NULL :
+			pstrdup(PQgetvalue(res, 0, i));
+	rows->nrows++;
+}
+
+/* No statement of a migration can have data from elsewhere. */
+static void
+refuse_copy(Remote *remote, RemoteWatcher *watcher, int n)
+{
+	int			position = 0;
+
+	if (watcher != NULL)
+		(void) watcher->failed(watcher, n, &position);
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("a migration cannot use COPY FROM STDIN or TO STDOUT"),
+			 errdetail("Pool \"%s\": there is nobody on the other side.", remote->pool),
+			 errhint("Use INSERT, or dbpool_bulk_insert() after the migration.")));
+}
+
+/* Read all results; rows go to "rows", if it is not NULL. */
+static void
+read_results(Remote *remote, const char *sql, RemoteWatcher *watcher, RemoteRows *rows)
+{
+	PGresult   *res;
+	int			n = 0;
+
+	while ((res = next_result(remote)) != NULL)
+	{
+		switch (PQresultStatus(res))
+		{
+			case PGRES_SINGLE_TUPLE:
+				if (rows != NULL)
+					take_row(rows, res);
+				break;
+			case PGRES_TUPLES_OK:
+			case PGRES_COMMAND_OK:
+			case PGRES_EMPTY_QUERY:
+				n++;
+				if (watcher != NULL)
+					watcher->done(watcher, n);
+				break;
+			case PGRES_COPY_IN:
+			case PGRES_COPY_OUT:
+			case PGRES_COPY_BOTH:
+				PQclear(res);
+				refuse_copy(remote, watcher, n);
+				break;
+			default:
+				throw_result(remote, res, sql, watcher, n);
+		}
+		PQclear(res);
+	}
+	if (PQstatus(remote->pg) == CONNECTION_BAD)
+		throw_lost(remote);
+}
+
+/* Run a statement, or several, for the rows of all. */
+RemoteRows *
+remote_query(Remote *remote, const char *sql)
+{
+	RemoteRows *rows = palloc0(sizeof(RemoteRows));
+
+	send_text(remote, sql);
+	read_results(remote, sql, NULL, rows);
+	return rows;
+}
+
+/* Run statements; their rows are thrown away.  watcher may be NULL. */
+void
+remote_exec(Remote *remote, const char *sql, RemoteWatcher *watcher)
+{
+	send_text(remote, sql);
+	read_results(remote, sql, watcher, NULL);
+}
+
+/*
+ * Run statements of which the last commits.  If the connection is lost
+ * meanwhile, the error says that nobody knows (08007).
+ */
+void
+remote_commit(Remote *remote, const char *sql)
+{
+	remote->committing = true;
+	remote_exec(remote, sql, NULL);
+	remote->committing = false;
+}
+
+/* Has a commit been sent, and not been answered? */
+bool
+remote_committing(Remote *remote)
+{
+	return remote->committing;
+}
+
+/*
+ * A migration may have set client_encoding, as those that were made of a pg_dump
+ * do: that was the encoding of its file.  Its text comes in ours.
+ */
+void
+remote_restore_encoding(Remote *remote)
+{
+	const char *encoding = PQparameterStatus(remote->pg, "client_encoding");
+
+	if (encoding != NULL && strcmp(encoding, remote->encoding) != 0)
+		remote_exec(remote, psprintf("SET client_encoding = '%s'", remote->encoding), NULL);
+}
+
+/* Is a transaction open, and has it not failed? */
+bool
+remote_in_transaction(Remote *remote)
+{
+	return PQtransactionStatus(remote->pg) == PQTRANS_INTRANS;
+}
+
+const char *
+remote_pool(Remote *remote)
+{
+	return remote->pool;
+}
+
+/* What the remote reports of its settings, as "server_encoding"; or NULL. */
+const char *
+remote_parameter(Remote *remote, const char *name)
+{
+	return PQparameterStatus(remote->pg, name);
+}
+
+int
+remote_version(Remote *remote)
+{
+	return PQserverVersion(remote->pg);
+}
+
+/* The process that the connection was said to be served by. */
+int
+remote_pid(Remote *remote)
+{
+	return PQbackendPID(remote->pg);
+}

@@ -1,0 +1,494 @@
+/*
+ * migrate_source.c
+ *	  Migrations as registered in this database.
+ *
+ * They are rows of the table dbpool_migrations.  What has been applied stays as it
+ * is; a trigger of the table sees to that, whoever tries.
+ *
+ * Whether something has been applied is asked with a snapshot of the present,
+ * not the transaction's: the history is written by another process.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "backend/migrate.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+PG_FUNCTION_INFO_V1(dbpool_guard_migrations);
+
+/* As wide as the column "name" of refinery's history. */
+#define MAX_MIGRATION_NAME	255
+
+/* The last successful attempt that was meant; %s is the schema. */
+#define LAST_DIRECTION \
+	"SELECT h.direction FROM %s.dbpool_migration_history h " \
+	"WHERE h.pool OPERATOR(pg_catalog.=) $1 AND h.version OPERATOR(pg_catalog.=) $2 " \
+	"AND h.status OPERATOR(pg_catalog.=) 'done' AND h.mode OPERATOR(pg_catalog.<>) 'dry run' " \
+	"ORDER BY h.id DESC LIMIT 1"
+
+/* --- the table ------------------------------------------------------------------- */
+
+/* Run a statement with parameters; nulls as SPI takes them, or NULL. */
+static void
+run(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
+{
+	int			status = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
+
+	if (status != expected)
+		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(status));
+}
+
+static Datum
+name_datum(const char *name)
+{
+	return DirectFunctionCall1(namein, CStringGetDatum(name));
+}
+
+/* A text of that row of SPI's result in that context; NULL for null. */
+static char *
+text_of_row(int row, int column, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+									  column, &isnull);
+	MemoryContext old;
+	char	   *string;
+
+	if (isnull)
+		return NULL;
+	old = MemoryContextSwitchTo(context);
+	string = TextDatumGetCString(value);
+	MemoryContextSwitchTo(old);
+	return string;
+}
+
+static Datum
+value_of_row(int row, int column)
+{
+	bool		isnull;
+
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
+}
+
+#define MIGRATION_COLUMNS "m.version, m.name, m.up_sql, m.down_sql, m.file, m.transaction, m.out_of_order"
+
+static void
+migration_of_row(int row, Migration *migration, MemoryContext context)
+{
+	migration->version = DatumGetInt64(value_of_row(row, 1));
+	migration->name = text_of_row(row, 2, context);
+	migration->up_sql = text_of_row(row, 3, context);
+	migration->down_sql = text_of_row(row, 4, context);
+	migration->file = text_of_row(row, 5, context);
+	migration->transaction = DatumGetBool(value_of_row(row, 6));
+	migration->out_of_order = DatumGetBool(value_of_row(row, 7));
+}
+
+Migration *
+source_read(const char *pool, int *n)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MigrateTables tables;
+	const char *schema = migrate_tables_begin(&tables);
+	Oid			types[] = {NAMEOID};
+	Datum		values[] = {name_datum(pool)};
+	Migration  *migrations;
+
+	run(psprintf("SELECT " MIGRATION_COLUMNS " FROM %s.dbpool_migrations m "
+				 "WHERE m.pool OPERATOR(pg_catalog.=) $1 ORDER BY m.version", schema),
+		1, types, values, NULL, SPI_OK_SELECT);
+	*n = (int) SPI_processed;
+	migrations = MemoryContextAlloc(context, sizeof(Migration) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		migration_of_row(i, &migrations[i], context);
+	migrate_tables_end(&tables);
+	return migrations;
+}
+
+bool
+source_is_applied(const char *pool, int64 version)
+{
+	MigrateTables tables;
+	const char *schema = migrate_tables_begin(&tables);
+	Oid			types[] = {NAMEOID, INT8OID};
+	Datum		values[] = {name_datum(pool), Int64GetDatum(version)};
+	SPIPlanPtr	plan = SPI_prepare(psprintf(LAST_DIRECTION, schema), 2, types);
+	bool		applied = false;
+
+	if (plan == NULL)
+		elog(ERROR, "could not prepare a query: %s", SPI_result_code_string(SPI_result));
+	if (SPI_execute_snapshot(plan, values, NULL, GetLatestSnapshot(), InvalidSnapshot,
+							 true, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the history of migrations");
+	if (SPI_processed > 0)
+		applied = strcmp(text_of_row(0, 1, CurrentMemoryContext), "down") != 0;
+	migrate_tables_end(&tables);
+	return applied;
+}
+
+/* --- what can be registered ------------------------------------------------------ */
+
+static void
+check_name(const char *pool, const Migration *migration)
+{
+	const char *reason = NULL;
+
+	if (migration->name[0] == '\0')
+		reason = "It must not be empty.";
+	else if (pg_mbstrlen(migration->name) > MAX_MIGRATION_NAME)
+		reason = psprintf("It is longer than %d characters.", MAX_MIGRATION_NAME);
+	else
+		for (const char *at = migration->name; *at != '\0'; at++)
+			if ((unsigned char) *at < ' ' || *at == 0x7f)
+				reason = "It must not contain control characters.";
+	if (reason != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("invalid name of migration %lld of pool \"%s\"",
+						(long long) migration->version, pool),
+				 errdetail("%s", reason)));
+}
+
+/* A text can be divided, and leaves its transaction alone if it has one. */
+static void
+check_text(const char *sql, bool transaction)
+{
+	int			n;
+	SqlPiece   *pieces = split_sql(sql, true, &n);
+	bool		wrapped = split_is_wrapped(pieces, n);
+
+	for (int i = 0; transaction && i < n; i++)
+		if (pieces[i].kind != PIECE_PLAIN && !(wrapped && (i == 0 || i == n - 1)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+					 errmsg("\"%.*s\" in line %d, column %d interferes with the transaction of the migration",
+							pg_mbcliplen(sql + pieces[i].at, pieces[i].len, 40),
+							sql + pieces[i].at, pieces[i].line, pieces[i].column),
+					 errdetail("A migration and its entry in the history are one transaction. "
+							   "A BEGIN at the very start and a COMMIT at the very end are left out."),
+					 errhint("Leave it out, or have the migration run outside of a transaction: "
+							 "by a line \"-- no-transaction\" at its start, or by the option \"transaction\": false.")));
+	pfree(pieces);
+}
+
+typedef struct TextContext
+{
+	const char *pool;
+	const Migration *migration;
+	const char *which;
+} TextContext;
+
+static void
+in_text(void *arg)
+{
+	TextContext *context = arg;
+
+	errcontext("%s of migration %lld \"%s\" of pool \"%s\"", context->which,
+			   (long long) context->migration->version, context->migration->name, context->pool);
+}
+
+void
+source_check(const char *pool, const Migration *migration)
+{
+	TextContext text = {pool, migration, "up_sql"};
+	ErrorContextCallback context = {error_context_stack, in_text, &text};
+
+	if (migration->version < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("invalid version of a migration of pool \"%s\": %lld", pool,
+						(long long) migration->version),
+				 errdetail("Versions are not negative.")));
+	check_name(pool, migration);
+	error_context_stack = &context;
+	check_text(migration->up_sql, migration->transaction);
+	if (migration->down_sql != NULL)
+	{
+		text.which = "down_sql";
+		check_text(migration->down_sql,
+				   migration->transaction && !split_no_transaction(migration->down_sql));
+	}
+	error_context_stack = context.previous;
+}
+
+/* --- registering ----------------------------------------------------------------- */
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static bool
+same_but_line_ends(const char *a, const char *b)
+{
+	if (a == NULL || b == NULL)
+		return a == b;
+	return strcmp(checksum_line_ends(a, false), checksum_line_ends(b, false)) == 0;
+}
+
+static void
+add_difference(StringInfo list, bool differs, const char *what)
+{
+	if (differs)
+		appendStringInfo(list, "%s%s", list->len > 0 ? ", " : "", what);
+}
+
+/* What differs, for people; empty if nothing does. */
+static char *
+differences(const Migration *a, const Migration *b)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	add_difference(&list, !same_text(a->name, b->name), "name");
+	add_difference(&list, !same_text(a->up_sql, b->up_sql), "up_sql");
+	add_difference(&list, !same_text(a->down_sql, b->down_sql), "down_sql");
+	add_difference(&list, a->transaction != b->transaction, "transaction");
+	add_difference(&list, a->out_of_order != b->out_of_order, "out_of_order");
+	return list.data;
+}
+
+static bool
+differ_in_line_ends(const Migration *a, const Migration *b)
+{
+	return same_text(a->name, b->name) && a->transaction == b->transaction &&
+		a->out_of_order == b->out_of_order &&
+		same_but_line_ends(a->up_sql, b->up_sql) &&
+		same_but_line_ends(a->down_sql, b->down_sql);
+}
+
+void
+source_refuse_change(const char *pool, const Migration *migration,
+					 const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("migration %lld \"%s\" of pool \"%s\" has been applied and cannot be changed",
+					(long long) migration->version, migration->name, pool),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint)));
+	pg_unreachable();
+}
+
+/* The row of that version is locked. */
+static bool
+find_row(const char *schema, const char *pool, int64 version, Migration *migration)
+{
+	Oid			types[] = {NAMEOID, INT8OID};
+	Datum		values[] = {name_datum(pool), Int64GetDatum(version)};
+
+	run(psprintf("SELECT " MIGRATION_COLUMNS " FROM %s.dbpool_migrations m "
+				 "WHERE m.pool OPERATOR(pg_catalog.=) $1 AND m.version OPERATOR(pg_catalog.=) $2 "
+				 "FOR UPDATE", schema),
+		2, types, values, NULL, SPI_OK_SELECT);
+	if (SPI_processed == 0)
+		return false;
+	migration_of_row(0, migration, CurrentMemoryContext);
+	return true;
+}
+
+/* Insert or update; returns whether there was a row to write. */
+static bool
+write_row(const char *sql, int expected, const char *pool, const Migration *migration, Oid userid)
+{
+	Oid			types[] = {NAMEOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, TEXTOID, NAMEOID};
+	Datum		values[lengthof(types)] = {
+		name_datum(pool), Int64GetDatum(migration->version),
+		CStringGetTextDatum(migration->name), CStringGetTextDatum(migration->up_sql),
+		migration->down_sql ? CStringGetTextDatum(migration->down_sql) : (Datum) 0,
+		BoolGetDatum(migration->transaction), BoolGetDatum(migration->out_of_order),
+		migration->file ? CStringGetTextDatum(migration->file) : (Datum) 0,
+		name_datum(GetUserNameFromId(userid, false))
+	};
+	char		nulls[] = "         ";
+
+	if (migration->down_sql == NULL)
+		nulls[4] = 'n';
+	if (migration->file == NULL)
+		nulls[7] = 'n';
+	run(sql, lengthof(types), types, values, nulls, expected);
+	return SPI_processed > 0;
+}
+
+SourceStatus
+source_put(const char *pool, const Migration *migration)
+{
+	MigrateTables tables;
+	const char *schema = migrate_tables_begin(&tables);
+	Migration	old;
+	char	   *different;
+	SourceStatus status = SOURCE_ADDED;
+
+	/* until there is a row, or there was none */
+	while (!find_row(schema, pool, migration->version, &old))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (write_row(psprintf("INSERT INTO %s.dbpool_migrations (pool, version, name, up_sql, "
+							   "down_sql, transaction, out_of_order, file, added_by) "
+							   "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+							   schema),
+					  SPI_OK_INSERT, pool, migration, tables.userid))
+			goto done;
+	}
+	different = differences(&old, migration);
+	if (different[0] == '\0')
+		status = SOURCE_UNCHANGED;
+	else if (!source_is_applied(pool, migration->version))
+	{
+		write_row(psprintf("UPDATE %s.dbpool_migrations m SET name = $3, up_sql = $4, "
+						   "down_sql = $5, transaction = $6, out_of_order = $7, file = $8, "
+						   "added_at = pg_catalog.now(), added_by = $9 "
+						   "WHERE m.pool OPERATOR(pg_catalog.=) $1 "
+						   "AND m.version OPERATOR(pg_catalog.=) $2", schema),
+				  SPI_OK_UPDATE, pool, migration, tables.userid);
+		status = SOURCE_REPLACED;
+	}
+	else if (differ_in_line_ends(&old, migration))
+		status = SOURCE_LINE_ENDS;
+	else
+		source_refuse_change(pool, &old, psprintf("What is registered differs in: %s.", different),
+							 "Add what is to change as another migration, with a higher version.");
+done:
+	migrate_tables_end(&tables);
+	return status;
+}
+
+void
+source_drop(const char *pool, int64 version)
+{
+	MigrateTables tables;
+	const char *schema = migrate_tables_begin(&tables);
+	Migration	migration;
+	Oid			types[] = {NAMEOID, INT8OID};
+	Datum		values[] = {name_datum(pool), Int64GetDatum(version)};
+
+	if (!find_row(schema, pool, version, &migration))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("pool \"%s\" has no migration %lld", pool, (long long) version)));
+	if (source_is_applied(pool, version))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration %lld \"%s\" of pool \"%s\" has been applied and cannot be dropped",
+						(long long) version, migration.name, pool),
+				 errhint("It can be when it has been rolled back.")));
+	run(psprintf("DELETE FROM %s.dbpool_migrations m WHERE m.pool OPERATOR(pg_catalog.=) $1 "
+				 "AND m.version OPERATOR(pg_catalog.=) $2", schema),
+		2, types, values, NULL, SPI_OK_DELETE);
+	migrate_tables_end(&tables);
+}
+
+int64
+source_highest(int64 from, int64 to)
+{
+	MigrateTables tables;
+	const char *schema = migrate_tables_begin(&tables);
+	Oid			types[] = {INT8OID, INT8OID};
+	Datum		values[] = {Int64GetDatum(from), Int64GetDatum(to)};
+	int64		highest;
+
+	run(psprintf("SELECT coalesce(pg_catalog.max(m.version), 0) FROM %s.dbpool_migrations m "
+				 "WHERE m.version OPERATOR(pg_catalog.>=) $1 "
+				 "AND m.version OPERATOR(pg_catalog.<=) $2", schema),
+		2, types, values, NULL, SPI_OK_SELECT);
+	highest = DatumGetInt64(value_of_row(0, 1));
+	migrate_tables_end(&tables);
+	return highest;
+}
+
+Migration *
+source_from_files(const char *pool, ArrayType *except, int *n)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MigrateTables tables;
+	const char *schema = migrate_tables_begin(&tables);
+	Oid			types[] = {NAMEOID, INT8ARRAYOID};
+	Datum		values[] = {name_datum(pool), PointerGetDatum(except)};
+	Migration  *migrations;
+
+	run(psprintf("SELECT m.version, m.name, m.file FROM %s.dbpool_migrations m "
+				 "WHERE m.pool OPERATOR(pg_catalog.=) $1 AND m.file IS NOT NULL "
+				 "AND m.version OPERATOR(pg_catalog.<>) ALL ($2) ORDER BY m.version", schema),
+		2, types, values, NULL, SPI_OK_SELECT);
+	*n = (int) SPI_processed;
+	migrations = MemoryContextAllocZero(context, sizeof(Migration) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+	{
+		migrations[i].version = DatumGetInt64(value_of_row(i, 1));
+		migrations[i].name = text_of_row(i, 2, context);
+		migrations[i].file = text_of_row(i, 3, context);
+	}
+	migrate_tables_end(&tables);
+	return migrations;
+}
+
+/* --- the trigger ------------------------------------------------------------------- */
+
+/*
+ * Rows of a pool that is no more, or has another name now, are not protected, so
+ * that they can be removed or given the new name.
+ */
+static void
+guard(const char *pool, int64 version)
+{
+	if (OidIsValid(definition_server(pool, true)) && source_is_applied(pool, version))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration %lld of pool \"%s\" has been applied and cannot be changed or removed",
+						(long long) version, pool)));
+}
+
+static void
+guard_row(HeapTuple row, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		pool = heap_getattr(row, SPI_fnumber(desc, "pool"), desc, &isnull);
+	Datum		version = heap_getattr(row, SPI_fnumber(desc, "version"), desc, &isnull);
+
+	guard(NameStr(*DatumGetName(pool)), DatumGetInt64(version));
+}
+
+/* TRUNCATE: as if all rows were removed one by one. */
+static void
+guard_table(void)
+{
+	MigrateTables tables;
+	const char *schema = migrate_tables_begin(&tables);
+	SPITupleTable *rows;
+	uint64		n;
+
+	run(psprintf("SELECT m.pool, m.version FROM %s.dbpool_migrations m", schema),
+		0, NULL, NULL, NULL, SPI_OK_SELECT);
+	rows = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+		guard_row(rows->vals[i], rows->tupdesc);
+	migrate_tables_end(&tables);
+}
+
+/* The trigger on dbpool_migrations, before UPDATE, DELETE and TRUNCATE. */
+Datum
+dbpool_guard_migrations(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("dbpool_guard_migrations() is for the trigger of dbpool_migrations")));
+	if (TRIGGER_FIRED_FOR_STATEMENT(data->tg_event))
+	{
+		guard_table();
+		PG_RETURN_POINTER(NULL);
+	}
+	guard_row(data->tg_trigtuple, RelationGetDescr(data->tg_relation));
+	PG_RETURN_POINTER(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
+}
