@@ -12,7 +12,7 @@ SET client_min_messages = warning;
 -- Each part of this test has a pool, whose remote is a schema of the same name:
 -- so it has a history of its own.
 SELECT set_config('regress.conninfo', :'remote_conninfo', false) \g /dev/null
-CREATE PROCEDURE regress_pool(pool name, of text DEFAULT NULL) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE regress_remote(pool name, of text DEFAULT NULL) LANGUAGE plpgsql AS $$
 DECLARE
   schema text := 'mig_' || coalesce(of, pool);
 BEGIN
@@ -50,7 +50,7 @@ CREATE PROCEDURE regress_put(pool name, version bigint, name text, up_sql text, 
 --
 -- Up, by targets
 --
-CALL regress_pool('a');
+CALL regress_remote('a');
 SELECT * FROM dbpool_migration_status('a');
 SELECT * FROM dbpool_migrate('a');
 SELECT regress_tables('a');
@@ -82,7 +82,7 @@ SET client_min_messages = notice;
 SELECT * FROM dbpool_migrate('a');
 SET client_min_messages = warning;
 -- target 0 of a remote that has nothing
-CALL regress_pool('zero');
+CALL regress_remote('zero');
 CALL regress_add('zero', 1, 'one', 'CREATE TABLE t()');
 SELECT * FROM dbpool_migrate('zero', 0);
 SELECT regress_tables('zero');
@@ -125,7 +125,7 @@ SELECT regress_tables('a');
 SELECT version, status FROM dbpool_rollback('a', target => 15);
 SELECT * FROM dbpool_rollback('a');
 -- a way back that fails: the first stays undone, the second is as it was
-CALL regress_pool('down');
+CALL regress_remote('down');
 CALL regress_add('down', 1, 'one', 'CREATE TABLE t1 ()', 'DROP TABLE t1');
 CALL regress_add('down', 2, 'two', 'CREATE TABLE t2 ()', E'DROP TABLE t2;\n\n  DROP TABLE nonesuch');
 CALL regress_add('down', 3, 'three', 'CREATE TABLE t3 ()', 'DROP TABLE t3');
@@ -146,11 +146,11 @@ SELECT version, direction, mode, status, sqlstate, error FROM regress_here('down
 --
 -- Statuses
 --
-CALL regress_pool('s');
+CALL regress_remote('s');
 DO $do$ BEGIN PERFORM dbpool_add_migration('s', v, 'make_t' || v, format('CREATE TABLE t%s (i int)', v), format('DROP TABLE t%s', v)) FROM generate_series(2, 8, 2) v; END $do$;
 SELECT version, status FROM dbpool_migrate('s', 6);
 -- The same remote, as another database sees it: what it has registered is less in one place, other in the next, and more.
-CALL regress_pool('s2', 's');
+CALL regress_remote('s2', 's');
 CALL regress_add('s2', 2, 'make_t2', 'CREATE TABLE t2 (i int)', 'DROP TABLE t2');
 CALL regress_add('s2', 3, 'three', 'CREATE TABLE t3 (i int)');
 CALL regress_add('s2', 4, 'make_t4', 'CREATE TABLE t4 (i bigint)', 'DROP TABLE t4');
@@ -187,16 +187,16 @@ SELECT * FROM dbpool_rollback('s2', target => 3);
 SELECT version, status FROM dbpool_rollback('s2', target => 3, allow_divergent => true);
 SELECT regress_tables('s');
 -- too many to name
-CALL regress_pool('many');
+CALL regress_remote('many');
 DO $do$ BEGIN PERFORM dbpool_add_migration('many', v, 'm' || v, 'SELECT 1') FROM generate_series(1, 14) v; END $do$;
 SELECT count(*) FROM dbpool_migrate('many');
-CALL regress_pool('many2', 'many');
+CALL regress_remote('many2', 'many');
 SELECT * FROM dbpool_migrate('many2');
 
 --
 -- Options
 --
-CALL regress_pool('o');
+CALL regress_remote('o');
 CALL regress_add('o', 1, 'one', 'CREATE TABLE t1 (i int); INSERT INTO t1 VALUES (1)', 'DROP TABLE t1');
 CALL regress_add('o', 2, 'two', 'ALTER TABLE t1 ADD j int', 'ALTER TABLE t1 DROP j');
 -- dry: nothing stays
@@ -241,7 +241,7 @@ SELECT * FROM dbpool_migrate('o', dry_run => true, fake => true);
 --
 -- Texts
 --
-CALL regress_pool('x');
+CALL regress_remote('x');
 -- nothing at all, and nothing but remarks
 CALL regress_put('x', 1, 'empty', '');
 CALL regress_put('x', 2, 'blank', E' \n\t\r\n ');
@@ -279,7 +279,7 @@ SELECT version, status FROM dbpool_rollback('x', target => 3);
 SELECT regress_tables('x');
 
 -- Texts that cannot be run, each as the one migration of a pool
-CALL regress_pool('ends');
+CALL regress_remote('ends');
 CREATE FUNCTION regress_ends(VARIADIC texts text[]) RETURNS TABLE (up_sql text, state text, message text, "where" text) LANGUAGE plpgsql AS $$
 BEGIN
   FOREACH up_sql IN ARRAY texts LOOP
@@ -324,7 +324,7 @@ SELECT regress_tables('ends');
 --
 -- Errors: code, statement, line and column
 --
-CALL regress_pool('e');
+CALL regress_remote('e');
 CALL regress_put('e', 1, 'umlauts', E'-- Äpfel €\n/* ü */ CREATE TABLE "Bäume" ("Größe" int); -- ß\n  INSERT INTO "Bäume" ("Größe", "Höhe")\n    VALUES (1, 2);\n', file => 'V1__umlauts.sql');
 SELECT * FROM dbpool_migrate('e');
 \echo :SQLSTATE
@@ -363,7 +363,7 @@ SELECT * FROM dbpool_query('e', 'SELECT count(*), count(DISTINCT i), sum(length(
 --
 -- What cannot run in a transaction
 --
-CALL regress_pool('n');
+CALL regress_remote('n');
 CALL regress_add('n', 1, 'one', 'CREATE TABLE t (i int, j int); INSERT INTO t VALUES (1, 1), (1, 2)', 'DROP TABLE t');
 CALL regress_add('n', 2, 'two', 'CREATE INDEX CONCURRENTLY t_i ON t (i)');
 SELECT version, status FROM dbpool_migrate('n');
@@ -418,7 +418,7 @@ SELECT version, status FROM dbpool_migrate('n');
 SELECT version, direction, state, text_of FROM regress_there('n');
 SELECT version, name, direction, mode, status, sqlstate, error FROM regress_here('n');
 -- the way back fails in the middle
-CALL regress_pool('back');
+CALL regress_remote('back');
 CALL regress_add('back', 1, 'one', E'CREATE TABLE t (i int); CREATE INDEX t_i ON t (i)', E'-- no-transaction\nDROP INDEX CONCURRENTLY t_i;\n DROP TABLE nonesuch; DROP TABLE t');
 SELECT version, status FROM dbpool_migrate('back');
 SELECT version, status FROM dbpool_rollback('back');
@@ -432,7 +432,7 @@ SELECT dbpool_migration_resolve('back', 1, 'pending');
 SELECT * FROM regress_status('back');
 SELECT version, direction, state FROM regress_there('back');
 -- by the option, not the text; BEGIN and COMMIT are its own then
-CALL regress_pool('own');
+CALL regress_remote('own');
 CALL regress_add('own', 1, 'own', 'CREATE TABLE t (); BEGIN; CREATE TABLE u (); ROLLBACK; BEGIN; CREATE TABLE v (); COMMIT; VACUUM t', 'DROP TABLE t', '{"transaction": false}');
 CALL regress_add('own', 2, 'open', 'BEGIN; CREATE TABLE w ()', NULL, '{"transaction": false}');
 SELECT version, status FROM dbpool_migrate('own');
@@ -447,7 +447,7 @@ SELECT version, direction, state FROM regress_there('own');
 --
 -- What a migration leaves in its session is not there for the next
 --
-CALL regress_pool('settings');
+CALL regress_remote('settings');
 SELECT dbpool_exec('remote', 'DROP ROLE IF EXISTS regress_migrator; CREATE ROLE regress_migrator; GRANT CREATE ON DATABASE remote TO regress_migrator; GRANT ALL ON SCHEMA mig_settings TO regress_migrator') \g /dev/null
 CALL regress_add('settings', 1, 'leave', $$
   CREATE TABLE seen (version int, item text, value text);
@@ -481,13 +481,13 @@ SELECT version, status FROM dbpool_rollback('settings', 4);
 SELECT version, status FROM dbpool_migrate('settings', 1, grouped => true);
 SELECT dbpool_exec('remote', 'DROP SCHEMA mig_settings CASCADE; REVOKE ALL ON DATABASE remote FROM regress_migrator; DROP ROLE regress_migrator') \g /dev/null
 -- the transaction has run nothing yet, so it can be what a migration wants
-CALL regress_pool('isolation');
+CALL regress_remote('isolation');
 CALL regress_add('isolation', 1, 'one', 'SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; CREATE TABLE t AS SELECT current_setting(''transaction_isolation'') AS isolation');
 CALL regress_add('isolation', 2, 'two', 'INSERT INTO t SELECT current_setting(''transaction_isolation'')');
 SELECT version, status FROM dbpool_migrate('isolation');
 SELECT * FROM dbpool_query('isolation', 'TABLE t') AS t(isolation text);
 -- a migration that lets go of the lock: nothing is run without
-CALL regress_pool('lock');
+CALL regress_remote('lock');
 CALL regress_add('lock', 1, 'unlock', 'CREATE TABLE t1 (); SELECT pg_advisory_unlock_all()');
 CALL regress_add('lock', 2, 'two', 'CREATE TABLE t2 ()');
 SELECT version, status FROM dbpool_migrate('lock');
@@ -495,7 +495,7 @@ SELECT version, status FROM dbpool_migrate('lock');
 SELECT * FROM regress_status('lock');
 
 -- The pool's own sessions keep none of it; and what they have prepared fits the new tables.
-CALL regress_pool('prepared');
+CALL regress_remote('prepared');
 CALL regress_add('prepared', 1, 'one', 'CREATE TABLE t (i int); INSERT INTO t VALUES (1)', 'DROP TABLE t');
 CALL regress_add('prepared', 2, 'two', 'ALTER TABLE t ALTER i TYPE text; ALTER TABLE t ADD j int DEFAULT 2', 'ALTER TABLE t DROP j; ALTER TABLE t ALTER i TYPE int USING i::int');
 SELECT version, status FROM dbpool_migrate('prepared', 1);
@@ -508,7 +508,7 @@ SELECT DISTINCT t.i FROM generate_series(1, 10) i, dbpool_query('prepared', 'SEL
 --
 -- Messages of the remote come through
 --
-CALL regress_pool('m');
+CALL regress_remote('m');
 CALL regress_add('m', 1, 'notices', E'DO $$ BEGIN RAISE NOTICE ''a note'' USING DETAIL = ''its detail'', HINT = ''its hint''; RAISE WARNING ''a warning''; RAISE LOG ''not for us''; END $$;\nDROP TABLE IF EXISTS nonesuch;\nSELECT 1/0');
 SET client_min_messages = notice;
 SELECT * FROM dbpool_migrate('m');
@@ -518,7 +518,7 @@ SELECT * FROM dbpool_migrate('m');
 --
 -- The caller's transaction
 --
-CALL regress_pool('t');
+CALL regress_remote('t');
 CALL regress_add('t', 1, 'one', 'CREATE TABLE t1 ()', 'DROP TABLE t1');
 BEGIN;
 CREATE TABLE regress_local ();
@@ -556,7 +556,7 @@ ROLLBACK;
 SELECT dbpool_drop_migration('t', 1);
 \echo :SQLSTATE
 -- as a part of a query
-CALL regress_pool('q');
+CALL regress_remote('q');
 CALL regress_add('q', 1, 'one', 'CREATE TABLE t1 ()', 'DROP TABLE t1');
 CALL regress_add('q', 2, 'two', 'CREATE TABLE t2 ()', 'DROP TABLE t2');
 SELECT m.version, m.status FROM (VALUES (1), (2)) v(target), LATERAL dbpool_migrate('q', target) m;
@@ -567,7 +567,7 @@ SELECT regress_tables('q');
 --
 -- A database that was there before: baseline
 --
-CALL regress_pool('b');
+CALL regress_remote('b');
 DO $$ BEGIN PERFORM dbpool_add_migration('b', v, 'make_t' || v, format('CREATE TABLE t%s (i int)', v), format('DROP TABLE t%s', v)) FROM generate_series(1, 4) v; END $$;
 SELECT dbpool_exec('b', 'CREATE TABLE t1 (); CREATE TABLE t2 ()');
 SELECT dbpool_migration_baseline('b', -1);
@@ -585,7 +585,7 @@ SELECT version, status FROM dbpool_rollback('b', target => 2);
 SELECT * FROM dbpool_rollback('b');
 SELECT regress_tables('b');
 -- at a version that is not registered
-CALL regress_pool('b2');
+CALL regress_remote('b2');
 CALL regress_add('b2', 5, 'five', 'CREATE TABLE t5 ()', 'DROP TABLE t5');
 CALL regress_add('b2', 15, 'fifteen', 'CREATE TABLE t15 ()', 'DROP TABLE t15');
 SELECT dbpool_migration_baseline('b2', 10);
@@ -598,13 +598,13 @@ SELECT dbpool_migration_baseline('b2', 15);
 --
 -- Divergent by line ends, and otherwise: repair
 --
-CALL regress_pool('r');
+CALL regress_remote('r');
 CALL regress_add('r', 1, 'one', E'CREATE TABLE t1 (\n);\n');
 CALL regress_add('r', 2, 'two', E'CREATE TABLE t2 (\r\n);\r\n');
 CALL regress_add('r', 3, 'three', E'CREATE TABLE t3 (\n);\n');
 SELECT version, status FROM dbpool_migrate('r');
 SELECT * FROM dbpool_migration_repair('r');
-CALL regress_pool('r2', 'r');
+CALL regress_remote('r2', 'r');
 CALL regress_add('r2', 1, 'one', E'CREATE TABLE t1 (\r\n);\r\n');
 CALL regress_add('r2', 2, 'two', E'CREATE TABLE t2 (\n);\n');
 CALL regress_add('r2', 3, 'three', E'CREATE TABLE t3 (\n);\n');
@@ -630,16 +630,16 @@ SELECT * FROM dbpool_migration_repair('r');
 SELECT * FROM dbpool_migration_repair('r', 4, force => true);
 SELECT version, status, detail FROM regress_status('r');
 -- nothing to repair where nothing is
-CALL regress_pool('r3');
+CALL regress_remote('r3');
 SELECT * FROM dbpool_migration_repair('r3');
 SELECT regress_tables('r3');
 
 --
 -- Many remotes
 --
-CALL regress_pool('all1');
-CALL regress_pool('all2');
-CALL regress_pool('all3');
+CALL regress_remote('all1');
+CALL regress_remote('all2');
+CALL regress_remote('all3');
 SELECT dbpool_create_pool('away2', 'host=/nonesuch port=1');
 CALL regress_add('all1', 1, 'one', 'CREATE TABLE t1 ()');
 CALL regress_add('all1', 2, 'two', 'CREATE TABLE t2 ()');
@@ -694,7 +694,7 @@ CALL regress_add('noschema', 1, 'one', 'SELECT 1');
 SELECT * FROM dbpool_migrate('noschema');
 \echo :SQLSTATE
 -- a name that is taken
-CALL regress_pool('taken');
+CALL regress_remote('taken');
 SELECT dbpool_exec('taken', 'CREATE VIEW dbpool_migration_history AS SELECT 1 AS version');
 CALL regress_add('taken', 1, 'one', 'CREATE TABLE t ()');
 SELECT version, status FROM dbpool_migration_status('taken');
