@@ -432,6 +432,11 @@ sub end_in
 	$control->value("SELECT $function(${\$s->pid})") if $function;
 	my $answer = $s->wait;
 	is($answer->{state}, $state, "$name, $how: it ends");
+	is( $watch->value(
+			"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dbpool migration' AND state = 'active'"
+		),
+		'0',
+		"$name, $how: what ran on the remote has ended before") if $how ne 'end';
 	cmp_ok(time - $started,
 		'<', $at_once + ($function ? 0 : 2), "$name, $how: at once");
 	$s->quit;
