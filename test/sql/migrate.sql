@@ -343,6 +343,7 @@ SELECT * FROM dbpool_migrate('e');
 CALL regress_add('e', 1, 'deferred', 'CREATE TABLE p (i int PRIMARY KEY); CREATE TABLE c (i int REFERENCES p DEFERRABLE INITIALLY DEFERRED); INSERT INTO c VALUES (1);');
 SELECT * FROM dbpool_migrate('e');
 \echo :SQLSTATE
+SELECT * FROM dbpool_migrate('e', dry_run => true);
 SELECT regress_tables('e');
 -- in the middle of many portions: each statement has its line
 CREATE FUNCTION regress_inserts(first int, last int) RETURNS text LANGUAGE sql AS
@@ -449,7 +450,7 @@ SELECT version, direction, state FROM regress_there('own');
 --
 CALL regress_remote('settings');
 SELECT dbpool_exec('remote', 'DROP ROLE IF EXISTS regress_migrator; CREATE ROLE regress_migrator; GRANT CREATE ON DATABASE remote TO regress_migrator; GRANT ALL ON SCHEMA mig_settings TO regress_migrator') \g /dev/null
-CALL regress_add('settings', 1, 'leave', $$
+CALL regress_add('settings', 1, 'läßt zurück', $$
   CREATE TABLE seen (version int, item text, value text);
   CREATE TEMP TABLE pg_temp_table (i int);
   PREPARE p AS SELECT 1;
@@ -475,7 +476,7 @@ CALL regress_add('settings', 4, 'look', format(:'looks', 4) || 'AS t', 'SELECT 1
 SELECT version, status FROM dbpool_migrate('settings');
 SELECT * FROM dbpool_query('settings', 'SELECT version, string_agg(item, '' '' ORDER BY item) FILTER (WHERE value = ''true''), string_agg(item, '' '') FILTER (WHERE value = ''false'') FROM seen GROUP BY 1 ORDER BY 1')
   AS t(version int, new text, left_over text);
-SELECT version, direction, state FROM regress_there('settings');
+SELECT version, name, direction, state FROM regress_there('settings');
 SELECT version, status FROM dbpool_rollback('settings', 4);
 -- Within one transaction settings go from one to the next as the role does not: the history is written as what the session was
 SELECT version, status FROM dbpool_migrate('settings', 1, grouped => true);
