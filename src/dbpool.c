@@ -23,6 +23,7 @@ int			dbpool_max_connections = 256;
 int			dbpool_max_pools = 128;
 int			dbpool_max_requests = 0;
 int			dbpool_split_threshold = 80;
+int			dbpool_stall_timeout = 100;
 bool		dbpool_preloaded = false;
 
 /* Each room starts itself. */
@@ -52,6 +53,11 @@ define_settings(void)
 							"In percent of one processor. Has no effect with one worker.",
 							&dbpool_split_threshold,
 							80, 0, 100, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.stall_timeout",
+							"Sets how long a statement may hold up others on its connection before it is given one of its own.",
+							"It is cancelled and run again. Zero means for as long as it takes.",
+							&dbpool_stall_timeout,
+							100, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("dbpool.workers",
 							"Sets the number of background workers that share out the pools.",
 							NULL, &dbpool_workers,

@@ -34,6 +34,7 @@ extern int	dbpool_max_connections;
 extern int	dbpool_max_pools;
 extern int	dbpool_max_requests;
 extern int	dbpool_split_threshold;
+extern int	dbpool_stall_timeout;
 
 /* A background process, as far as all of dbpool's are alike. */
 extern void dbpool_fill_bgworker(BackgroundWorker *bgw, const char *function,

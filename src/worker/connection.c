@@ -173,6 +173,7 @@ conn_close(Conn *conn, const char *reason)
 	conn_forget_prepared(conn);
 	timer_stop(&conn->deadline);
 	timer_stop(&conn->janitor);
+	timer_stop(&conn->watch);
 	conn_open_abandon(conn);
 	if (conn->cancel != NULL)
 		conn->cancel->arg = NULL;

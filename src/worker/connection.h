@@ -12,7 +12,7 @@
  *	 CHECKING	 BUSY, IDLE	 it answered
  *	 BUSY		 IDLE		 the statement ended and left nothing behind
  *	 BUSY		 RESETTING	 the statement ended and may have left something
- *	 BUSY		 CANCELLING	 a request was given up
+ *	 BUSY		 CANCELLING	 a request was given up, or holds up others
  *	 CANCELLING	 IDLE, RESETTING  all has ended and the cancel was delivered
  *	 RESETTING	 IDLE		 the remote session is as new
  *	 any		 CLOSED		 conn_close(), always with a reason
@@ -33,11 +33,14 @@
 /*
  * What is set in each remote session, so that text means the same at both
  * ends whatever either side's settings are; as postgres_fdw and pg_dump do.
- * lc_monetary is for money.  backend/params.c has the other end.
+ * lc_monetary is for money.  backend/params.c has the other end.  And what is
+ * asked with that, see conn_note_answer().
  */
 #define CONN_SETTINGS_SQL \
 	"SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; " \
-	"SET extra_float_digits = 3; SET lc_monetary = 'C'; SET xmloption = 'content'"
+	"SET extra_float_digits = 3; SET lc_monetary = 'C'; SET xmloption = 'content'; " \
+	"SELECT 1 AS dbpool_synchronous" \
+	" WHERE pg_catalog.current_setting('synchronous_standby_names', true) <> ''"
 
 /* connection.c */
 extern bool conn_take_entry(Conn *conn);
@@ -83,7 +86,6 @@ extern bool copy_lost(Conn *conn, Request *req);
 /* connection_read.c */
 extern void conn_event(Conn *conn, uint32 events);
 extern void conn_pump(Conn *conn);
-extern void conn_watch_orphan(Conn *conn);
 
 /* connection_prepare.c */
 extern bool conn_make_room(Conn *conn, Statement *statement);
@@ -102,16 +104,19 @@ extern const char *session_text_changed(Conn *conn);
 extern bool session_changed(Conn *conn);
 extern bool session_tag_is_plain(const char *tag);
 extern void conn_note_tag(Conn *conn, const char *tag);
-extern void conn_note_reset(Conn *conn, const struct pg_result *res);
+extern void conn_note_answer(Conn *conn, const struct pg_result *res);
 extern bool conn_reset_more(Conn *conn);
 extern void conn_reset(Conn *conn);
 extern void conn_settle(Conn *conn);
 
 /* connection_cancel.c */
+extern void conn_watch(Conn *conn);
+extern void conn_look(Conn *conn);
 extern void conn_cancel(Conn *conn);
 extern void conn_after_cancel(Conn *conn);
 extern void conn_orphan(Conn *conn, Flight *flight);
 extern void connections_cancel(void);
+extern void connections_watch(void);
 
 /* connection_reply.c */
 extern void reply_shape(Request *req, struct pg_result *res);

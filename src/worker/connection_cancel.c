@@ -1,6 +1,7 @@
 /*
  * connection_cancel.c
- *	  Getting the remote to stop a statement that nobody waits for any more.
+ *	  Getting the remote to stop a statement: one that nobody waits for any
+ *	  more, or one that holds up others.
  *
  * The cancel goes over a connection of its own and is sent by a thread.  The
  * remote has sent its signal when that connection is closed; only after that,
@@ -8,8 +9,33 @@
  *
  * A cancel hits what the remote runs when it arrives.  Statements of other
  * sessions, sent behind before, may be hit as well; these are sent again
- * (connection_read.c).  As that is a waste, a statement with others behind it,
+ * (connection_read.c).  As that is a waste, an orphan with others behind it,
  * which is known to be short, gets some time to end by itself first.
+ *
+ * STALLS
+ *
+ * Those who share a connection were short so far, and one of them may stall all
+ * the same: it waits for a lock, or its session does not read its answer.  Then
+ *	 1. conn_look(), which a timer calls as long as somebody rides behind, finds
+ *		that the first flight has been running for dbpool.stall_timeout.  The
+ *		flight is stalled from now on, and its text counts as one that is not
+ *		short (statement.c).
+ *	 2. What its session does not read of its answer is kept, so that the answer
+ *		can be read to its end (connection_reply.c).
+ *	 3. It is cancelled.  The connection is in CANCELLING, where nobody joins.
+ *	 4. Its answer ends.  If that is by query_canceled, it was rolled back as a
+ *		whole: FRAME_RESTART voids what its session has got, and it goes to the
+ *		queue for a connection of its own, as the first if nobody else there has
+ *		come earlier.  If it has ended otherwise, that was its end: nothing is
+ *		repeated, and the cancel, which came too late, may have hit the next one,
+ *		which is.
+ *	 5. Each of those behind becomes the first, and may be found to stall.
+ * When its session gives up meanwhile, it is an orphan that has been cancelled.
+ * When it cannot be cancelled, they all wait, as they would without.
+ *
+ * While a pool is paused nothing is taken off, as it would have to wait.  Nor is
+ * it ever where commits wait for standbys: there the remote takes a cancel for a
+ * word to wait no longer, and says that it has committed.
  */
 #include "postgres.h"
 
@@ -21,6 +47,9 @@
 
 /* Milliseconds within which the remote has to end a cancelled statement. */
 #define CANCEL_MS		10000
+
+/* Milliseconds that others wait for an orphan to end by itself. */
+#define ORPHAN_MS		20
 
 /*
  * Most cancels that a pool has under way.  A remote that hangs holds each for
@@ -56,6 +85,27 @@ could_not_cancel(Conn *conn)
 
 static bool cancel_start(Conn *conn);
 
+/* Is the flight to be cancelled? */
+static bool
+is_unwanted(const Flight *flight)
+{
+	return flight_is_orphan(flight) || (flight != NULL && flight->stalled);
+}
+
+/*
+ * The cancel has come to its end.  If it could not be delivered, and somebody
+ * waits for an answer of the connection, what runs may end by itself.
+ */
+static void
+cancel_ended(Conn *conn, bool delivered)
+{
+	conn->cancel_ended = true;
+	if (delivered || conn->nflights > conn->norphans)
+		conn_after_cancel(conn);
+	else
+		could_not_cancel(conn);
+}
+
 /* Let the next cancel of the pool start. */
 static void
 start_waiting(Pool *pool)
@@ -70,7 +120,7 @@ start_waiting(Pool *pool)
 		{
 			conn->cancel_waits = false;
 			if (!cancel_start(conn))
-				could_not_cancel(conn);
+				cancel_ended(conn, false);
 			break;
 		}
 	}
@@ -91,12 +141,7 @@ cancel_done(void *data, void *arg)
 	if (conn != NULL)
 	{
 		conn->cancel = NULL;
-		conn->cancel_ended = true;
-		/* with others on it, let it end by itself if it can */
-		if (delivered || conn->nflights > conn->norphans)
-			conn_after_cancel(conn);
-		else
-			could_not_cancel(conn);
+		cancel_ended(conn, delivered);
 	}
 	start_waiting(pool);
 	if (pool_size(pool) == 0)
@@ -145,28 +190,37 @@ conn_orphan(Conn *conn, Flight *flight)
 	conn->norphans++;
 }
 
-/* Have the first flight cancelled, which is an orphan; false when that fails. */
+/*
+ * Have the first flight cancelled.  Returns false when that is not possible,
+ * and nobody waits for the flight's end.
+ */
 static bool
 cancel_head(Conn *conn)
 {
-	conn_set_deadline(conn, CANCEL_MS);
+	bool		orphan = flight_is_orphan(conn_head(conn));
+
+	if (orphan)
+		conn_set_deadline(conn, CANCEL_MS);
 	conn->cancel_ended = false;
 	conn->cancel_waits = conn->pool->cancels >= CANCELS_PER_POOL;
-	return conn->cancel_waits || cancel_start(conn);
+	if (conn->cancel_waits || cancel_start(conn))
+		return true;
+	conn->cancel_ended = true;
+	return !orphan;
 }
 
 /*
  * A flight of a cancelled connection has ended or was given up, or the cancel
  * was delivered.  The connection is of use again when both sides are through
- * with it.  Until then each orphan that comes to the front is cancelled; those
- * for whom somebody waits take as long as they take.
+ * with it.  Until then each flight that comes to the front and is unwanted is
+ * cancelled; those for whom somebody waits take as long as they take.
  */
 void
 conn_after_cancel(Conn *conn)
 {
 	Flight	   *head = conn_head(conn);
 
-	if (conn->cancel_waits && !flight_is_orphan(head))
+	if (conn->cancel_waits && !is_unwanted(head))
 	{
 		/* it ended by itself */
 		conn->cancel_waits = false;
@@ -174,25 +228,25 @@ conn_after_cancel(Conn *conn)
 	}
 	if (head != NULL && !flight_is_orphan(head))
 		timer_stop(&conn->deadline);
-	else if (!conn->cancel_ended)
-	{
-		if (!conn->deadline.armed)
-			conn_set_deadline(conn, CANCEL_MS);
-	}
-	else if (head == NULL)
+	else if (!conn->deadline.armed)
+		conn_set_deadline(conn, CANCEL_MS);
+	if (!conn->cancel_ended)
+		return;
+	if (head == NULL)
 	{
 		timer_stop(&conn->deadline);
 		conn->used_at = GetCurrentTimestamp();
 		conn->worked_at = conn->used_at;
 		conn_settle(conn);
 	}
-	else if (!head->cancelled && !cancel_head(conn))
+	else if (is_unwanted(head) && !head->cancelled && !cancel_head(conn))
 		could_not_cancel(conn);
 }
 
 /*
- * A request was given up: get the remote to stop, and read what still comes.
- * The caller has made an orphan of its flight, which is the first.
+ * A request was given up, or holds up others: get the remote to stop, and read
+ * what still comes.  It is that of the first flight, and the caller has made an
+ * orphan of that, or noted that it is stalled.
  */
 void
 conn_cancel(Conn *conn)
@@ -206,6 +260,118 @@ conn_cancel(Conn *conn)
 	/* read on, even if the backend was too slow for us before */
 	conn_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
 	conn_event(conn, WL_SOCKET_READABLE);
+}
+
+/* Since when the remote has been running the first flight, and until when it may. */
+static TimestampTz
+stalls_at(Conn *conn)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		may_take = dbpool_stall_timeout * INT64CONST(1000) +
+	(int64) conn->pool->rtt_us;
+
+	return now - conn_head_us(conn, now) + may_take;
+}
+
+/*
+ * The connection has another first flight, or others have come behind it: have
+ * somebody look that it does not hold them up.
+ */
+void
+conn_watch(Conn *conn)
+{
+	if (conn->nflights == 0)
+		return;
+	if (conn->state == CONN_BUSY && flight_is_orphan(conn_head(conn)))
+		conn_set_deadline(conn, ORPHAN_MS);
+	if (conn->nflights > 1 && !conn->watch.armed && dbpool_stall_timeout > 0 &&
+		!conn->synchronous)
+		timer_set(&conn->watch, stalls_at(conn));
+}
+
+/* Does somebody wait for the end of the first flight so as to have his own? */
+static bool
+holds_up_others(Conn *conn)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &conn->flights)
+	{
+		Flight	   *flight = dlist_container(Flight, node, iter.cur);
+
+		if (flight != conn_head(conn) && flight->req != NULL)
+			return true;
+	}
+	return false;
+}
+
+/* The first flight has stalled, see "stalls". */
+static void
+stall(Conn *conn)
+{
+	Pool	   *pool = conn->pool;
+	Flight	   *head = conn_head(conn);
+	int64		us = conn_head_us(conn, GetCurrentTimestamp());
+
+	ereport(DEBUG1,
+			(errmsg_internal("dbpool takes a statement off a connection of pool \"%s\" that it shares, after %d ms",
+							 NameStr(pool->options.server), (int) (us / 1000))));
+	if (head->statement != NULL)
+		statement_stalled(head->statement, us);
+	head->stalled = true;
+	if (!reply_pump(conn, head->req))
+		return;
+	if (conn->state == CONN_BUSY)
+		conn_cancel(conn);
+	else
+	{
+		conn_after_cancel(conn);
+		conn_pump(conn);
+	}
+	pool_dispatch(pool);
+}
+
+/*
+ * Others may be waiting behind the first flight: does it stall?  A new first
+ * flight, and another one behind it, start the watch anew.
+ */
+void
+conn_look(Conn *conn)
+{
+	Flight	   *head = conn_head(conn);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (conn->nflights < 2 || dbpool_stall_timeout == 0 || head->stalled ||
+		head->req == NULL || !holds_up_others(conn))
+		return;
+	if (now < stalls_at(conn))
+		conn_watch(conn);
+	else if (conn->pool->paused)
+		timer_set(&conn->watch,
+				  TimestampTzPlusMilliseconds(now, dbpool_stall_timeout));
+	else
+		stall(conn);
+}
+
+static void
+watch_anew(Conn *conn, void *arg)
+{
+	(void) arg;
+	timer_stop(&conn->watch);
+	conn_watch(conn);
+}
+
+static void
+watch_pool(Pool *pool)
+{
+	pool_foreach_conn(pool, watch_anew, NULL);
+}
+
+/* The settings have changed: that counts also for those who wait now. */
+void
+connections_watch(void)
+{
+	pools_foreach(watch_pool);
 }
 
 static void

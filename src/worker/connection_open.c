@@ -501,7 +501,9 @@ settings_event(Conn *conn)
 			pool_conn_opened(conn);
 			return;
 		}
-		failed = PQresultStatus(res) != PGRES_COMMAND_OK;
+		failed = PQresultStatus(res) != PGRES_COMMAND_OK &&
+			PQresultStatus(res) != PGRES_TUPLES_OK;
+		conn_note_answer(conn, res);
 		PQclear(res);
 		if (failed)
 		{

@@ -19,17 +19,6 @@
 /* After an error that another preparation might have spared, none is tried so long. */
 #define FUTILE_USES		100
 
-/* Milliseconds that others wait for an orphan to end by itself. */
-#define ORPHAN_MS		20
-
-/* A flight that is an orphan and holds others up is cancelled after a while. */
-void
-conn_watch_orphan(Conn *conn)
-{
-	if (conn->state == CONN_BUSY && flight_is_orphan(conn_head(conn)))
-		conn_set_deadline(conn, ORPHAN_MS);
-}
-
 /* What has been learned from a flight that took so long at the remote. */
 static void
 learn(Conn *conn, Flight *flight, int64 us, bool failed)
@@ -110,6 +99,7 @@ flight_ended(Conn *conn)
 	int64		us = conn_head_us(conn, now);
 	bool		alone = conn->nflights == 1;
 	bool		repeat = flight->repeat;
+	bool		stalled = flight->stalled;
 	bool		changed = has_changed_session(conn, flight);
 
 	if (flight->parsing)
@@ -127,12 +117,13 @@ flight_ended(Conn *conn)
 	conn->used_at = now;
 	conn->worked_at = now;
 	if (req != NULL && repeat)
-		pool_repeat(req);
+		pool_repeat(req, stalled);
 	else if (req != NULL)
 		request_end(req);
 
 	if (conn_head_request(conn) != NULL)
 		conn_show_request(conn, conn_head_request(conn));
+	conn_watch(conn);
 	if (conn->state == CONN_CANCELLING)
 	{
 		conn_after_cancel(conn);
@@ -143,10 +134,7 @@ flight_ended(Conn *conn)
 	else if (conn->nflights == 0)
 		conn_settle(conn);
 	else
-	{
-		conn_watch_orphan(conn);
 		pool_dispatch(pool);
-	}
 }
 
 /* The check or the reset that the connection was asked for has been answered. */
@@ -257,7 +245,11 @@ is_to_repeat(Conn *conn, Flight *flight, const PGresult *res)
 
 	if (flight->req == NULL || sqlstate == NULL || flight->req->repeats >= MAX_REPEATS)
 		return false;
-	/* query_canceled: the cancel was for another on this connection */
+
+	/*
+	 * query_canceled: the cancel was for another on this connection, or it
+	 * stalled
+	 */
 	if (strcmp(sqlstate, "57014") == 0)
 		return conn->state == CONN_CANCELLING;
 	if (!flight->prepared)
@@ -412,7 +404,7 @@ one_result(Conn *conn, PGresult *res)
 		case PGRES_COMMAND_OK:
 		case PGRES_EMPTY_QUERY:
 			if (flight == NULL)
-				conn_note_reset(conn, res);
+				conn_note_answer(conn, res);
 			else if (flight->parsing)
 				flight->parsing = false;
 			else if (!flight->chore && take_result(conn, flight, res, status))

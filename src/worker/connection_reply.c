@@ -16,6 +16,12 @@
 /* Above this, a row makes libpq's buffers so large that they are given up. */
 #define BIG_ROW_BYTES	(16 * 1024 * 1024)
 
+/*
+ * What a session does not take of a statement that holds up others is kept up to
+ * this.  It is more than the kernel usually has of a connection's answers.
+ */
+#define KEPT_MOST_BYTES (4 * 1024 * 1024)
+
 static void
 put_frame(Request *req, StringInfo frame, int start)
 {
@@ -192,6 +198,18 @@ put_whole_row(const PGresult *res, int row, int ncols, Size bytes, RingWriter *w
 	}
 }
 
+/* The current row is through. */
+static void
+count_row(Conn *conn, Request *req, Size bytes)
+{
+	if (bytes > BIG_ROW_BYTES)
+		conn->big = true;
+	req->bytes += bytes;
+	req->rows++;
+	conn->row++;
+	conn->piece = 0;
+}
+
 /* Write the rest of the current row; false when the ring is full. */
 static bool
 put_row(Conn *conn, RingWriter *writer, int ncols)
@@ -214,19 +232,54 @@ put_row(Conn *conn, RingWriter *writer, int ncols)
 }
 
 /*
+ * The session does not keep up, and others wait behind: what there is no room
+ * for is kept.  Returns false when that would be too much.
+ */
+static bool
+keep_rows(Conn *conn, Request *req)
+{
+	int			ncols = PQnfields(conn->rows);
+
+	while (conn->row < PQntuples(conn->rows))
+	{
+		Size		bytes = row_bytes(conn->rows, conn->row, ncols);
+
+		if (req->out.len + bytes > KEPT_MOST_BYTES)
+			return false;
+		for (; conn->piece < 1 + 2 * ncols; conn->piece++)
+		{
+			FrameHeader numbers;
+			Size		len;
+			const char *data = row_piece(conn->rows, conn->row, conn->piece, ncols,
+										 &numbers, &len);
+
+			message_put(&req->out, data + conn->piece_off, len - conn->piece_off);
+			conn->piece_off = 0;
+		}
+		count_row(conn, req, bytes);
+	}
+	reply_drop_rows(conn);
+	return true;
+}
+
+/*
  * Send as much as there is room for of the frames and rows that wait.  Returns
- * true when all is sent and more may be read from the remote.
+ * true when nothing waits on the connection and more may be read from the
+ * remote.
  */
 bool
 reply_pump(Conn *conn, Request *req)
 {
 	Ring	   *down = request_down(req->slot);
+	bool		keep = conn_head(conn)->stalled;
 	int			ncols;
 
-	if (!request_flush(req))
+	if (!request_flush(req) && (!keep || req->out.len > KEPT_MOST_BYTES))
 		return false;
 	if (conn->rows == NULL)
 		return true;
+	if (req->out.len > 0)
+		return keep_rows(conn, req);
 	ncols = PQnfields(conn->rows);
 	for (;;)
 	{
@@ -244,12 +297,7 @@ reply_pump(Conn *conn, Request *req)
 				put_whole_row(conn->rows, conn->row, ncols, bytes, &writer);
 			else if (!put_row(conn, &writer, ncols))
 				break;
-			if (bytes > BIG_ROW_BYTES)
-				conn->big = true;
-			req->bytes += bytes;
-			req->rows++;
-			conn->row++;
-			conn->piece = 0;
+			count_row(conn, req, bytes);
 		}
 		ring_write_end(&writer);
 		/* once in a while, not with each row: the backend may be asleep */
@@ -260,7 +308,7 @@ reply_pump(Conn *conn, Request *req)
 		if (ring_writer_waits(down))
 		{
 			request_wake_backend(req->slot);
-			return false;
+			return keep && keep_rows(conn, req);
 		}
 	}
 	reply_drop_rows(conn);

@@ -398,6 +398,8 @@ conn_start(Conn *conn, Request *req)
 		conn_show_request(conn, req);
 	if (!sent || !conn_flush(conn))
 		conn_lost(conn);
+	else
+		conn_watch(conn);
 }
 
 /* See whether the connection still works, for a request or just so. */

@@ -131,13 +131,20 @@ conn_note_tag(Conn *conn, const char *tag)
 		conn_forget_prepared(conn);
 }
 
-/* A result of the reset. */
+/*
+ * A result of what is sent to a session that is new or reset: there may be a
+ * question among it, which a row answers with yes.
+ */
 void
-conn_note_reset(Conn *conn, const PGresult *res)
+conn_note_answer(Conn *conn, const PGresult *res)
 {
-	if (conn->state == CONN_RESETTING && PQntuples(res) > 0 &&
-		strcmp(PQfname(res, 0), "dbpool_prepared") == 0)
-		conn->foreign_prepared = true;
+	if (PQresultStatus(res) != PGRES_TUPLES_OK || PQnfields(res) != 1 ||
+		(conn->state != CONN_RESETTING && conn->state != CONN_CONNECTING))
+		return;
+	if (strcmp(PQfname(res, 0), "dbpool_prepared") == 0)
+		conn->foreign_prepared = PQntuples(res) > 0;
+	else if (strcmp(PQfname(res, 0), "dbpool_synchronous") == 0)
+		conn->synchronous = PQntuples(res) > 0;
 }
 
 /* The reset is done; is there more to do?  Then that is sent. */

@@ -333,15 +333,18 @@ pool_requeue(Request *req)
 		enter_queue(pool, req);
 }
 
-/* It was rolled back for no fault of its own: once more, unseen. */
+/*
+ * It was rolled back for no fault of its own, or since it held up others: once
+ * more, unseen.  alone: on a connection of its own.
+ */
 void
-pool_repeat(Request *req)
+pool_repeat(Request *req, bool alone)
 {
 	Pool	   *pool = req->pool;
 
 	if (!unstart(req))
 		return;
-	if (++req->repeats >= REPEATS_ALONE)
+	if (++req->repeats >= REPEATS_ALONE || alone)
 		req->rides = false;
 	req->queued_at = GetCurrentTimestamp();
 	request_restart(req);

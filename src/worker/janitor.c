@@ -143,6 +143,13 @@ conn_deadline(void *arg)
 	}
 }
 
+/* Others may be waiting behind a connection's first flight. */
+static void
+conn_watch_fire(void *arg)
+{
+	conn_look(arg);
+}
+
 /* When an idle connection wants attention next; 0: never. */
 static TimestampTz
 idle_due(const Conn *conn)
@@ -200,6 +207,7 @@ void
 janitor_init_conn(Conn *conn)
 {
 	timer_init(&conn->deadline, conn_deadline, conn);
+	timer_init(&conn->watch, conn_watch_fire, conn);
 	timer_init(&conn->janitor, conn_idle_fire, conn);
 }
 

@@ -197,6 +197,7 @@ loop_run(void)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			connections_watch();
 		}
 		while (set_changed)
 			make_set();

@@ -288,7 +288,7 @@ pool_waiter_left(Request *req)
 	if (conn->state == CONN_CANCELLING)
 		conn_after_cancel(conn);
 	else
-		conn_watch_orphan(conn);
+		conn_watch(conn);
 	conn_pump(conn);
 }
 

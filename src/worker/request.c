@@ -125,11 +125,12 @@ request_flush(Request *req)
 		Size		written;
 
 		ring_write_begin(&writer, down);
-		written = ring_write(&writer, req->out.data, req->out.len);
+		written = ring_write(&writer, req->out.data + req->out.cursor,
+							 req->out.len - req->out.cursor);
 		ring_write_end(&writer);
-		req->out.len -= (int) written;
-		if (req->out.len > 0)
-			memmove(req->out.data, req->out.data + written, req->out.len);
+		req->out.cursor += (int) written;
+		if (req->out.cursor == req->out.len)
+			resetStringInfo(&req->out);
 		request_wake_backend(req->slot);
 		if (req->out.len > 0 && ring_writer_waits(down))
 			return false;
@@ -350,6 +351,8 @@ request_look(void *arg)
 		request_flush(req);
 	else if (req->conn != NULL)
 		conn_pump(req->conn);
+	else
+		request_flush(req);
 }
 
 /* An error came up while a request was looked at: its backend must hear of it. */

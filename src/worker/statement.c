@@ -237,6 +237,16 @@ statement_took(Statement *statement, double us)
 	statement->worst_us = Max(us, statement->worst_us * DECAY);
 }
 
+/*
+ * A statement has held up others for so long, and has not ended: it is not
+ * short any more, for some 70 runs at least.
+ */
+void
+statement_stalled(Statement *statement, double us)
+{
+	statement->worst_us = Max(Max(us, 2 * SHORT_US), statement->worst_us);
+}
+
 /* It has ended well.  plain: its tag is one of plain reads and writes. */
 void
 statement_ran(Statement *statement, bool plain, uint64 bytes)

@@ -42,6 +42,7 @@ extern void statements_mistrust(StatementCache *cache);
 extern void statements_renew(StatementCache *cache);
 extern Statement *statement_use(struct Pool *pool, const char *text, Size len);
 extern void statement_took(Statement *statement, double us);
+extern void statement_stalled(Statement *statement, double us);
 extern void statement_ran(Statement *statement, bool plain, uint64 bytes);
 extern void statement_renew(Statement *statement);
 extern bool statement_is_plain(const Statement *statement);

@@ -74,7 +74,7 @@ struct Request
 	char	   *large;
 	Size		received;
 
-	/* Frames for which the down ring had no room yet. */
+	/* Frames for which the down ring had no room; those before cursor had. */
 	StringInfoData out;
 	uint64		rows;
 	uint64		bytes;
@@ -137,6 +137,7 @@ struct Flight
 	bool		shape_sent;
 	bool		plain;			/* tags so far are of plain reads and writes */
 	bool		answered;		/* all but its end has been read */
+	bool		stalled;		/* it holds up others, and is to run alone */
 	bool		cancelled;		/* a cancel was sent for it */
 	bool		repeat;			/* failed for no fault of its own: once more */
 };
@@ -173,6 +174,7 @@ struct Conn
 	TimestampTz ended_at;		/* last time a flight ended */
 	TimestampTz asked_at;		/* when a check or a reset was sent */
 	Timer		deadline;		/* of what it is doing */
+	Timer		watch;			/* of what its first flight is doing to others */
 	Timer		janitor;		/* while idle */
 
 	/* the loop's */
@@ -187,6 +189,7 @@ struct Conn
 	bool		used_password;
 	bool		tls;
 	bool		integer_datetimes;	/* the remote has them, as binary.h wants */
+	bool		synchronous;	/* commits wait for standbys of the remote */
 
 	/* running */
 	bool		pipelined;		/* libpq is in pipeline mode */
@@ -298,7 +301,7 @@ extern void pool_remove(Pool *pool);
 extern void dispatch_submit(Request *req);
 extern void pool_dispatch(Pool *pool);
 extern void pool_requeue(Request *req);
-extern void pool_repeat(Request *req);
+extern void pool_repeat(Request *req, bool alone);
 extern void pool_leave_queue(Request *req);
 extern Request *pool_first_waiter(Pool *pool);
 extern void pool_grow(Pool *pool);

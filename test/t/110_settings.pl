@@ -14,13 +14,15 @@ use Test::More;
 my $local = make_local();
 my $s = session($local);
 
-# Each setting: its default, a value that it takes, values that it refuses.
+# Each setting: its default, a value that it takes, values that it refuses, and how
+# the second is shown if not so.
 my %settings = (
 	'dbpool.max_connections' => [ 256, 300, [ 0, -1, 100001, "'many'" ] ],
 	'dbpool.max_pools' => [ 128, 130, [ 0, -1, 100001, "'many'" ] ],
 	# zero: as many as max_connections, which is what it then shows
 	'dbpool.max_requests' => [ 300, 40, [ -1, 100001, "'many'" ] ],
 	'dbpool.split_threshold' => [ 80, 50, [ -1, 101, "'many'" ] ],
+	'dbpool.stall_timeout' => [ '100ms', 50, [ -1, "'1 mile'" ], '50ms' ],
 	'dbpool.workers' => [ 1, 2, [ 0, -1, 1000000, "'many'" ] ]);
 
 is( $s->value(q{SELECT string_agg(name, ' ' ORDER BY name) FROM pg_settings
@@ -29,7 +31,8 @@ is( $s->value(q{SELECT string_agg(name, ' ' ORDER BY name) FROM pg_settings
 	'every setting is tested here');
 is( $s->value(
 		q{SELECT count(*) FROM pg_settings WHERE name LIKE 'dbpool.%'
-		  AND (short_desc !~ '^[A-Z][a-z]+s .*\.$' OR context <> 'postmaster')}),
+		  AND (short_desc !~ '^[A-Z][a-z]+s .*\.$' OR context <>
+		       CASE name WHEN 'dbpool.stall_timeout' THEN 'sighup' ELSE 'postmaster' END)}),
 	'0',
 	'each is described by a sentence that begins with a verb');
 
@@ -56,7 +59,11 @@ $local->restart;
 $s = session($local);
 foreach my $name (sort keys %settings)
 {
-	is($s->value("SHOW $name"), $settings{$name}->[1], "$name: after a restart");
+	my (undef, $good, undef, $shown) = @{ $settings{$name} };
+
+	is( $s->value("SHOW $name"),
+		defined $shown ? $shown : $good,
+		"$name: after a restart");
 }
 is($s->value('SELECT count(*) FROM dbpool_workers'),
 	'2', 'dbpool.workers is how many there are');

@@ -22,7 +22,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $remote = make_remote();
-my $local = make_local();
+my $local = make_local(conf => 'dbpool.stall_timeout = 0');
 
 create_pool($local, 'p', $remote, max_size => 1);
 create_pool($local, 'two', $remote, max_size => 2);

@@ -16,7 +16,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $remote = make_remote(conf => "restart_after_crash = on\n");
-my $local = make_local();
+my $local = make_local(conf => 'dbpool.stall_timeout = 0');
 
 create_pool($local, 'p', $remote, max_size => 1, acquire_timeout => '20s');
 
