@@ -237,6 +237,11 @@ my %quiet = (
 		remote_value(
 			'CREATE INDEX stress_new ON stress_fixed (v); DROP INDEX stress_new');
 	},
+	'change of a setting' => sub {
+		my $timeout = any(0, 5, 15, 15, 100) * $stretch;
+		value("ALTER SYSTEM SET dbpool.stall_timeout = $timeout");
+		value('SELECT pg_reload_conf()');
+	},
 	'stopped remote process' => sub {
 		my $pid = value(
 			"SELECT remote_pid FROM dbpool_connections WHERE state = 'busy' ORDER BY random() LIMIT 1"
