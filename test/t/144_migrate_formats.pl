@@ -4,6 +4,7 @@
 
 use strict;
 use warnings;
+no warnings 'portable'; # numbers of 64 bits
 
 use FindBin;
 use lib $FindBin::RealBin;
