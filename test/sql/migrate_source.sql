@@ -82,6 +82,10 @@ SELECT count(*) FROM regress_registered WHERE version = 9;
 -- sqlx looks at the beginning only
 SELECT dbpool_add_migration('n', 9, 'a', E'-- no-transaction, as it is long\nCOMMIT');
 SELECT dbpool_drop_migration('n', 9);
+-- the way back can be without a transaction by itself
+SELECT dbpool_add_migration('n', 9, 'a', 'SELECT 1', E'-- no-transaction\nCOMMIT');
+SELECT transaction FROM dbpool_migrations WHERE pool = 'n' AND version = 9;
+SELECT dbpool_drop_migration('n', 9);
 
 -- applied: it stays
 SELECT regress_done('m', 1, 'up', 'failed'), regress_done('m', 1, 'up', 'done', 'dry run');

@@ -26,7 +26,7 @@ SELECT * FROM regress_split(E'SELECT E''a''\n  ''\\'';''; SELECT E''a'' -- x\n--
 -- operators that end where a comment begins
 SELECT * FROM regress_split(E'SELECT 1 +-- x;\n 2; SELECT 3 */* ; */ 4; SELECT a->>b, c::d, e:=f, g||h');
 -- numbers that this server may not know, and others
-SELECT * FROM regress_split('SELECT 0xFF, 1_000, 1.5e10, .5, 1., 1..2, 0b1; SELECT $1$$;$$; SELECT 1');
+SELECT * FROM regress_split('SELECT 0xFF, 1_000, 1.5e10, .5, 1., 1..2, 0b1; SELECT $1$$;$$; SELECT .5.a$$; SELECT 1');
 
 -- parentheses
 SELECT * FROM regress_split('CREATE RULE r AS ON INSERT TO t DO ALSO (INSERT INTO a VALUES (1); INSERT INTO b VALUES (2);); SELECT (1); )SELECT 2; SELECT ((3); SELECT 4');
@@ -63,7 +63,7 @@ SELECT * FROM regress_split('SELECT 1 \gset');
 SELECT * FROM regress_split(E'\\restrict äöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöü');
 SELECT * FROM regress_split(E'SELECT 1;\nCOPY t FROM STDIN;\n1\t2\n\\.\n');
 SELECT * FROM regress_split('copy (select stdin from t) to stdout');
-SELECT * FROM regress_split('COPY t FROM ''/tmp/stdin''; COPY t TO PROGRAM ''stdout''; SELECT from stdin');
+SELECT * FROM regress_split('COPY t FROM ''/tmp/stdin''; COPY t TO PROGRAM ''stdout''; SELECT from stdin; COPY (SELECT a FROM stdin) TO ''x''');
 -- and a nice long identifier makes no notice
 SELECT length(statement) FROM dbpool_migration_statements('SELECT ' || repeat('x', 100));
 
