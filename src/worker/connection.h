@@ -114,6 +114,7 @@ extern void conn_watch(Conn *conn);
 extern void conn_look(Conn *conn);
 extern void conn_cancel(Conn *conn);
 extern void conn_after_cancel(Conn *conn);
+extern void conn_cancel_overdue(Conn *conn);
 extern void conn_orphan(Conn *conn, Flight *flight);
 extern void connections_cancel(void);
 extern void connections_watch(void);

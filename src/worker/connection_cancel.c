@@ -7,6 +7,9 @@
  * remote has sent its signal when that connection is closed; only after that,
  * and with the statement's end read, may the next statement be sent.
  *
+ * A cancel that arrives before the remote has begun the statement is lost, as
+ * on a remote that is busy.  So one that has not ended is cancelled again.
+ *
  * A cancel hits what the remote runs when it arrives.  Statements of other
  * sessions, sent behind before, may be hit as well; these are sent again
  * (connection_read.c).  As that is a waste, an orphan with others behind it,
@@ -47,6 +50,9 @@
 
 /* Milliseconds within which the remote has to end a cancelled statement. */
 #define CANCEL_MS		10000
+
+/* Milliseconds after which it is cancelled again; each time twice as long. */
+#define AGAIN_MS		100
 
 /* Milliseconds that others wait for an orphan to end by itself. */
 #define ORPHAN_MS		20
@@ -190,6 +196,14 @@ conn_orphan(Conn *conn, Flight *flight)
 	conn->norphans++;
 }
 
+/* From now on the remote has its time to end what nobody waits for. */
+static void
+give_time(Conn *conn)
+{
+	conn->cancelled_at = GetCurrentTimestamp();
+	conn_set_deadline(conn, CANCEL_MS);
+}
+
 /*
  * Have the first flight cancelled.  Returns false when that is not possible,
  * and nobody waits for the flight's end.
@@ -200,13 +214,50 @@ cancel_head(Conn *conn)
 	bool		orphan = flight_is_orphan(conn_head(conn));
 
 	if (orphan)
-		conn_set_deadline(conn, CANCEL_MS);
+		give_time(conn);
 	conn->cancel_ended = false;
 	conn->cancel_waits = conn->pool->cancels >= CANCELS_PER_POOL;
 	if (conn->cancel_waits || cancel_start(conn))
 		return true;
 	conn->cancel_ended = true;
 	return !orphan;
+}
+
+/* How long the first flight has been given up, in milliseconds. */
+static int
+cancelled_ms(Conn *conn)
+{
+	return (int) ((GetCurrentTimestamp() - conn->cancelled_at) / 1000);
+}
+
+/* A cancel was delivered: look again at what has come of it. */
+static void
+watch_head(Conn *conn)
+{
+	int			ms = cancelled_ms(conn);
+
+	conn_set_deadline(conn, Min(Max(ms, AGAIN_MS), Max(CANCEL_MS - ms, 0)));
+}
+
+/* The first flight, which is cancelled, has not ended in time. */
+void
+conn_cancel_overdue(Conn *conn)
+{
+	Pool	   *pool = conn->pool;
+
+	if (!conn->cancel_ended || cancelled_ms(conn) >= CANCEL_MS)
+	{
+		conn_close(conn, "the remote server did not end a cancelled statement in time");
+		pool_dispatch(pool);
+	}
+	/* those that were not cancelled yet come first */
+	else if (pool->cancels < CANCELS_PER_POOL && cancel_start(conn))
+	{
+		conn->cancel_ended = false;
+		conn_set_deadline(conn, Max(CANCEL_MS - cancelled_ms(conn), 0));
+	}
+	else
+		watch_head(conn);
 }
 
 /*
@@ -229,7 +280,7 @@ conn_after_cancel(Conn *conn)
 	if (head != NULL && !flight_is_orphan(head))
 		timer_stop(&conn->deadline);
 	else if (!conn->deadline.armed)
-		conn_set_deadline(conn, CANCEL_MS);
+		give_time(conn);
 	if (!conn->cancel_ended)
 		return;
 	if (head == NULL)
@@ -239,6 +290,8 @@ conn_after_cancel(Conn *conn)
 		conn->worked_at = conn->used_at;
 		conn_settle(conn);
 	}
+	else if (flight_is_orphan(head) && head->cancelled)
+		watch_head(conn);
 	else if (is_unwanted(head) && !head->cancelled && !cancel_head(conn))
 		could_not_cancel(conn);
 }

@@ -131,8 +131,7 @@ conn_deadline(void *arg)
 				conn_cancel(conn);
 			break;
 		case CONN_CANCELLING:
-			conn_close(conn, "the remote server did not end a cancelled statement in time");
-			pool_dispatch(pool);
+			conn_cancel_overdue(conn);
 			break;
 		case CONN_RESETTING:
 			conn_close(conn, "the remote server did not reset the session in time");

@@ -225,6 +225,7 @@ struct Conn
 	Size		piece_off;
 
 	/* cancelling */
+	TimestampTz cancelled_at;	/* since when the first flight is to end */
 	bool		cancel_waits;	/* for another cancel of the pool to end */
 	struct OffloadJob *cancel;
 	bool		cancel_ended;	/* the remote has taken it, or could not */

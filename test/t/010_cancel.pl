@@ -226,6 +226,41 @@ foreach my $name (qw(submitted queued connecting checking sent streaming))
 		};
 	}
 }
+
+# A remote process takes no notice of a cancel before it has read the statement:
+# stopped, it finds the cancel first when it goes on.
+subtest 'the cancel comes before the remote has begun' => sub {
+	my $victim = session($local);
+	my $before = $control->value(
+		"SELECT remote_pid FROM dbpool_connections WHERE pool = 'p'");
+
+	# so that it is not checked before its use
+	$control->value("SELECT dbpool_ping('p')");
+	suspend($before);
+	$victim->value("SET statement_timeout = '100ms'");
+	is($victim->query(query_sleeps('p', 60, 'victim'))->{state},
+		'57014', 'control returns');
+	ok( $there->poll(
+			'SELECT count(*) FROM pg_stat_activity '
+			  . "WHERE application_name = 'dbpool' AND state = 'active'",
+			'0'),
+		'the remote has not begun');
+	Time::HiRes::sleep(0.3);
+	resume($before);
+	ok( $there->poll(
+			q{SELECT count(*) FROM pg_stat_activity
+			  WHERE state = 'active' AND query LIKE '/* victim */%'},
+			'0'),
+		'the remote runs nothing');
+	ok( $control->poll(
+			"SELECT idle, cancelling FROM dbpool_pools WHERE pool = 'p'",
+			'1|0'),
+		'the pool is at rest');
+	is( $control->value(
+			"SELECT remote_pid FROM dbpool_connections WHERE pool = 'p'"),
+		$before,
+		'with the same connection');
+};
 is(worker_pid($control), $worker, 'the worker has lived through all of it');
 
 $_->quit foreach ($control, $there, $blocker);
