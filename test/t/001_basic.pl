@@ -37,10 +37,9 @@ is($answer->{state}, '22012', 'the remote\'s SQLSTATE arrives');
 like($answer->{err}, qr/statement on pool "p"/, 'and the name of the pool');
 
 my $pid = worker_pid($s);
-is( $s->value(
-		"SELECT backend_type, wait_event_type FROM pg_stat_activity WHERE pid = $pid"
-	),
-	'dbpool worker|Extension',
+ok( $s->poll(
+		"SELECT backend_type, wait_event_type FROM pg_stat_activity WHERE pid = $pid",
+		'dbpool worker|Extension'),
 	'the worker is in pg_stat_activity');
 cmp_ok(rss_kb($pid), '>', 100, 'its memory can be read');
 
