@@ -247,6 +247,32 @@ mapping_options(HeapTuple tuple)
 	return isnull ? NIL : untransformRelOptions(datum);
 }
 
+/*
+ * Must the remote ask for a password although the role is a superuser's?  Where
+ * statements are run that the server's owner has written, and that one is no
+ * superuser, his address could be one that lets the local server's user in.
+ */
+bool
+definition_owner_needs_password(const Definition *definition)
+{
+	ForeignServer *server = GetForeignServer(definition->key.serverid);
+	HeapTuple	mapping = mapping_row(definition->key.userid, definition->key.serverid);
+	bool		needs = !superuser_arg(server->owner);
+	ListCell   *lc;
+
+	if (!HeapTupleIsValid(mapping))
+		return needs;
+	foreach(lc, mapping_options(mapping))
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (strcmp(def->defname, "password_required") == 0 && !defGetBoolean(def))
+			needs = false;
+	}
+	ReleaseSysCache(mapping);
+	return needs;
+}
+
 /* Put together what a server and a user mapping say; in the current context. */
 static void
 make_definition(ForeignServer *server, HeapTuple mapping, Definition *definition)

@@ -128,6 +128,7 @@ migrate_call(const char *pool, Oid function, const Wish *wish, ReturnSetInfo *rs
 	{
 		migrate_close(&session);
 		record_close();
+		outcome->remote_failed |= remote_reported_error();
 		if (outcome->touched)
 			tell_workers(session.serverid);
 	}

@@ -24,7 +24,11 @@
 
 PG_FUNCTION_INFO_V1(dbpool_migrate_all);
 
-/* The pools of an array, or all that have migrations which the role may see. */
+/*
+ * The pools of an array, or all that have migrations and belong to the role.  To
+ * a superuser belong those of superusers only: the migrations of others are what
+ * they have written, which must not run with his rights unasked.
+ */
 static char **
 list_pools(FunctionCallInfo fcinfo, int *n)
 {
@@ -51,7 +55,10 @@ list_pools(FunctionCallInfo fcinfo, int *n)
 	if (SPI_execute(psprintf("SELECT DISTINCT s.srvname::pg_catalog.text FROM pg_catalog.pg_foreign_server s "
 							 "JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw "
 							 "JOIN %s.dbpool_migrations m ON m.pool OPERATOR(pg_catalog.=) s.srvname "
-							 "WHERE w.fdwname OPERATOR(pg_catalog.=) 'dbpool' ORDER BY 1",
+							 "JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) s.srvowner "
+							 "JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) current_user "
+							 "WHERE w.fdwname OPERATOR(pg_catalog.=) 'dbpool' AND CASE WHEN r.rolsuper "
+							 "THEN o.rolsuper ELSE pg_catalog.pg_has_role(o.oid, 'USAGE') END ORDER BY 1",
 							 quote_identifier(get_namespace_name(migrate_schema()))),
 					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not list the pools that have migrations");
@@ -61,6 +68,11 @@ list_pools(FunctionCallInfo fcinfo, int *n)
 		pools[i] = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[i],
 															 SPI_tuptable->tupdesc, 1));
 	SPI_finish();
+	if (*n == 0)
+		ereport(NOTICE,
+				(errmsg("there is no pool with migrations that belongs to role \"%s\"",
+						GetUserNameFromId(GetUserId(), false)),
+				 errhint("Name the pools of others in the argument \"pools\".")));
 	return pools;
 }
 

@@ -101,9 +101,15 @@ find_table(Remote *remote, const char *name, bool *wide)
 	RemoteRows *rows =
 	remote_query(remote,
 				 psprintf("SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname), "
-						  "a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int8'::pg_catalog.regtype "
+						  "a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int8'::pg_catalog.regtype, "
+						  "o.rolsuper OR o.oid OPERATOR(pg_catalog.=) n.nspowner OR o.oid OPERATOR(pg_catalog.=) m.oid "
+						  "OR o.oid OPERATOR(pg_catalog.=) (SELECT d.datdba FROM pg_catalog.pg_database d "
+						  "WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) "
+						  "OR (NOT m.rolsuper AND pg_catalog.pg_has_role(o.oid, 'USAGE')), o.rolname "
 						  "FROM pg_catalog.pg_class c "
 						  "JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace "
+						  "JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) c.relowner "
+						  "JOIN pg_catalog.pg_roles m ON m.rolname OPERATOR(pg_catalog.=) current_user "
 						  "JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) c.oid "
 						  "AND a.attname OPERATOR(pg_catalog.=) 'version' AND NOT a.attisdropped "
 						  "JOIN pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY s(name, place) "
@@ -118,8 +124,15 @@ find_table(Remote *remote, const char *name, bool *wide)
 	if (rows->nrows == 0)
 		return NULL;
 	if (wide != NULL)
-		*wide = remote_value(rows, 0, 1)[0] == 't';
-	return remote_value(rows, 0, 0);
+		*wide = remote_text(rows, 0, 1)[0] == 't';
+	if (remote_text(rows, 0, 2)[0] != 't')
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("table %s on pool \"%s\" belongs to role \"%s\", whom the role that migrates cannot trust",
+						remote_text(rows, 0, 0), remote_pool(remote), remote_text(rows, 0, 3)),
+				 errdetail("Its triggers would run with the rights of that role, and its rows say what has been migrated."),
+				 errhint("Give it to the role that migrates, or have the pool use another schema of the remote, by the server's option: options '-c search_path=...'.")));
+	return remote_text(rows, 0, 0);
 }
 
 /* Look for the history of a remote. */
@@ -174,9 +187,10 @@ read_rows(Remote *remote, const char *sql, int *n)
 	{
 		Applied    *applied = &list[*n];
 		const char *duration = remote_value(rows, i, 5);
-		const char *direction = remote_value(rows, i, 6);
+		const char *direction = remote_text(rows, i, 6);
+		int			known = -1;
 
-		applied->version = pg_strtoint64(remote_value(rows, i, 0));
+		applied->version = pg_strtoint64(remote_text(rows, i, 0));
 		applied->name = remote_value(rows, i, 1);
 		applied->checksum = remote_value(rows, i, 2);
 		applied->applied_at = remote_value(rows, i, 3);
@@ -187,8 +201,14 @@ read_rows(Remote *remote, const char *sql, int *n)
 		for (int d = 0; d < lengthof(directions); d++)
 		{
 			if (strcmp(direction, directions[d]) == 0)
-				applied->direction = d;
+				known = d;
 		}
+		if (known < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("the history of migrations of pool \"%s\" has an impossible direction: \"%s\"",
+							remote_pool(remote), direction)));
+		applied->direction = known;
 		if (applied->name == NULL)
 			applied->name = "";
 		if (applied->checksum == NULL)

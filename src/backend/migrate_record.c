@@ -33,6 +33,7 @@
 #include "ipc/message.h"
 #include "lib/stringinfo.h"
 #include "libpq/pqsignal.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/dsm.h"
@@ -51,6 +52,9 @@
 PGDLLEXPORT void dbpool_record_main(Datum arg);
 
 #define QUEUE_BYTES		16384
+
+/* Longer error texts are cut. */
+#define MAX_ERROR_BYTES	(QUEUE_BYTES / 2)
 
 /* The recorder has so long for each message. */
 #define ANSWER_MS		15000
@@ -278,13 +282,18 @@ record_end(int64 id, const char *status, double duration,
 	message_put(&message, &duration, sizeof(duration));
 	message_put_string(&message, status);
 	message_put_string(&message, sqlstate ? sqlstate : "");
-	message_put_string(&message, error ? error : "");
+	/* a message that does not fit into the queue may be waited for in vain */
+	message_put_string(&message, error ?
+					   pnstrdup(error, pg_mbcliplen(error, (int) strlen(error), MAX_ERROR_BYTES)) : "");
 	(void) ask(&message);
 }
 
 /* --- in the recorder ------------------------------------------------------------- */
 
 static RecordShared *task;
+
+/* What has begun and not ended: int64s, in TopMemoryContext. */
+static List *open_ids;
 
 /* Run a statement with parameters, as text; "" is NULL.  Returns the first value. */
 static int64
@@ -371,16 +380,47 @@ do_sweep(MessageReader *reader)
 	return 0;
 }
 
+static void
+note_begin(int64 id)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	int64	   *copy = palloc(sizeof(int64));
+
+	*copy = id;
+	open_ids = lappend(open_ids, copy);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+note_end(int64 id)
+{
+	ListCell   *lc;
+
+	foreach(lc, open_ids)
+	{
+		if (*(int64 *) lfirst(lc) == id)
+			open_ids = foreach_delete_current(open_ids, lc);
+	}
+}
+
 /* The session has gone, and left attempts open. */
 static int64
 do_interrupted(void)
 {
 	const char *params[1];
+	StringInfoData ids;
+	ListCell   *lc;
 
-	params[0] = psprintf("%d", task->pid);
+	initStringInfo(&ids);
+	foreach(lc, open_ids)
+		appendStringInfo(&ids, "%s" INT64_FORMAT, ids.len > 0 ? "," : "{", *(int64 *) lfirst(lc));
+	if (ids.len == 0)
+		return 0;
+	appendStringInfoChar(&ids, '}');
+	params[0] = ids.data;
 	(void) run(psprintf("UPDATE %s SET status = 'interrupted', "
 						"duration = pg_catalog.clock_timestamp() - started_at "
-						"WHERE pid = $1::int AND status = 'running'",
+						"WHERE id = ANY ($1::bigint[]) AND status = 'running'",
 						history_table()), 1, params);
 	return 0;
 }
@@ -389,7 +429,7 @@ do_interrupted(void)
 static int64
 serve(MessageReader *reader)
 {
-	char		op;
+	char		op = '\0';
 	int64		id;
 
 	SetCurrentStatementStartTimestamp();
@@ -406,6 +446,10 @@ serve(MessageReader *reader)
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	if (reader != NULL && op == 'B')
+		note_begin(id);
+	else if (reader != NULL && op == 'E')
+		note_end(id);
 	return id;
 }
 
@@ -475,6 +519,7 @@ dbpool_record_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(task->dbid, InvalidOid, BGWORKER_BYPASS_ALLOWCONN);
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("lock_timeout", "10s", PGC_USERSET, PGC_S_OVERRIDE);
 	/* a standby that is away is no reason to keep a remote locked */
 	SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_OVERRIDE);

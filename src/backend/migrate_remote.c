@@ -22,6 +22,7 @@
 #include "backend/client.h"
 #include "backend/migrate_remote.h"
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/fd.h"
@@ -31,6 +32,9 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+
+/* Most rows of a result that is kept; no history is that long. */
+#define MAX_ROWS		1000000
 
 /* How long a cancel and the end that it causes may take. */
 #define CANCEL_MS		2000
@@ -44,6 +48,7 @@ struct Remote
 	char	   *pool;
 	int			connect_timeout;	/* of the pool; milliseconds */
 	char	   *encoding;		/* client_encoding at the beginning */
+	PGresult   *result;			/* in hand; freed by remote_close() */
 	MemoryContext notices_context;
 	List	   *notices;		/* StringInfos, to be shown */
 	bool		committing;		/* what is under way ends a transaction */
@@ -51,6 +56,9 @@ struct Remote
 
 /* The one of this process that is open. */
 static Remote *open_remote;
+
+/* Has the last one that was open reported an error? */
+static bool reported_error;
 
 /* --- waiting ---------------------------------------------------------------------- */
 
@@ -120,6 +128,37 @@ throw_lost(Remote *remote)
 			 errdetail_internal("%s", message)));
 }
 
+/* It is no PostgreSQL, or not as it should be. */
+static void
+throw_odd_answer(const char *pool)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROTOCOL_VIOLATION),
+			 pool ? errmsg("unexpected answer of the remote of pool \"%s\"", pool) :
+			 errmsg("unexpected answer of the remote"),
+			 errhint("Is it PostgreSQL, and is its history of migrations as it was made?")));
+}
+
+/* A value, or NULL for null. */
+char *
+remote_value(const RemoteRows *rows, int row, int column)
+{
+	if (row < 0 || row >= rows->nrows || column >= rows->ncolumns)
+		throw_odd_answer(NULL);
+	return rows->values[(Size) row * rows->ncolumns + column];
+}
+
+/* A value that is not null. */
+char *
+remote_text(const RemoteRows *rows, int row, int column)
+{
+	char	   *value = remote_value(rows, row, column);
+
+	if (value == NULL)
+		throw_odd_answer(NULL);
+	return value;
+}
+
 /* A result of libpq as message.h's ErrorFields. */
 static MessageReader
 error_fields(const PGresult *res, int position)
@@ -161,7 +200,7 @@ error_fields(const PGresult *res, int position)
 }
 
 /*
- * An error of the remote becomes ours.  Frees the result.  Errors without a
+ * An error of the remote becomes ours.  Errors without a
  * SQLSTATE are libpq's, of a connection that broke; and when the remote's
  * process ends itself (FATAL) in a commit, nobody knows how far it was.
  */
@@ -175,16 +214,13 @@ throw_result(Remote *remote, PGresult *res, const char *sql, RemoteWatcher *watc
 	if (PQresultErrorField(res, PG_DIAG_SQLSTATE) == NULL ||
 		(remote->committing && PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED) != NULL &&
 		 strcmp(PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED), "ERROR") != 0))
-	{
-		PQclear(res);
 		throw_lost(remote);
-	}
+	reported_error = true;
 	/* so the commit, if it was one, has been answered */
 	remote->committing = false;
 	if (watcher != NULL)
 		sql = watcher->failed(watcher, n, &position);
 	reader = error_fields(res, position);
-	PQclear(res);
 	error_throw(remote->pool, position > 0 ? sql : NULL, &reader);
 }
 
@@ -278,6 +314,7 @@ remote_close(Remote *remote)
 		if (compat_cancel_within(remote->pg, CANCEL_MS))
 			drain(remote, until);
 	}
+	PQclear(remote->result);
 	PQfinish(remote->pg);
 	ReleaseExternalFD();
 	RESUME_INTERRUPTS();
@@ -457,10 +494,11 @@ connect_somewhere(Remote *remote, const Definition *definition)
 
 /*
  * Connect to the remote of a pool.  The definition is only needed for this
- * call.  A session has one at a time.
+ * call.  need_password: the remote must have asked for one.  A session has one
+ * at a time.
  */
 Remote *
-remote_open(const char *pool, const Definition *definition)
+remote_open(const char *pool, const Definition *definition, bool need_password)
 {
 	static bool registered = false;
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "dbpool migration",
@@ -486,10 +524,11 @@ remote_open(const char *pool, const Definition *definition)
 				 errhint("Raise max_files_per_process.")));
 	}
 	open_remote = remote;
+	reported_error = false;
 	PG_TRY();
 	{
 		connect_somewhere(remote, definition);
-		if (definition->need_password && !PQconnectionUsedPassword(remote->pg))
+		if (need_password && !PQconnectionUsedPassword(remote->pg))
 			ereport(ERROR,
 					(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
 					 errmsg("password is required"),
@@ -498,6 +537,8 @@ remote_open(const char *pool, const Definition *definition)
 					 errhint("Have the remote ask for one, or have a superuser set password_required to false in the user mapping.")));
 		if (PQsetnonblocking(remote->pg, 1) != 0)
 			throw_lost(remote);
+		if (PQparameterStatus(remote->pg, "client_encoding") == NULL)
+			throw_odd_answer(pool);
 		remote->encoding = MemoryContextStrdup(context, PQparameterStatus(remote->pg, "client_encoding"));
 	}
 	PG_CATCH();
@@ -550,10 +591,11 @@ next_result(Remote *remote)
 static void
 take_row(RemoteRows *rows, const PGresult *res)
 {
-	int			n = rows->nrows * rows->ncolumns;
+	Size		n = (Size) rows->nrows * rows->ncolumns;
 
-	if (rows->nrows > 0 && rows->ncolumns != PQnfields(res))
-		elog(ERROR, "the remote's rows are not alike");
+	if ((rows->nrows > 0 && rows->ncolumns != PQnfields(res)) ||
+		rows->nrows >= MAX_ROWS)
+		throw_odd_answer(NULL);
 	rows->ncolumns = PQnfields(res);
 	if (rows->nrows == rows->room)
 	{
@@ -565,8 +607,11 @@ take_row(RemoteRows *rows, const PGresult *res)
 			repalloc_huge(rows->values, size);
 	}
 	for (int i = 0; i < rows->ncolumns; i++)
+	{
+		(void) pg_verifymbstr(PQgetvalue(res, 0, i), PQgetlength(res, 0, i), false);
 		rows->values[n + i] = PQgetisnull(res, 0, i) ? NULL :
 			pstrdup(PQgetvalue(res, 0, i));
+	}
 	rows->nrows++;
 }
 
@@ -594,6 +639,7 @@ read_results(Remote *remote, const char *sql, RemoteWatcher *watcher, RemoteRows
 
 	while ((res = next_result(remote)) != NULL)
 	{
+		remote->result = res;
 		switch (PQresultStatus(res))
 		{
 			case PGRES_SINGLE_TUPLE:
@@ -610,12 +656,12 @@ read_results(Remote *remote, const char *sql, RemoteWatcher *watcher, RemoteRows
 			case PGRES_COPY_IN:
 			case PGRES_COPY_OUT:
 			case PGRES_COPY_BOTH:
-				PQclear(res);
 				refuse_copy(remote, watcher, n);
 				break;
 			default:
 				throw_result(remote, res, sql, watcher, n);
 		}
+		remote->result = NULL;
 		PQclear(res);
 	}
 	if (PQstatus(remote->pg) == CONNECTION_BAD)
@@ -651,6 +697,13 @@ remote_commit(Remote *remote, const char *sql)
 	remote->committing = true;
 	remote_exec(remote, sql, NULL);
 	remote->committing = false;
+}
+
+/* Has the remote that is open, or was last, reported an error? */
+bool
+remote_reported_error(void)
+{
+	return reported_error;
 }
 
 /* Has a commit been sent, and not been answered? */

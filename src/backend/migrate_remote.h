@@ -24,7 +24,8 @@ typedef struct RemoteRows
 	char	  **values;			/* row after row */
 } RemoteRows;
 
-#define remote_value(rows, row, column) ((rows)->values[(row) * (rows)->ncolumns + (column)])
+extern char *remote_value(const RemoteRows *rows, int row, int column);
+extern char *remote_text(const RemoteRows *rows, int row, int column);
 
 /*
  * A statement that has the remote look every two seconds whether we are still
@@ -52,13 +53,14 @@ typedef struct RemoteWatcher
 	const char *(*failed) (struct RemoteWatcher *watcher, int n, int *position);
 } RemoteWatcher;
 
-extern Remote *remote_open(const char *pool, const Definition *definition);
+extern Remote *remote_open(const char *pool, const Definition *definition, bool need_password);
 extern void remote_close(Remote *remote);
 
 extern RemoteRows *remote_query(Remote *remote, const char *sql);
 extern void remote_exec(Remote *remote, const char *sql, RemoteWatcher *watcher);
 extern void remote_commit(Remote *remote, const char *sql);
 extern bool remote_committing(Remote *remote);
+extern bool remote_reported_error(void);
 extern bool remote_in_transaction(Remote *remote);
 extern void remote_restore_encoding(Remote *remote);
 

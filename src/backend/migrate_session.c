@@ -176,7 +176,7 @@ refuse_pooler(MigrateSession *session)
 {
 	RemoteRows *rows = remote_query(session->remote, "SELECT pg_catalog.pg_backend_pid()");
 
-	if (atoi(remote_value(rows, 0, 0)) == remote_pid(session->remote))
+	if (atoi(remote_text(rows, 0, 0)) == remote_pid(session->remote))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -195,13 +195,13 @@ take_lock(MigrateSession *session, int lock_timeout)
 	char	   *sql;
 	int			wait = POLL_FIRST_MS;
 
-	session->lock_key = checksum_lock_key(remote_value(name, 0, 0));
+	session->lock_key = checksum_lock_key(remote_text(name, 0, 0));
 	sql = psprintf("SELECT pg_catalog.pg_try_advisory_lock(" INT64_FORMAT ")", session->lock_key);
 	for (;;)
 	{
 		RemoteRows *rows = remote_query(session->remote, sql);
 
-		if (remote_value(rows, 0, 0)[0] == 't')
+		if (remote_text(rows, 0, 0)[0] == 't')
 			return;
 		if (GetCurrentTimestamp() >= until)
 			throw_locked(session, lock_timeout);
@@ -229,7 +229,7 @@ migrate_begin(MigrateSession *session, bool transaction)
 						  is_our_lock(session->lock_key),
 						  transaction ? "; BEGIN" : ""));
 
-	if (strcmp(remote_value(rows, rows->nrows - 1, 0), "1") != 0)
+	if (strcmp(remote_text(rows, rows->nrows - 1, 0), "1") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the lock for migrations on pool \"%s\" has been lost", session->pool),
@@ -289,7 +289,9 @@ migrate_open(MigrateSession *session, const char *pool, Oid function, int lock_t
 		before_shmem_exit(show_end_at_exit, (Datum) 0);
 	registered = true;
 	show_begin(pool);
-	session->remote = remote_open(pool, definition);
+	/* what runs there is the server's owner's choice, not ours alone */
+	session->remote = remote_open(pool, definition, definition->need_password ||
+								  definition_owner_needs_password(definition));
 	if (lock_timeout >= 0)
 	{
 		refuse_pooler(session);

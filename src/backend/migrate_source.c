@@ -26,11 +26,17 @@ PG_FUNCTION_INFO_V1(dbpool_guard_migrations);
 /* As wide as the column "name" of refinery's history. */
 #define MAX_MIGRATION_NAME	255
 
-/* The last successful attempt that was meant; %s is the schema. */
+/*
+ * The last successful attempt that was meant, or one that is under way or whose
+ * end is not known if there is none after it; %s is the schema.
+ */
 #define LAST_DIRECTION \
-	"SELECT h.direction FROM %s.dbpool_migration_history h " \
-	"WHERE h.pool OPERATOR(pg_catalog.=) $1 AND h.version OPERATOR(pg_catalog.=) $2 " \
-	"AND h.status OPERATOR(pg_catalog.=) 'done' AND h.mode OPERATOR(pg_catalog.<>) 'dry run' " \
+	"SELECT h.direction FROM " \
+	"(SELECT *, pg_catalog.max(id) OVER () AS last FROM %s.dbpool_migration_history " \
+	"WHERE pool OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2 " \
+	"AND mode OPERATOR(pg_catalog.<>) 'dry run') h " \
+	"WHERE h.status OPERATOR(pg_catalog.=) 'done' " \
+	"OR (h.status IN ('running', 'unknown') AND h.id OPERATOR(pg_catalog.=) h.last) " \
 	"ORDER BY h.id DESC LIMIT 1"
 
 /* --- the table ------------------------------------------------------------------- */

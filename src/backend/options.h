@@ -38,6 +38,7 @@ extern void options_read(List *defs, PoolOptions *options);
 /* definition.c */
 extern const Definition *definition_find(const char *pool);
 extern bool definition_of_mapping(Oid serverid, Oid umuser, Definition *definition);
+extern bool definition_owner_needs_password(const Definition *definition);
 extern void definition_stale(void);
 extern void definition_spread(const char *pool, int workers);
 extern Oid	definition_server(const char *pool, bool missing_ok);
