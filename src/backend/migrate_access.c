@@ -134,8 +134,7 @@ migrate_check_right(const char *pool, Oid function)
 	Oid			serverid = definition_server(pool, false);
 
 	if (!compat_server_owner(serverid, GetUserId()) &&
-		!(has_explicit_grant(function) &&
-		  compat_server_usage(serverid, GetUserId()) == ACLCHECK_OK))
+		!has_explicit_grant(function))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for migrations of pool \"%s\"", pool),

@@ -117,16 +117,22 @@ static void
 start_waiting(Pool *pool)
 {
 	dlist_iter	iter;
+	bool		again = true;
 
-	dlist_foreach(iter, &pool->conns[CONN_CANCELLING])
+	/* one that cannot be started must not keep the others waiting */
+	while (again && pool->cancels < CANCELS_PER_POOL)
 	{
-		Conn	   *conn = dlist_container(Conn, node, iter.cur);
-
-		if (conn->cancel_waits)
+		again = false;
+		dlist_foreach(iter, &pool->conns[CONN_CANCELLING])
 		{
+			Conn	   *conn = dlist_container(Conn, node, iter.cur);
+
+			if (!conn->cancel_waits)
+				continue;
 			conn->cancel_waits = false;
 			if (!cancel_start(conn))
 				cancel_ended(conn, false);
+			again = true;
 			break;
 		}
 	}
@@ -215,6 +221,9 @@ cancel_head(Conn *conn)
 
 	if (orphan)
 		give_time(conn);
+	else
+		timer_stop(&conn->deadline);	/* of an orphan that was the first
+										 * before */
 	conn->cancel_ended = false;
 	conn->cancel_waits = conn->pool->cancels >= CANCELS_PER_POOL;
 	if (conn->cancel_waits || cancel_start(conn))
@@ -237,6 +246,17 @@ watch_head(Conn *conn)
 	int			ms = cancelled_ms(conn);
 
 	conn_set_deadline(conn, Min(Max(ms, AGAIN_MS), Max(CANCEL_MS - ms, 0)));
+}
+
+/* The same for one that has stalled, and for which its session waits. */
+static void
+watch_stalled(Conn *conn)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		ms = conn_head_us(conn, now) / 1000;
+
+	timer_set(&conn->watch,
+			  TimestampTzPlusMilliseconds(now, Min(Max(ms, AGAIN_MS), CANCEL_MS)));
 }
 
 /* The first flight, which is cancelled, has not ended in time. */
@@ -292,6 +312,8 @@ conn_after_cancel(Conn *conn)
 	}
 	else if (flight_is_orphan(head) && head->cancelled)
 		watch_head(conn);
+	else if (is_unwanted(head) && head->cancelled)
+		watch_stalled(conn);
 	else if (is_unwanted(head) && !head->cancelled && !cancel_head(conn))
 		could_not_cancel(conn);
 }
@@ -338,7 +360,7 @@ conn_watch(Conn *conn)
 	if (conn->state == CONN_BUSY && flight_is_orphan(conn_head(conn)))
 		conn_set_deadline(conn, ORPHAN_MS);
 	if (conn->nflights > 1 && !conn->watch.armed && dbpool_stall_timeout > 0 &&
-		!conn->synchronous)
+		!conn->synchronous && !conn->pool->synchronous)
 		timer_set(&conn->watch, stalls_at(conn));
 }
 
@@ -372,8 +394,8 @@ stall(Conn *conn)
 	if (head->statement != NULL)
 		statement_stalled(head->statement, us);
 	head->stalled = true;
-	if (!reply_pump(conn, head->req))
-		return;
+	/* what is too large to be kept goes on as its session reads */
+	(void) reply_pump(conn, head->req);
 	if (conn->state == CONN_BUSY)
 		conn_cancel(conn);
 	else
@@ -394,9 +416,20 @@ conn_look(Conn *conn)
 	Flight	   *head = conn_head(conn);
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (conn->nflights < 2 || dbpool_stall_timeout == 0 || head->stalled ||
-		head->req == NULL || !holds_up_others(conn))
+	if (conn->nflights < 2 || dbpool_stall_timeout == 0 || conn->synchronous ||
+		conn->pool->synchronous || head->req == NULL || !holds_up_others(conn))
 		return;
+	if (head->stalled)
+	{
+		/* the cancel may have come before the remote had begun with it */
+		if (conn->state != CONN_CANCELLING || !conn->cancel_ended)
+			return;
+		if (conn->pool->cancels < CANCELS_PER_POOL && cancel_start(conn))
+			conn->cancel_ended = false;
+		else
+			watch_stalled(conn);
+		return;
+	}
 	if (now < stalls_at(conn))
 		conn_watch(conn);
 	else if (conn->pool->paused)

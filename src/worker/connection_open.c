@@ -344,7 +344,11 @@ notice_receiver(void *arg, const PGresult *res)
 {
 	Conn	   *conn = arg;
 	Request    *req = conn_head_request(conn);
+	const char *function = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
 
+	/* commits wait for standbys here by now: cancel no more of them */
+	if (function != NULL && strcmp(function, "SyncRepWaitForLSN") == 0)
+		conn->pool->synchronous = true;
 	if (req != NULL && (conn->nflights == 1 || !conn_head(conn)->answered))
 		reply_error(req, res, FRAME_NOTICE);
 }

@@ -165,6 +165,7 @@ new_generation(Pool *pool, const char *reason)
 	pool->generation++;
 	pool->failures = 0;
 	pool->retry_at = 0;
+	pool->synchronous = false;
 	pool_close_idle(pool, reason);
 }
 

@@ -92,6 +92,7 @@ struct Pool
 	PoolOptions options;
 	uint32		generation;		/* grows when connections must be made anew */
 	bool		paused;
+	bool		synchronous;	/* commits have been seen to wait for standbys */
 	dlist_head	conns[CONN_NSTATES];
 	int			nconns[CONN_NSTATES];
 	StatementCache *statements;

@@ -290,6 +290,14 @@ subtest 'who may' => sub {
 	$local->safe_psql('postgres',
 		'CREATE USER MAPPING FOR CURRENT_USER SERVER rights OPTIONS (user \'trusted\')'
 	);
+	like($control->query($migrate)->{err},
+		qr/password is required/, 'or without a password, as others wrote what runs');
+	is($control->value(
+			q{SELECT count(*) FROM dbpool_migrate_all() WHERE pool = 'rights'}),
+		'0', 'nor is it done unasked');
+	$local->safe_psql('postgres',
+		'ALTER USER MAPPING FOR CURRENT_USER SERVER rights OPTIONS (ADD password_required \'false\')'
+	);
 	is($control->value($migrate), '7|applied', 'a superuser');
 	$_->quit foreach values %s;
 	nothing_left('rights');
