@@ -394,8 +394,9 @@ stall(Conn *conn)
 	if (head->statement != NULL)
 		statement_stalled(head->statement, us);
 	head->stalled = true;
-	/* what is too large to be kept goes on as its session reads */
-	(void) reply_pump(conn, head->req);
+	/* with a row that is half written, nothing may come in between */
+	if (!reply_pump(conn, head->req))
+		return;
 	if (conn->state == CONN_BUSY)
 		conn_cancel(conn);
 	else

@@ -123,6 +123,9 @@ flight_ended(Conn *conn)
 
 	if (conn_head_request(conn) != NULL)
 		conn_show_request(conn, conn_head_request(conn));
+	/* what is next may stall before it would have been looked at again */
+	if (stalled)
+		timer_stop(&conn->watch);
 	conn_watch(conn);
 	if (conn->state == CONN_CANCELLING)
 	{
