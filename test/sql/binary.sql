@@ -193,4 +193,5 @@ DROP FUNCTION regress_compare, regress_run, regress_value, regress_bytes;
 DROP TABLE regress_samples, regress_here;
 DROP DOMAIN regress_row, regress_positive;
 DROP TYPE regress_mood, regress_pair;
+SET client_min_messages = warning;
 SELECT dbpool_drop_pool('plain');
