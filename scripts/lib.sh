@@ -57,7 +57,9 @@ newest_packaged_pg() {
 }
 
 # Prints the pg_config to build with: $PG_CONFIG, else the release's own, else
-# whatever the PATH has. Fails when there is none that can build an extension.
+# whatever the PATH has. Fails when there is none that can build an extension:
+# the makefiles come with the client on Debian, the headers with neither it nor
+# the server.
 find_pg_config() {
 	local major candidate
 
@@ -66,8 +68,8 @@ find_pg_config() {
 		"${major:+/usr/lib/postgresql/$major/bin/pg_config}" pg_config; do
 		[ -n "$candidate" ] || continue
 		candidate=$(command -v "$candidate" 2>/dev/null) || continue
-		# The pg_config of libpq-dev alone names a pgxs.mk that is not there.
 		[ -e "$("$candidate" --pgxs 2>/dev/null)" ] || continue
+		[ -e "$("$candidate" --includedir-server 2>/dev/null)/postgres.h" ] || continue
 		printf '%s\n' "$candidate"
 		return 0
 	done
