@@ -16,6 +16,8 @@
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
+#include "clock.h"
+
 #if PG_VERSION_NUM < 150000
 #error "dbpool needs PostgreSQL 15 or later"
 #endif
@@ -202,7 +204,7 @@ static inline bool
 compat_cancel_within(PGconn *conn, int milliseconds)
 {
 	PGcancelConn *cancel = PQcancelCreate(conn);
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), milliseconds);
+	Ticks		until = ticks_plus_ms(ticks_now(), milliseconds);
 	PostgresPollingStatusType status = PGRES_POLLING_FAILED;
 
 	if (cancel != NULL && PQcancelStart(cancel) == 1)
@@ -211,7 +213,7 @@ compat_cancel_within(PGconn *conn, int milliseconds)
 	{
 		struct pollfd socket = {PQcancelSocket(cancel),
 		status == PGRES_POLLING_READING ? POLLIN : POLLOUT, 0};
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		long		left = ticks_left_ms(until);
 
 		if (left <= 0 || (poll(&socket, 1, (int) left) < 0 && errno != EINTR))
 			break;
@@ -276,6 +278,7 @@ compat_cancel_within(PGconn *conn, int milliseconds)
 {
 	CompatCancelJob *job = (CompatCancelJob *) calloc(1, sizeof(CompatCancelJob));
 	struct timespec until;
+	pthread_condattr_t monotonic;
 	pthread_attr_t attr;
 	pthread_t	thread;
 	sigset_t	all;
@@ -288,9 +291,12 @@ compat_cancel_within(PGconn *conn, int milliseconds)
 	if (job == NULL)
 		return false;
 	pthread_mutex_init(&job->lock, NULL);
-	pthread_cond_init(&job->ended, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&job->ended, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	job->cancel = PQgetCancel(conn);
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += milliseconds / 1000;
 
 	/* PostgreSQL's handlers are for its own thread */

@@ -292,7 +292,7 @@ Datum
 dbpool_stat_reset(PG_FUNCTION_ARGS)
 {
 	Oid			serverid = InvalidOid;
-	TimestampTz now = GetCurrentTimestamp();
+	Ticks		now = ticks_now();
 
 	client_require_preload();
 	if (!PG_ARGISNULL(0))

@@ -100,16 +100,16 @@ static void
 wait_for_worker(int worker)
 {
 	WorkerShared *shared = shmem_worker(worker);
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_START_MS);
+	Ticks		until = ticks_plus_ms(ticks_now(), WORKER_START_MS);
 
 	/* one that has never come in all that time will not come now */
 	if (pg_atomic_read_u32(&shared->starts) == 0 &&
-		TimestampDifferenceExceeds(PgStartTime, GetCurrentTimestamp(), 3 * WORKER_START_MS))
+		ticks_now() >= ticks_plus_ms(dbpool_shared->started_at, 3 * WORKER_START_MS))
 		until = 0;
 	ConditionVariablePrepareToSleep(&shared->started_cv);
 	while (pg_atomic_read_u32(&shared->pid) == 0)
 	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		long		left = ticks_left_ms(until);
 
 		if (left <= 0 ||
 			ConditionVariableTimedSleep(&shared->started_cv, left,
@@ -164,7 +164,7 @@ try_claim_slot(bool *abandoned)
 static RequestSlot *
 claim_slot(void)
 {
-	TimestampTz until = 0;
+	Ticks		until = 0;
 	RequestSlot *slot;
 	bool		abandoned;
 
@@ -174,10 +174,10 @@ claim_slot(void)
 	ConditionVariablePrepareToSleep(&dbpool_shared->slot_freed_cv);
 	while ((slot = try_claim_slot(&abandoned)) == NULL && abandoned)
 	{
-		TimestampTz now = GetCurrentTimestamp();
+		Ticks		now = ticks_now();
 
 		if (until == 0)
-			until = TimestampTzPlusMilliseconds(now, SLOT_FREED_MS);
+			until = ticks_plus_ms(now, SLOT_FREED_MS);
 		if (now >= until ||
 			ConditionVariableTimedSleep(&dbpool_shared->slot_freed_cv, SLOT_FREED_MS,
 										compat_wait_event(&wait_slot_event, "DbpoolRequestSlot")))
@@ -287,7 +287,7 @@ fill_slot(Client *client)
 	slot->roleid = GetUserId();
 	slot->dbid = MyDatabaseId;
 	slot->encoding = GetDatabaseEncoding();
-	slot->submitted_at = GetCurrentTimestamp();
+	slot->submitted_at = ticks_now();
 	slot->running_since = 0;
 	slot->server = definition->options->server;
 	slot->remote_pid = 0;

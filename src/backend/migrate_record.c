@@ -45,7 +45,6 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "compat.h"
 
@@ -83,10 +82,10 @@ static struct
 } recorder;
 
 static void
-wait_for_recorder(TimestampTz until)
+wait_for_recorder(Ticks until)
 {
 	static uint32 wait_event;
-	long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	long		left = ticks_left_ms(until);
 
 	if (left <= 0)
 		ereport(ERROR,
@@ -109,7 +108,7 @@ wait_for_recorder(TimestampTz until)
 static int64
 ask(StringInfo message)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ANSWER_MS);
+	Ticks		until = ticks_plus_ms(ticks_now(), ANSWER_MS);
 	shm_mq_result result = SHM_MQ_DETACHED;
 	Size		len = 0;
 	void	   *data = NULL;

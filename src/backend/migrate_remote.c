@@ -64,7 +64,7 @@ static bool reported_error;
 
 /* Wait for the socket, or until a time; 0 for none.  Returns WL_ bits. */
 static int
-wait_for(int events, pgsocket socket, TimestampTz until)
+wait_for(int events, pgsocket socket, Ticks until)
 {
 	static uint32 wait_event;
 	long		timeout = -1;
@@ -73,7 +73,7 @@ wait_for(int events, pgsocket socket, TimestampTz until)
 	events |= WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 	if (until != 0)
 	{
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		timeout = ticks_left_ms(until);
 		events |= WL_TIMEOUT;
 	}
 	rc = WaitLatchOrSocket(MyLatch, events, socket, timeout,
@@ -90,9 +90,9 @@ wait_for(int events, pgsocket socket, TimestampTz until)
 void
 remote_wait(int milliseconds)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), milliseconds);
+	Ticks		until = ticks_plus_ms(ticks_now(), milliseconds);
 
-	while (GetCurrentTimestamp() < until)
+	while (ticks_now() < until)
 		(void) wait_for(0, PGINVALID_SOCKET, until);
 }
 
@@ -272,12 +272,12 @@ show_notices(Remote *remote)
 
 /* Read what still comes, until the remote is idle or the time is up. */
 static void
-drain(Remote *remote, TimestampTz until)
+drain(Remote *remote, Ticks until)
 {
 	for (;;)
 	{
 		struct pollfd socket = {PQsocket(remote->pg), POLLIN, 0};
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		long		left = ticks_left_ms(until);
 
 		while (!PQisBusy(remote->pg))
 		{
@@ -308,7 +308,7 @@ remote_close(Remote *remote)
 	if (PQstatus(remote->pg) == CONNECTION_OK &&
 		PQtransactionStatus(remote->pg) == PQTRANS_ACTIVE)
 	{
-		TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CANCEL_MS);
+		Ticks		until = ticks_plus_ms(ticks_now(), CANCEL_MS);
 
 		PQsetNoticeReceiver(remote->pg, ignore_notice, NULL);
 		if (compat_cancel_within(remote->pg, CANCEL_MS))
@@ -433,7 +433,7 @@ start_connection(const Definition *definition, const Hosts *hosts, int host)
 
 /* Wait until a connection is there; false when it fails, with *why. */
 static bool
-finish_connection(Remote *remote, TimestampTz until, char **why)
+finish_connection(Remote *remote, Ticks until, char **why)
 {
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
 
@@ -456,7 +456,7 @@ finish_connection(Remote *remote, TimestampTz until, char **why)
 			return true;
 		if (status == PGRES_POLLING_FAILED)
 			*why = libpq_message(remote->pg);
-		else if (GetCurrentTimestamp() >= until)
+		else if (ticks_now() >= until)
 			*why = psprintf("no answer within connect_timeout (%d ms)",
 							remote->connect_timeout);
 		if (*why != NULL)
@@ -474,8 +474,8 @@ connect_somewhere(Remote *remote, const Definition *definition)
 	initStringInfo(&errors);
 	for (int i = 0; i < hosts.n; i++)
 	{
-		TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														remote->connect_timeout);
+		Ticks		until = ticks_plus_ms(ticks_now(),
+										  remote->connect_timeout);
 		char	   *why;
 
 		remote->pg = start_connection(definition, &hosts, i);

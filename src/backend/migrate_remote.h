@@ -11,7 +11,6 @@
 #define DBPOOL_MIGRATE_REMOTE_H
 
 #include "backend/options.h"
-#include "utils/timestamp.h"
 
 typedef struct Remote Remote;
 

@@ -60,7 +60,7 @@ show_begin(const char *pool)
 			entry->migrations_done = 0;
 			entry->statements_total = 0;
 			entry->statements_done = 0;
-			entry->started_at = GetCurrentTimestamp();
+			entry->started_at = ticks_now();
 		}
 		SpinLockRelease(&entry->mutex);
 	}
@@ -190,7 +190,7 @@ refuse_pooler(MigrateSession *session)
 static void
 take_lock(MigrateSession *session, int lock_timeout)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), lock_timeout);
+	Ticks		until = ticks_plus_ms(ticks_now(), lock_timeout);
 	RemoteRows *name = remote_query(session->remote, "SELECT pg_catalog.current_database()");
 	char	   *sql;
 	int			wait = POLL_FIRST_MS;
@@ -203,7 +203,7 @@ take_lock(MigrateSession *session, int lock_timeout)
 
 		if (remote_text(rows, 0, 0)[0] == 't')
 			return;
-		if (GetCurrentTimestamp() >= until)
+		if (ticks_now() >= until)
 			throw_locked(session, lock_timeout);
 		migrate_show_phase("waiting for lock");
 		remote_wait(wait);

@@ -31,6 +31,9 @@ PG_FUNCTION_INFO_V1(dbpool_get_migrations);
 
 #define MAX_VIEW_COLUMNS	48
 
+/* The clock has been set, or has drifted, when it is off by so much. */
+#define CLOCKS_APART_US		1000
+
 /* A row in the making: columns are put one after the other. */
 typedef struct Row
 {
@@ -65,10 +68,36 @@ put_ms(Row *row, uint64 us)
 	put(row, Float8GetDatum(us / 1000.0), false);
 }
 
-static void
-put_time(Row *row, TimestampTz value)
+/*
+ * The time of the day of a moment.  It fits today's clock even if that was set
+ * since; and as long as nobody does that, it is the same whoever looks.
+ */
+static TimestampTz
+time_of_day(Ticks moment)
 {
-	put(row, TimestampTzGetDatum(value), value == 0);
+	int64		shown = (int64) pg_atomic_read_u64(&dbpool_shared->shown_offset);
+	int64		offset = shown;
+
+	/* both clocks at one moment, unless the processor was taken from us */
+	for (int i = 0; i < 10; i++)
+	{
+		Ticks		before = ticks_now();
+
+		offset = GetCurrentTimestamp() - before;
+		if (ticks_now() - before < CLOCKS_APART_US / 2)
+			break;
+	}
+	if (offset - shown >= CLOCKS_APART_US || shown - offset >= CLOCKS_APART_US)
+		pg_atomic_write_u64(&dbpool_shared->shown_offset, (uint64) offset);
+	else
+		offset = shown;
+	return moment + offset;
+}
+
+static void
+put_time(Row *row, Ticks moment)
+{
+	put(row, TimestampTzGetDatum(time_of_day(moment)), moment == 0);
 }
 
 static void

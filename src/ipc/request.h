@@ -157,8 +157,8 @@ typedef struct RequestSlot
 	Oid			roleid;
 	Oid			dbid;
 	int			encoding;
-	TimestampTz submitted_at;
-	TimestampTz running_since;	/* 0 before */
+	Ticks		submitted_at;
+	Ticks		running_since;	/* 0 before */
 	NameData	server;
 	int			remote_pid;
 	char		sql[DBPOOL_SHOWN_SQL];

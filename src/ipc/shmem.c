@@ -93,6 +93,8 @@ shmem_on_startup(void)
 		dbpool_shared->nrequests = dbpool_max_requests;
 		dbpool_shared->npools = dbpool_max_pools;
 		dbpool_shared->nconns = dbpool_max_connections;
+		dbpool_shared->started_at = ticks_now();
+		pg_atomic_init_u64(&dbpool_shared->shown_offset, 0);
 		pg_atomic_init_u64(&dbpool_shared->definition_stamp, 1);
 		pg_atomic_init_u64(&dbpool_shared->request_ticket, 1);
 		ConditionVariableInit(&dbpool_shared->slot_freed_cv);

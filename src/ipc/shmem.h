@@ -20,12 +20,12 @@
 #ifndef DBPOOL_SHMEM_H
 #define DBPOOL_SHMEM_H
 
+#include "clock.h"
 #include "dbpool.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
-#include "utils/timestamp.h"
 
 /*
  * What makes two requests use the same pool.  xid is that of the transaction
@@ -65,7 +65,7 @@ typedef struct WorkerShared
 	/* Some pool has "wants" for the worker.  Set by backends, cleared by it. */
 	pg_atomic_uint32 pools_attention;
 	/* Written by the worker; for dbpool_workers, torn reads do no harm. */
-	TimestampTz started_at;
+	Ticks		started_at;
 	uint64		requests;
 	uint64		wakeups;
 	/* Signalled when the worker is ready. */
@@ -98,7 +98,7 @@ typedef struct PoolCounters
 	uint64		rows;
 	uint64		bytes_sent;
 	uint64		bytes_received;
-	TimestampTz reset_at;
+	Ticks		reset_at;
 } PoolCounters;
 
 typedef struct PoolShared
@@ -128,10 +128,10 @@ typedef struct PoolShared
 	int			max_size;
 	int			conns[CONN_NSTATES];
 	int			waiting;
-	TimestampTz oldest_wait;	/* 0 when nobody waits */
-	TimestampTz used_at;
-	TimestampTz connected_at;	/* last successful connect */
-	TimestampTz connect_failed_at;
+	Ticks		oldest_wait;	/* 0 when nobody waits */
+	Ticks		used_at;
+	Ticks		connected_at;	/* last successful connect */
+	Ticks		connect_failed_at;
 	char		connect_error[DBPOOL_SHOWN_ERROR];
 	PoolCounters counters;
 } PoolShared;
@@ -147,8 +147,8 @@ typedef struct ConnShared
 	int			local_pid;		/* backend whose statement it runs, or 0 */
 	Oid			roleid;			/* role whose statement sql is */
 	bool		tls;
-	TimestampTz connected_at;
-	TimestampTz state_since;
+	Ticks		connected_at;
+	Ticks		state_since;
 	uint64		statements;
 	NameData	address;		/* host or socket folder, cut if long */
 	int			port;
@@ -176,7 +176,7 @@ typedef struct MigrateShared
 	int			migrations_done;
 	int			statements_total;	/* of the present migration */
 	int			statements_done;
-	TimestampTz started_at;
+	Ticks		started_at;
 } MigrateShared;
 
 typedef struct DbpoolShared
@@ -186,6 +186,12 @@ typedef struct DbpoolShared
 	int			nrequests;
 	int			npools;
 	int			nconns;
+	Ticks		started_at;		/* when the server was */
+
+	/*
+	 * What to add to Ticks for the time of the day that views show.
+	 */
+	pg_atomic_uint64 shown_offset;
 
 	/*
 	 * Stamps for definitions, in the order in which they were read from the

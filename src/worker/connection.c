@@ -87,7 +87,7 @@ conn_move(Conn *conn, ConnState to)
 {
 	Pool	   *pool = conn->pool;
 	ConnState	from = conn->state;
-	TimestampTz now = GetCurrentTimestamp();
+	Ticks		now = ticks_now();
 
 	if ((legal_moves[from] & (1 << to)) == 0)
 		elog(FATAL, "impossible move of a dbpool connection from state %d to %d",
@@ -193,7 +193,7 @@ conn_close(Conn *conn, const char *reason)
 	}
 	pool_split_progress(conn->pool);
 	if (pool_size(conn->pool) == 0 || conn->pool->nwaiting > 0)
-		timer_set_by(&conn->pool->upkeep, GetCurrentTimestamp());
+		timer_set_by(&conn->pool->upkeep, ticks_now());
 	ereport(DEBUG1,
 			(errmsg_internal("dbpool closed a connection of pool \"%s\" because %s",
 							 NameStr(conn->pool->options.server), reason)));

@@ -63,7 +63,7 @@ extern void conn_check(Conn *conn, Request *req);
 extern void conn_lost(Conn *conn);
 extern Flight *flight_add(Conn *conn, Request *req);
 extern void flight_remove(Conn *conn, Flight *flight);
-extern int64 conn_head_us(Conn *conn, TimestampTz now);
+extern int64 conn_head_us(Conn *conn, Ticks now);
 extern void conn_count_request(Conn *conn, Request *req, int64 us, bool failed);
 extern void conn_note_error(Conn *conn);
 extern bool conn_set_pipelined(Conn *conn, bool on);

@@ -157,7 +157,7 @@ cancel_done(void *data, void *arg)
 	}
 	start_waiting(pool);
 	if (pool_size(pool) == 0)
-		timer_set_by(&pool->upkeep, GetCurrentTimestamp());
+		timer_set_by(&pool->upkeep, ticks_now());
 }
 
 static bool
@@ -206,7 +206,7 @@ conn_orphan(Conn *conn, Flight *flight)
 static void
 give_time(Conn *conn)
 {
-	conn->cancelled_at = GetCurrentTimestamp();
+	conn->cancelled_at = ticks_now();
 	conn_set_deadline(conn, CANCEL_MS);
 }
 
@@ -236,7 +236,7 @@ cancel_head(Conn *conn)
 static int
 cancelled_ms(Conn *conn)
 {
-	return (int) ((GetCurrentTimestamp() - conn->cancelled_at) / 1000);
+	return (int) ((ticks_now() - conn->cancelled_at) / 1000);
 }
 
 /* A cancel was delivered: look again at what has come of it. */
@@ -252,11 +252,11 @@ watch_head(Conn *conn)
 static void
 watch_stalled(Conn *conn)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	Ticks		now = ticks_now();
 	int64		ms = conn_head_us(conn, now) / 1000;
 
 	timer_set(&conn->watch,
-			  TimestampTzPlusMilliseconds(now, Min(Max(ms, AGAIN_MS), CANCEL_MS)));
+			  ticks_plus_ms(now, Min(Max(ms, AGAIN_MS), CANCEL_MS)));
 }
 
 /* The first flight, which is cancelled, has not ended in time. */
@@ -306,7 +306,7 @@ conn_after_cancel(Conn *conn)
 	if (head == NULL)
 	{
 		timer_stop(&conn->deadline);
-		conn->used_at = GetCurrentTimestamp();
+		conn->used_at = ticks_now();
 		conn->worked_at = conn->used_at;
 		conn_settle(conn);
 	}
@@ -338,10 +338,10 @@ conn_cancel(Conn *conn)
 }
 
 /* Since when the remote has been running the first flight, and until when it may. */
-static TimestampTz
+static Ticks
 stalls_at(Conn *conn)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	Ticks		now = ticks_now();
 	int64		may_take = dbpool_stall_timeout * INT64CONST(1000) +
 	(int64) conn->pool->rtt_us;
 
@@ -386,7 +386,7 @@ stall(Conn *conn)
 {
 	Pool	   *pool = conn->pool;
 	Flight	   *head = conn_head(conn);
-	int64		us = conn_head_us(conn, GetCurrentTimestamp());
+	int64		us = conn_head_us(conn, ticks_now());
 
 	ereport(DEBUG1,
 			(errmsg_internal("dbpool takes a statement off a connection of pool \"%s\" that it shares, after %d ms",
@@ -415,7 +415,7 @@ void
 conn_look(Conn *conn)
 {
 	Flight	   *head = conn_head(conn);
-	TimestampTz now = GetCurrentTimestamp();
+	Ticks		now = ticks_now();
 
 	if (conn->nflights < 2 || dbpool_stall_timeout == 0 || conn->synchronous ||
 		conn->pool->synchronous || head->req == NULL || !holds_up_others(conn))
@@ -435,7 +435,7 @@ conn_look(Conn *conn)
 		conn_watch(conn);
 	else if (conn->pool->paused)
 		timer_set(&conn->watch,
-				  TimestampTzPlusMilliseconds(now, dbpool_stall_timeout));
+				  ticks_plus_ms(now, dbpool_stall_timeout));
 	else
 		stall(conn);
 }

@@ -392,8 +392,8 @@ attempt(Conn *conn)
 		return;
 	}
 	timer_set(&conn->deadline,
-			  TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										  conn->pool->options.connect_timeout));
+			  ticks_plus_ms(ticks_now(),
+							conn->pool->options.connect_timeout));
 	if (list->places[list->at].lookup)
 	{
 		lookup_start(conn);
@@ -470,7 +470,7 @@ logged_in(Conn *conn)
 	SpinLockRelease(&shared->mutex);
 
 	conn->phase = PHASE_SETTINGS;
-	conn->asked_at = GetCurrentTimestamp();
+	conn->asked_at = ticks_now();
 	if (PQsetnonblocking(conn->pg, 1) != 0 ||
 		PQsendQuery(conn->pg, CONN_SETTINGS_SQL) != 1)
 		conn_open_failed(conn, PQerrorMessage(conn->pg));
@@ -501,7 +501,7 @@ settings_event(Conn *conn)
 			conn_remember_settings(conn);
 			datetimes = PQparameterStatus(conn->pg, "integer_datetimes");
 			conn->integer_datetimes = datetimes != NULL && strcmp(datetimes, "on") == 0;
-			pool_saw_round_trip(conn->pool, GetCurrentTimestamp() - conn->asked_at);
+			pool_saw_round_trip(conn->pool, ticks_now() - conn->asked_at);
 			pool_conn_opened(conn);
 			return;
 		}
@@ -557,7 +557,7 @@ conn_open(Pool *pool)
 	conn->state = CONN_CONNECTING;
 	conn->phase = PHASE_LOOKUP;
 	conn->generation = pool->generation;
-	conn->opened_at = GetCurrentTimestamp();
+	conn->opened_at = ticks_now();
 	dlist_init(&conn->flights);
 	dlist_init(&conn->prepared_lru);
 	dlist_init(&conn->doomed);

@@ -40,7 +40,7 @@ prepared_name(uint64 serial, char *buf)
 	while (nonce == 0)
 	{
 		if (!pg_strong_random(&nonce, sizeof(nonce)))
-			nonce = (uint64) GetCurrentTimestamp();
+			nonce = (uint64) ticks_now();
 	}
 	snprintf(buf, NAMEDATALEN, "dbpool_" UINT64_FORMAT "_" UINT64_FORMAT, nonce, serial);
 	return buf;

@@ -95,7 +95,7 @@ flight_ended(Conn *conn)
 	Pool	   *pool = conn->pool;
 	Flight	   *flight = conn_head(conn);
 	Request    *req = flight->req;
-	TimestampTz now = GetCurrentTimestamp();
+	Ticks		now = ticks_now();
 	int64		us = conn_head_us(conn, now);
 	bool		alone = conn->nflights == 1;
 	bool		repeat = flight->repeat;
@@ -145,7 +145,7 @@ static void
 answered(Conn *conn)
 {
 	Request    *req = conn->waiter;
-	TimestampTz now = GetCurrentTimestamp();
+	Ticks		now = ticks_now();
 
 	timer_stop(&conn->deadline);
 	conn->used_at = now;
@@ -205,7 +205,7 @@ refuse_copy(Conn *conn, ExecStatusType status)
 							   NameStr(conn->pool->options.server)),
 					  "The statement was given up. What it had already completed on the remote server stays.",
 					  "Use a query instead.");
-	conn_count_request(conn, req, conn_head_us(conn, GetCurrentTimestamp()), true);
+	conn_count_request(conn, req, conn_head_us(conn, ticks_now()), true);
 	conn_orphan(conn, flight);
 	request_end(req);
 	conn_cancel(conn);

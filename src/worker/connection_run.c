@@ -45,7 +45,7 @@ void
 conn_set_deadline(Conn *conn, int ms)
 {
 	timer_set(&conn->deadline,
-			  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms));
+			  ticks_plus_ms(ticks_now(), ms));
 }
 
 /*
@@ -61,7 +61,7 @@ flight_add(Conn *conn, Request *req)
 	else
 		flight = dlist_container(Flight, node, dlist_pop_head_node(&free_flights));
 	memset(flight, 0, sizeof(Flight));
-	flight->sent_at = GetCurrentTimestamp();
+	flight->sent_at = ticks_now();
 	flight->plain = true;
 	dlist_push_tail(&conn->flights, &flight->node);
 	conn->shared->in_flight = ++conn->nflights;
@@ -161,7 +161,7 @@ conn_count_request(Conn *conn, Request *req, int64 us, bool failed)
 
 /* Time since the remote began with the first flight, as far as we know. */
 int64
-conn_head_us(Conn *conn, TimestampTz now)
+conn_head_us(Conn *conn, Ticks now)
 {
 	return now - Max(conn_head(conn)->sent_at, conn->ended_at);
 }
@@ -203,7 +203,7 @@ conn_lost(Conn *conn)
 	while (conn->nflights > 0)
 	{
 		Flight	   *flight = conn_head(conn);
-		int64		us = conn_head_us(conn, GetCurrentTimestamp());
+		int64		us = conn_head_us(conn, ticks_now());
 		bool		not_run = (conn->nflights == 1 && !conn->flushed) ||
 		(conn->remote_ended && !first);
 
@@ -366,7 +366,7 @@ conn_start(Conn *conn, Request *req)
 		return;
 	}
 	timer_stop(&req->deadline);
-	req->started_at = GetCurrentTimestamp();
+	req->started_at = ticks_now();
 	if (slot->need_password && !conn->used_password)
 	{
 		request_fail(req, "2F003", "password is required",
@@ -420,7 +420,7 @@ bool
 conn_send_simple(Conn *conn, const char *sql)
 {
 	conn->flushed = false;
-	conn->asked_at = GetCurrentTimestamp();
+	conn->asked_at = ticks_now();
 	return conn_set_pipelined(conn, false) &&
 		PQsendQuery(conn->pg, sql) == 1 && conn_flush(conn);
 }

@@ -118,7 +118,7 @@ pool_leave_queue(Request *req)
 
 /* Can a rider join the connection? */
 static bool
-can_join(Conn *conn, const Request *req, TimestampTz now)
+can_join(Conn *conn, const Request *req, Ticks now)
 {
 	return conn->joinable && conn->nflights < RIDE_MOST && conn->flushed &&
 		conn->norphans == 0 && conn->rows == NULL && !conn->dirty && !conn->big && !conn->broken &&
@@ -130,7 +130,7 @@ can_join(Conn *conn, const Request *req, TimestampTz now)
 
 /* The shared connection with the least before a rider, or NULL. */
 static Conn *
-find_ride(Pool *pool, const Request *req, TimestampTz now)
+find_ride(Pool *pool, const Request *req, Ticks now)
 {
 	Conn	   *best = NULL;
 	dlist_iter	iter;
@@ -147,7 +147,7 @@ find_ride(Pool *pool, const Request *req, TimestampTz now)
 
 /* Does a loner leave a connection for riders, if there were any of late? */
 static bool
-loner_may_start(Pool *pool, TimestampTz now)
+loner_may_start(Pool *pool, Ticks now)
 {
 	dlist_iter	iter;
 
@@ -167,7 +167,7 @@ loner_may_start(Pool *pool, TimestampTz now)
 
 /* Give an idle connection to a request, after a check if it is long unused. */
 static void
-start_on_idle(Pool *pool, Request *req, TimestampTz now)
+start_on_idle(Pool *pool, Request *req, Ticks now)
 {
 	Conn	   *conn = dlist_head_element(Conn, node, &pool->conns[CONN_IDLE]);
 	int			after = pool->options.validate_after;
@@ -180,7 +180,7 @@ start_on_idle(Pool *pool, Request *req, TimestampTz now)
 
 /* Find a connection for a request and start it; false when it has to wait. */
 static bool
-try_start(Pool *pool, Request *req, TimestampTz now)
+try_start(Pool *pool, Request *req, Ticks now)
 {
 	/* its text may have turned out slow, or worse, while it waited */
 	bool		rides = req->rides && statement_is_short(req->statement);
@@ -241,7 +241,7 @@ pool_dispatch(Pool *pool)
 {
 	while (!pool->paused && pool->nwaiting > 0)
 	{
-		TimestampTz now = GetCurrentTimestamp();
+		Ticks		now = ticks_now();
 		Request    *first = pool_first_waiter(pool);
 		dlist_head *others = first->rides ? &pool->loners : &pool->riders;
 
@@ -322,7 +322,7 @@ pool_requeue(Request *req)
 	if (!unstart(req))
 		return;
 	if (req->started_at != 0)
-		req->queued_at = GetCurrentTimestamp();
+		req->queued_at = ticks_now();
 	if (++req->attempts >= MAX_ATTEMPTS)
 		request_fail(req, "08006",
 					 psprintf("connections of pool \"%s\" are lost as soon as they are used",
@@ -346,7 +346,7 @@ pool_repeat(Request *req, bool alone)
 		return;
 	if (++req->repeats >= REPEATS_ALONE || alone)
 		req->rides = false;
-	req->queued_at = GetCurrentTimestamp();
+	req->queued_at = ticks_now();
 	request_restart(req);
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->shared->counters.repeats++;
@@ -360,11 +360,11 @@ pool_repeat(Request *req, bool alone)
  * averages cannot be true.
  */
 static bool
-growth_can_wait(Pool *pool, TimestampTz now)
+growth_can_wait(Pool *pool, Ticks now)
 {
 	int			busy = pool->nconns[CONN_BUSY] + pool->nconns[CONN_CHECKING];
 	Request    *first = pool_first_waiter(pool);
-	TimestampTz patience;
+	Ticks		patience;
 
 	if (first == NULL || busy == 0 || pool->exec_us == 0 || pool->connect_us == 0)
 		return false;
@@ -389,14 +389,14 @@ pool_grow(Pool *pool)
 		int			connecting = pool->nconns[CONN_CONNECTING];
 		int			open = size - connecting;
 		bool		short_of_min = size < pool_min(pool);
-		TimestampTz now;
+		Ticks		now;
 
 		if (size >= pool_max(pool) || connecting > Max(open, 1) - 1)
 			break;
 		if (!short_of_min && !(crowded && connecting == 0) &&
 			(pool->nwaiting <= connecting + pool->nconns[CONN_IDLE] || pool->paused))
 			break;
-		now = GetCurrentTimestamp();
+		now = ticks_now();
 		if (now < pool->retry_at && (open > 0 || pool->nwaiting == 0))
 		{
 			timer_set_by(&pool->upkeep, pool->retry_at);

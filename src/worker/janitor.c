@@ -21,18 +21,18 @@
 #define LIFETIME_JITTER		0.1
 
 static double
-seconds_since(TimestampTz then, TimestampTz now)
+seconds_since(Ticks then, Ticks now)
 {
 	return (now - then) / 1000000.0;
 }
 
 /* What keeps a pool's connections: for the error of one that waited in vain. */
 static char *
-pool_explain(Pool *pool, TimestampTz now)
+pool_explain(Pool *pool, Ticks now)
 {
 	StringInfoData buf;
 	dlist_iter	iter;
-	TimestampTz longest = now;
+	Ticks		longest = now;
 
 	dlist_foreach(iter, &pool->conns[CONN_BUSY])
 	{
@@ -65,7 +65,7 @@ request_deadline(void *arg)
 {
 	Request    *req = arg;
 	Pool	   *pool = req->pool;
-	TimestampTz now = GetCurrentTimestamp();
+	Ticks		now = ticks_now();
 	bool		opened = pool_size(pool) > pool->nconns[CONN_CONNECTING];
 
 	/* off the queue, or off the connection that is being checked for it */
@@ -100,8 +100,8 @@ janitor_request_waits(Request *req)
 {
 	if (!req->deadline.armed)
 		timer_set(&req->deadline,
-				  TimestampTzPlusMilliseconds(req->queued_at,
-											  req->pool->options.acquire_timeout));
+				  ticks_plus_ms(req->queued_at,
+								req->pool->options.acquire_timeout));
 }
 
 /* The remote has not answered in time. */
@@ -150,22 +150,22 @@ conn_watch_fire(void *arg)
 }
 
 /* When an idle connection wants attention next; 0: never. */
-static TimestampTz
+static Ticks
 idle_due(const Conn *conn)
 {
 	const PoolOptions *options = &conn->pool->options;
-	TimestampTz due = conn->expires_at;
-	TimestampTz at;
+	Ticks		due = conn->expires_at;
+	Ticks		at;
 
 	if (options->idle_timeout > 0 && pool_size(conn->pool) > pool_min(conn->pool))
 	{
-		at = TimestampTzPlusMilliseconds(conn->worked_at, options->idle_timeout);
+		at = ticks_plus_ms(conn->worked_at, options->idle_timeout);
 		due = due == 0 ? at : Min(due, at);
 	}
 	if (options->health_check_interval > 0)
 	{
-		at = TimestampTzPlusMilliseconds(conn->used_at,
-										 options->health_check_interval);
+		at = ticks_plus_ms(conn->used_at,
+						   options->health_check_interval);
 		due = due == 0 ? at : Min(due, at);
 	}
 	return due;
@@ -178,18 +178,18 @@ conn_idle_fire(void *arg)
 	Conn	   *conn = arg;
 	Pool	   *pool = conn->pool;
 	const PoolOptions *options = &pool->options;
-	TimestampTz now = GetCurrentTimestamp();
+	Ticks		now = ticks_now();
 
 	if (conn->state != CONN_IDLE)
 		return;
 	if (conn->expires_at != 0 && now >= conn->expires_at)
 		conn_close(conn, "it has reached max_lifetime");
 	else if (options->idle_timeout > 0 && pool_size(pool) > pool_min(pool) &&
-			 now >= TimestampTzPlusMilliseconds(conn->worked_at, options->idle_timeout))
+			 now >= ticks_plus_ms(conn->worked_at, options->idle_timeout))
 		conn_close(conn, "it has reached idle_timeout");
 	else if (options->health_check_interval > 0 &&
-			 now >= TimestampTzPlusMilliseconds(conn->used_at,
-												options->health_check_interval))
+			 now >= ticks_plus_ms(conn->used_at,
+								  options->health_check_interval))
 	{
 		conn_check(conn, NULL);
 		return;
@@ -214,7 +214,7 @@ janitor_init_conn(Conn *conn)
 void
 janitor_conn_idle(Conn *conn)
 {
-	TimestampTz due = idle_due(conn);
+	Ticks		due = idle_due(conn);
 
 	if (due != 0)
 		timer_set_by(&conn->janitor, due);
@@ -225,8 +225,8 @@ static void
 pool_upkeep(void *arg)
 {
 	Pool	   *pool = arg;
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz unused_at = TimestampTzPlusMilliseconds(pool->used_at, POOL_UNUSED_MS);
+	Ticks		now = ticks_now();
+	Ticks		unused_at = ticks_plus_ms(pool->used_at, POOL_UNUSED_MS);
 
 	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
 		(pool->definition == NULL || pool_max(pool) == 0 ||
@@ -247,13 +247,13 @@ janitor_init_pool(Pool *pool)
 }
 
 /* When a connection opened at that time is to be replaced; 0: never. */
-TimestampTz
-janitor_lifetime_end(const Pool *pool, TimestampTz from)
+Ticks
+janitor_lifetime_end(const Pool *pool, Ticks from)
 {
 	double		lifetime = pool->options.max_lifetime;
 
 	if (lifetime == 0)
 		return 0;
 	lifetime *= 1.0 - LIFETIME_JITTER * pg_prng_double(&pg_global_prng_state);
-	return TimestampTzPlusMilliseconds(from, (int64) lifetime);
+	return ticks_plus_ms(from, (int64) lifetime);
 }

@@ -164,7 +164,7 @@ static void
 others_piece(void *arg)
 {
 	bool		threads = *(bool *) arg;
-	TimestampTz now;
+	Ticks		now;
 
 	/* first, as they may have new requests by the time we look for those */
 	requests_wake();
@@ -173,7 +173,7 @@ others_piece(void *arg)
 	/* in this order: who paused a pool wants the next request to wait */
 	pools_look();
 	requests_take();
-	now = GetCurrentTimestamp();
+	now = ticks_now();
 	while (timer_run_one(now))
 		;
 }

@@ -324,8 +324,8 @@ pool_make_place(Pool *pool)
 	}
 	if (longest == NULL ||
 		(pool_size(pool) > 0 &&
-		 GetCurrentTimestamp() < TimestampTzPlusMilliseconds(longest->worked_at,
-															 PLACE_IDLE_MS)))
+		 ticks_now() < ticks_plus_ms(longest->worked_at,
+									 PLACE_IDLE_MS)))
 		return false;
 	conn_close(longest, "another pool needs its place");
 	return true;
@@ -337,7 +337,7 @@ pool_conn_opened(Conn *conn)
 {
 	Pool	   *pool = conn->pool;
 	PoolShared *shared = pool->shared;
-	TimestampTz now = GetCurrentTimestamp();
+	Ticks		now = ticks_now();
 	int64		us = now - conn->opened_at;
 
 	pool->connect_us = pool->connect_us == 0 ? us : pool->connect_us * 0.7 + us * 0.3;
@@ -365,7 +365,7 @@ pool_conn_ready(Conn *conn)
 		conn_close(conn, "the definition of the pool was changed");
 	else if (pool_size(pool) > pool_max(pool))
 		conn_close(conn, "another worker shares the pool");
-	else if (conn->expires_at != 0 && GetCurrentTimestamp() >= conn->expires_at)
+	else if (conn->expires_at != 0 && ticks_now() >= conn->expires_at)
 		conn_close(conn, "it has reached max_lifetime");
 	else
 	{
@@ -388,8 +388,8 @@ pool_back_off(Pool *pool)
 	int			ms = RETRY_FIRST_MS << Min(pool->failures, 5);
 
 	pool->failures++;
-	pool->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												 Min(ms, RETRY_MOST_MS));
+	pool->retry_at = ticks_plus_ms(ticks_now(),
+								   Min(ms, RETRY_MOST_MS));
 }
 
 /* The remote has answered a question that costs it nothing, after so long. */
@@ -418,7 +418,7 @@ pool_conn_failed(Pool *pool, const char *sqlstate, const char *message)
 {
 	PoolShared *shared = pool->shared;
 
-	pool->failed_at = GetCurrentTimestamp();
+	pool->failed_at = ticks_now();
 	strlcpy(pool->error, message, sizeof(pool->error));
 	SpinLockAcquire(&shared->mutex);
 	shared->connect_failed_at = pool->failed_at;
@@ -468,7 +468,7 @@ pool_look(Pool *pool)
 		if (pool->definition != NULL)
 			pfree(pool->definition);
 		pool->definition = NULL;
-		timer_set_by(&pool->upkeep, GetCurrentTimestamp());
+		timer_set_by(&pool->upkeep, ticks_now());
 	}
 	else if (wants & POOL_WANT_RESET)
 		new_generation(pool, "dbpool_reset() was called");

@@ -238,7 +238,7 @@ request_received(Request *req, const char *bytes)
 	req->sql = bytes + slot->definition_len;
 	req->params = req->sql + slot->sql_len;
 	req->types = req->params + slot->params_len;
-	req->queued_at = GetCurrentTimestamp();
+	req->queued_at = ticks_now();
 	if (!request_move(slot, REQUEST_RECEIVING, REQUEST_QUEUED))
 		request_gone(req);
 	else

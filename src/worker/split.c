@@ -28,7 +28,7 @@
 #define LOOK_US		1000000
 
 static Timer look;
-static TimestampTz looked_at;
+static Ticks looked_at;
 static int64 used_us;
 static uint64 taken;
 
@@ -134,7 +134,7 @@ split(Pool *pool)
 	}
 	pool_split_progress(pool);
 	if (pool->splits_to > 0 && !look.armed)
-		timer_set(&look, GetCurrentTimestamp() + LOOK_US);
+		timer_set(&look, ticks_now() + LOOK_US);
 }
 
 /*
@@ -187,7 +187,7 @@ has_room(Pool *pool)
 static void
 look_at_load(void *arg)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	Ticks		now = ticks_now();
 	int64		used = processor_us();
 	double		percent = (used - used_us) * 100.0 / Max(now - looked_at, 1);
 	int			place;
@@ -219,7 +219,7 @@ split_count(Pool *pool)
 	pool->taken++;
 	taken++;
 	if (!look.armed)
-		timer_set(&look, GetCurrentTimestamp() + LOOK_US);
+		timer_set(&look, ticks_now() + LOOK_US);
 }
 
 void

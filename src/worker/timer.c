@@ -13,8 +13,8 @@ static pairingheap *timers;
 static int
 timer_compare(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 {
-	TimestampTz x = pairingheap_const_container(Timer, node, a)->at;
-	TimestampTz y = pairingheap_const_container(Timer, node, b)->at;
+	Ticks		x = pairingheap_const_container(Timer, node, a)->at;
+	Ticks		y = pairingheap_const_container(Timer, node, b)->at;
 
 	(void) arg;
 	return x < y ? 1 : (x > y ? -1 : 0);
@@ -38,7 +38,7 @@ timer_init(Timer *timer, void (*fire) (void *arg), void *arg)
 
 /* Fire at that time, whatever was set before. */
 void
-timer_set(Timer *timer, TimestampTz at)
+timer_set(Timer *timer, Ticks at)
 {
 	timer_stop(timer);
 	timer->at = at;
@@ -51,7 +51,7 @@ timer_set(Timer *timer, TimestampTz at)
  * for timers whose function looks for itself what is due and sets the next.
  */
 void
-timer_set_by(Timer *timer, TimestampTz at)
+timer_set_by(Timer *timer, Ticks at)
 {
 	if (!timer->armed || timer->at > at)
 		timer_set(timer, at);
@@ -69,7 +69,7 @@ timer_stop(Timer *timer)
 
 /* Fire the earliest timer if its time has come; false when none is due. */
 bool
-timer_run_one(TimestampTz now)
+timer_run_one(Ticks now)
 {
 	Timer	   *timer;
 
@@ -92,5 +92,5 @@ timer_wait_ms(void)
 	if (timers == NULL || pairingheap_is_empty(timers))
 		return -1;
 	timer = pairingheap_container(Timer, node, pairingheap_first(timers));
-	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), timer->at);
+	return ticks_left_ms(timer->at);
 }

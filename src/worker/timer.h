@@ -5,24 +5,24 @@
 #ifndef DBPOOL_TIMER_H
 #define DBPOOL_TIMER_H
 
+#include "clock.h"
 #include "dbpool.h"
 #include "lib/pairingheap.h"
-#include "utils/timestamp.h"
 
 typedef struct Timer
 {
 	pairingheap_node node;		/* valid while armed */
 	bool		armed;
-	TimestampTz at;
+	Ticks		at;
 	void		(*fire) (void *arg);
 	void	   *arg;
 } Timer;
 
 extern void timer_init(Timer *timer, void (*fire) (void *arg), void *arg);
-extern void timer_set(Timer *timer, TimestampTz at);
-extern void timer_set_by(Timer *timer, TimestampTz at);
+extern void timer_set(Timer *timer, Ticks at);
+extern void timer_set_by(Timer *timer, Ticks at);
 extern void timer_stop(Timer *timer);
-extern bool timer_run_one(TimestampTz now);
+extern bool timer_run_one(Ticks now);
 extern long timer_wait_ms(void);
 
 #endif							/* DBPOOL_TIMER_H */

@@ -153,7 +153,7 @@ dbpool_worker_main(Datum arg)
 	requests_init();
 	forget_predecessor();
 
-	shared->started_at = GetCurrentTimestamp();
+	shared->started_at = ticks_now();
 	pg_atomic_write_u32(&shared->procno, (uint32) compat_my_proc_number());
 	pg_atomic_fetch_add_u32(&shared->starts, 1);
 	pg_memory_barrier();

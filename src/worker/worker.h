@@ -62,8 +62,8 @@ struct Request
 	Flight	   *flight;			/* while running */
 	Statement  *statement;		/* what is known of its text, or NULL */
 	Timer		deadline;		/* for getting a connection */
-	TimestampTz queued_at;
-	TimestampTz started_at;		/* 0 before it runs */
+	Ticks		queued_at;
+	Ticks		started_at;		/* 0 before it runs */
 	int64		remote_us;		/* time the remote took */
 
 	/* The request's parts, in the up ring or in large. */
@@ -99,19 +99,19 @@ struct Pool
 	dlist_head	riders;			/* wait, and may share; by ticket */
 	dlist_head	loners;			/* wait for a connection of their own */
 	int			nwaiting;		/* both together */
-	TimestampTz rider_at;		/* when the last rider came */
+	Ticks		rider_at;		/* when the last rider came */
 	bool		crowded;		/* riders would be better off with another
 								 * connection */
 	Timer		upkeep;			/* pool_grow() wants to look again */
-	TimestampTz used_at;
+	Ticks		used_at;
 	int			home;			/* index of its first worker's PoolShared, or
 								 * -1 */
 	int			splits_to;		/* so many workers; 0: it does not split now */
 	uint64		taken;			/* requests since the load was last looked at */
 	int			cancels;		/* threads that cancel for it */
 	int			failures;		/* connects that failed in a row */
-	TimestampTz retry_at;		/* no connect before, while others work */
-	TimestampTz failed_at;
+	Ticks		retry_at;		/* no connect before, while others work */
+	Ticks		failed_at;
 	char		error[DBPOOL_SHOWN_ERROR];	/* of the last connect that failed */
 	double		connect_us;		/* moving averages; 0 when unknown */
 	double		exec_us;
@@ -127,7 +127,7 @@ struct Flight
 	dlist_node	node;			/* in conn->flights */
 	Request    *req;			/* NULL: nobody waits for the answer */
 	Statement  *statement;		/* what is known of its text, or NULL */
-	TimestampTz sent_at;
+	Ticks		sent_at;
 	double		cost_us;		/* time it was expected to take, in conn->load */
 	bool		chore;			/* dbpool's own */
 	bool		prepared;		/* runs what was prepared */
@@ -168,12 +168,12 @@ struct Conn
 	int			nflights;
 	int			norphans;		/* flights whose sessions gave up */
 	Request    *waiter;			/* for whom it is being checked */
-	TimestampTz opened_at;
-	TimestampTz expires_at;		/* 0: never */
-	TimestampTz used_at;		/* last time the remote answered */
-	TimestampTz worked_at;		/* last time it ran a statement, or was opened */
-	TimestampTz ended_at;		/* last time a flight ended */
-	TimestampTz asked_at;		/* when a check or a reset was sent */
+	Ticks		opened_at;
+	Ticks		expires_at;		/* 0: never */
+	Ticks		used_at;		/* last time the remote answered */
+	Ticks		worked_at;		/* last time it ran a statement, or was opened */
+	Ticks		ended_at;		/* last time a flight ended */
+	Ticks		asked_at;		/* when a check or a reset was sent */
 	Timer		deadline;		/* of what it is doing */
 	Timer		watch;			/* of what its first flight is doing to others */
 	Timer		janitor;		/* while idle */
@@ -226,7 +226,7 @@ struct Conn
 	Size		piece_off;
 
 	/* cancelling */
-	TimestampTz cancelled_at;	/* since when the first flight is to end */
+	Ticks		cancelled_at;	/* since when the first flight is to end */
 	bool		cancel_waits;	/* for another cancel of the pool to end */
 	struct OffloadJob *cancel;
 	bool		cancel_ended;	/* the remote has taken it, or could not */
@@ -317,6 +317,6 @@ extern void janitor_init_request(Request *req);
 extern void janitor_init_pool(Pool *pool);
 extern void janitor_conn_idle(Conn *conn);
 extern void janitor_request_waits(Request *req);
-extern TimestampTz janitor_lifetime_end(const Pool *pool, TimestampTz from);
+extern Ticks janitor_lifetime_end(const Pool *pool, Ticks from);
 
 #endif							/* DBPOOL_WORKER_H */
