@@ -224,6 +224,7 @@ is_of_old_types(const char *sqlstate)
 		"22007",				/* invalid_datetime_format */
 		"22008",				/* datetime_field_overflow */
 		"22P02",				/* invalid_text_representation */
+		"XX000",				/* internal_error: the type itself is gone */
 	};
 
 	for (int i = 0; i < lengthof(states); i++)

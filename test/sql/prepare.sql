@@ -75,6 +75,36 @@ SELECT regress_run('SELECT b FROM regress.t WHERE a = $1', '2', 1);
 SELECT regress_run('UPDATE regress.t SET a = $1 WHERE b = ''one'' RETURNING a', '7');
 SELECT dbpool_exec('remote', 'ALTER TABLE regress.t ALTER COLUMN a TYPE numeric');
 SELECT regress_run('UPDATE regress.t SET a = $1 WHERE b = ''one'' RETURNING a', '7.5', 1);
+-- a parameter's type goes, and another one of its name comes
+SELECT dbpool_exec('remote', $$CREATE TYPE regress.st AS ENUM ('new', 'old'); CREATE TABLE regress.typed (a int, s regress.st);
+  INSERT INTO regress.typed VALUES (1, 'new'), (2, 'old')$$);
+SELECT regress_run('SELECT a FROM regress.typed WHERE s = $1', 'new'), regress_run('SELECT a FROM regress.typed WHERE s = ANY ($1)', '{new,old}'),
+  regress_run('INSERT INTO regress.typed VALUES (3, $1) RETURNING a', 'new', 8), regress_run('SELECT $1::regress.st AS s', 'old');
+SELECT dbpool_exec('remote', $$ALTER TYPE regress.st RENAME TO st_old; CREATE TYPE regress.st AS ENUM ('new', 'old', 'newer');
+  ALTER TABLE regress.typed ALTER s TYPE regress.st USING s::text::regress.st; DROP TYPE regress.st_old$$);
+SELECT regress_run('SELECT a FROM regress.typed WHERE s = $1 AND a < 3', 'new', 1), regress_run('SELECT a FROM regress.typed WHERE s = $1', 'old', 1),
+  regress_run('SELECT a FROM regress.typed WHERE s = ANY ($1)', '{old}', 1), regress_run('INSERT INTO regress.typed VALUES (4, $1) RETURNING a', 'newer', 1),
+  regress_run('SELECT $1::regress.st AS s', 'newer', 1);
+-- the same of a domain, a composite type, a range, a table's row type; with their schema, in one go
+SELECT dbpool_exec('remote', $$CREATE SCHEMA regress_types; CREATE DOMAIN regress_types.d AS int; CREATE TYPE regress_types.c AS (x int, y text);
+  CREATE TYPE regress_types.r AS RANGE (subtype = int); CREATE TABLE regress_types.t (x int, y text); CREATE TYPE regress_types.e AS ENUM ('one')$$);
+CREATE VIEW regress_typed AS SELECT t, p, format('SELECT %L AS t, $1::regress_types.%s AS v', t, t) AS sql
+  FROM (VALUES ('d', '1'), ('c', '(1,a)'), ('r', '[1,2)'), ('t', '(1,a)'), ('e', 'one'), ('d[]', '{1}'), ('c[]', '{"(1,a)"}'), ('r[]', '{"[1,2)"}'), ('t[]', '{"(1,a)"}'), ('e[]', '{one}')) v(t, p);
+SELECT regress_run(sql, p) FROM regress_typed;
+SELECT dbpool_exec('remote', $$SET client_min_messages = warning; DROP SCHEMA regress_types CASCADE;
+  CREATE SCHEMA regress_types; CREATE DOMAIN regress_types.d AS int; CREATE TYPE regress_types.c AS (x int, y text);
+  CREATE TYPE regress_types.r AS RANGE (subtype = int); CREATE TABLE regress_types.t (x int, y text); CREATE TYPE regress_types.e AS ENUM ('one')$$);
+SELECT regress_run(sql, p, 1) FROM regress_typed;
+SELECT regress_run(sql, p, 1) FROM regress_typed WHERE t = 'e';
+-- and of an extension
+SELECT dbpool_exec('remote', 'SET client_min_messages = warning; DROP SCHEMA regress_types CASCADE; CREATE SCHEMA regress_types; CREATE EXTENSION IF NOT EXISTS citext SCHEMA regress_types');
+SELECT regress_run('SELECT $1::regress_types.citext = ''ABC'' AS v', 'abc');
+SELECT dbpool_exec('remote', 'DROP EXTENSION citext; CREATE EXTENSION citext SCHEMA regress_types');
+SELECT regress_run('SELECT $1::regress_types.citext = ''ABC'' AS v', 'abc', 1);
+-- gone for good: the error of a statement that is prepared anew
+SELECT dbpool_exec('remote', 'SET client_min_messages = warning; DROP SCHEMA regress_types CASCADE');
+SELECT regress_run('SELECT $1::regress_types.citext = ''ABC'' AS v', 'abc', 1);
+DROP VIEW regress_typed;
 -- dropped, and made anew
 SELECT regress_run('SELECT a FROM regress.t WHERE b = $1', 'two');
 SELECT dbpool_exec('remote', 'DROP TABLE regress.t');
