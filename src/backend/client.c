@@ -269,7 +269,7 @@ fill_slot(Client *client)
 	slot->ticket = pg_atomic_fetch_add_u64(&dbpool_shared->request_ticket, 1);
 	slot->stamp = definition->stamp;
 	slot->need_password = definition->need_password;
-	slot->taints = call_taints(call);
+	slot->traces = call_traces(call);
 	slot->nparams = call->nparams;
 	slot->definition_len = definition->len;
 	slot->sql_len = sql_len;

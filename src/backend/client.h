@@ -63,7 +63,7 @@ extern void error_throw(const char *pool, const char *sql, MessageReader *body);
 extern void error_notice(const char *pool, MessageReader *body);
 
 /* taint.c */
-extern bool call_taints(const Call *call);
+extern int	call_traces(const Call *call);
 
 /* params.c */
 extern void params_collect(FunctionCallInfo fcinfo, int first, Call *call);

@@ -1,6 +1,10 @@
 /*
  * taint.c
- *	  Does a call look as if it left something behind in the remote session?
+ *	  What does a text look as if it did to the remote session?
+ *
+ * The functions that change a session are known by name, and those are looked
+ * for: in parameters too, since the remote may run what stands in those.  What
+ * a function of the remote's users does inside, nobody can see from here.
  */
 #include "postgres.h"
 
@@ -8,35 +12,87 @@
 
 #include "backend/client.h"
 
-/* Is the identifier one that the list has?  An entry that ends in _ is a prefix. */
-static bool
-word_taints(const char *word, Size len)
+/* Above this, a reset costs less than looking whether one is needed. */
+#define LOOK_MAX_BYTES	(256 * 1024)
+
+/*
+ * Names that tell of something, in any letters' case.  One that ends in _ is
+ * the beginning of a name.
+ */
+static const struct Sign
 {
-	static const char *const words[] = {
-		"dblink_", "lo_", "pg_advisory_", "pg_temp", "pg_try_advisory_",
-		"set_config", "setseed", "temp", "temporary"
-	};
+	const char *word;
+	int			traces;
+}			signs[] = {
+	{"currval", TRACE_READS_SEQUENCES},
+	/* they run a text, which may say what it does in escapes */
+	{"cursor_to_", TRACE_RESET},
+	{"dblink_", TRACE_RESET},
+	{"dblink_connect", TRACE_CLOSE},
+	{"dblink_connect_u", TRACE_CLOSE},
+	{"hypopg_", TRACE_CLOSE},
+	{"lastval", TRACE_READS_SEQUENCES},
+	{"lo_", TRACE_RESET},
+	{"pg_advisory_", TRACE_RESET},
+	/* a slot may be a temporary one, which lives as long as the session */
+	{"pg_copy_logical_replication_slot", TRACE_CLOSE},
+	{"pg_copy_physical_replication_slot", TRACE_CLOSE},
+	{"pg_create_logical_replication_slot", TRACE_CLOSE},
+	{"pg_create_physical_replication_slot", TRACE_CLOSE},
+	{"pg_replication_origin_", TRACE_CLOSE},
+	/* an UPDATE of that view is a SET */
+	{"pg_settings", TRACE_RESET},
+	{"pg_temp", TRACE_RESET},
+	{"pg_temp_", TRACE_RESET},
+	{"pg_try_advisory_", TRACE_RESET},
+	{"pgv_", TRACE_CLOSE},
+	{"query_to_", TRACE_RESET},
+	{"set_config", TRACE_RESET},
+	{"set_limit", TRACE_RESET},
+	{"setseed", TRACE_CLOSE},
+	{"temp", TRACE_RESET},
+	{"temporary", TRACE_RESET},
+	{"ts_rewrite", TRACE_RESET},
+	{"ts_stat", TRACE_RESET},
+};
+
+static int
+traces_of_word(const char *word, Size len)
+{
+	int			traces = 0;
 
 	/* most words begin otherwise */
-	if (strchr("dlpstDLPST", word[0]) == NULL)
-		return false;
+	if (strchr("cdhlpqstCDHLPQST", word[0]) == NULL)
+		return 0;
 
-	for (int i = 0; i < lengthof(words); i++)
+	for (int i = 0; i < lengthof(signs); i++)
 	{
-		Size		want = strlen(words[i]);
-		bool		prefix = words[i][want - 1] == '_';
+		Size		want = strlen(signs[i].word);
+		bool		prefix = signs[i].word[want - 1] == '_';
 
 		if ((prefix ? len >= want : len == want) &&
-			pg_strncasecmp(word, words[i], want) == 0)
-			return true;
+			pg_strncasecmp(word, signs[i].word, want) == 0)
+			traces |= signs[i].traces;
 	}
-	return false;
+	return traces;
 }
 
+/* Is this LOAD 'file', from behind the first word? */
 static bool
-text_taints(const char *text, Size size)
+is_load(const char *word, Size len, const char *behind, const char *end)
+{
+	if (len != strlen("load") || pg_strncasecmp(word, "load", len) != 0)
+		return false;
+	while (behind < end && isspace((unsigned char) *behind))
+		behind++;
+	return behind < end && (*behind == '\'' || *behind == '$');
+}
+
+static int
+traces_of_text(const char *text, Size size)
 {
 	const char *end = text + size;
+	int			traces = 0;
 
 	while (text < end)
 	{
@@ -45,29 +101,35 @@ text_taints(const char *text, Size size)
 		while (text + len < end &&
 			   (isalnum((unsigned char) text[len]) || text[len] == '_'))
 			len++;
-		if (len > 0 && word_taints(text, len))
-			return true;
+		if (len > 0)
+		{
+			traces |= traces_of_word(text, len);
+			if (is_load(text, len, text + len, end))
+				traces |= TRACE_CLOSE;
+			/* U&"set\005Fconfig": an identifier whose letters are escaped */
+			if (len == 1 && pg_tolower((unsigned char) *text) == 'u' &&
+				end - text > 2 && text[1] == '&' && text[2] == '"')
+				traces |= TRACE_RESET | TRACE_CLOSE | TRACE_READS_SEQUENCES;
+		}
 		text += Max(len, 1);
 	}
-	return false;
+	return traces;
 }
 
-/* Above this, a reset costs less than looking whether one is needed. */
-#define LOOK_MAX_BYTES	(256 * 1024)
-
 /*
- * May the call leave something in the remote session which its command tag
- * will not tell?  Looks for the names of what does, in parameters too, since
- * the remote may run those (query_to_xml).  What a function of the remote's
- * users does inside, nobody can see from here.
+ * What the call may leave in the remote session that its command tag will not
+ * tell, and what it may find there: TRACE_ flags.
  */
-bool
-call_taints(const Call *call)
+int
+call_traces(const Call *call)
 {
 	Size		sql_len = strlen(call->sql);
 	Size		params_len = call->nparams > 0 ? call->params.len : 0;
+	int			traces = traces_of_text(call->sql, sql_len);
 
-	return sql_len + params_len > LOOK_MAX_BYTES ||
-		text_taints(call->sql, sql_len) ||
-		(params_len > 0 && text_taints(call->params.data, params_len));
+	if (sql_len + params_len > LOOK_MAX_BYTES)
+		traces |= TRACE_RESET | TRACE_READS_SEQUENCES;
+	else if (params_len > 0)
+		traces |= traces_of_text(call->params.data, params_len);
+	return traces;
 }

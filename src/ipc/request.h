@@ -116,6 +116,13 @@ typedef enum CopyPhase
 	COPY_ENDED					/* it has written all of them */
 } CopyPhase;
 
+/* What a statement may leave in the remote session, and find there. */
+#define TRACE_RESET				0x01	/* leaves what a reset puts away */
+#define TRACE_CLOSE				0x02	/* leaves what only the session's end
+										 * does */
+#define TRACE_READS_SEQUENCES	0x04	/* asks what sequences gave the
+										 * session */
+
 /* Capacities of the two rings; powers of two. */
 #define REQUEST_UP_SIZE		65536
 #define REQUEST_DOWN_SIZE	65536
@@ -143,7 +150,7 @@ typedef struct RequestSlot
 	uint64		ticket;			/* order of coming */
 	uint64		stamp;			/* of the definition, see DbpoolShared */
 	bool		need_password;	/* refuse a connection made without one */
-	bool		taints;			/* may leave something in the remote session */
+	int			traces;			/* TRACE_ flags */
 	int			nparams;
 	Size		definition_len; /* lengths of the parts of "up", in order */
 	Size		sql_len;		/* with the terminating zero */

@@ -60,6 +60,7 @@ extern void conn_open_abandon(Conn *conn);
 /* connection_run.c */
 extern void conn_start(Conn *conn, Request *req);
 extern void conn_check(Conn *conn, Request *req);
+extern bool conn_shows_sequences(const Conn *conn, const Request *req);
 extern void conn_lost(Conn *conn);
 extern Flight *flight_add(Conn *conn, Request *req);
 extern void flight_remove(Conn *conn, Flight *flight);

@@ -33,7 +33,7 @@ learn(Conn *conn, Flight *flight, int64 us, bool failed)
 		return;
 	statement_took(statement, us);
 	/* what a parameter may do says nothing of the text */
-	if (flight->req != NULL && !failed && !flight->req->slot->taints)
+	if (flight->req != NULL && !failed && flight->req->slot->traces == 0)
 		statement_ran(statement, flight->plain &&
 					  (conn->pipelined || (!conn->dirty && !session_changed(conn))),
 					  flight->req->bytes);

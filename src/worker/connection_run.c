@@ -379,7 +379,8 @@ conn_start(Conn *conn, Request *req)
 	}
 	if (slot->sql_len + slot->params_len > BIG_REQUEST_BYTES)
 		conn->big = true;
-	conn->dirty |= slot->taints;
+	conn->dirty |= (slot->traces & TRACE_RESET) != 0;
+	conn->spoilt |= (slot->traces & TRACE_CLOSE) != 0;
 	conn->flushed = false;
 	if (conn->state != CONN_BUSY)
 	{
@@ -402,16 +403,29 @@ conn_start(Conn *conn, Request *req)
 		conn_watch(conn);
 }
 
+/*
+ * Would the request find there what sequences gave to sessions before?  Then
+ * that is put away before it runs.
+ */
+bool
+conn_shows_sequences(const Conn *conn, const Request *req)
+{
+	return (req->slot->traces & TRACE_READS_SEQUENCES) &&
+		conn->pool->options.reset == RESET_SMART;
+}
+
 /* See whether the connection still works, for a request or just so. */
 void
 conn_check(Conn *conn, Request *req)
 {
+	bool		discard = req != NULL && conn_shows_sequences(conn, req);
+
 	conn_move(conn, CONN_CHECKING);
 	conn->waiter = req;
 	if (req != NULL)
 		req->conn = conn;
 	conn_set_deadline(conn, CONN_ANSWER_MS);
-	if (!conn_send_simple(conn, ""))
+	if (!conn_send_simple(conn, discard ? "DISCARD SEQUENCES" : ""))
 		conn_lost(conn);
 }
 

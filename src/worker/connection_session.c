@@ -126,6 +126,9 @@ conn_note_tag(Conn *conn, const char *tag)
 	if (session_tag_is_clean(tag))
 		return;
 	conn->dirty = true;
+	/* what a library has set up, it does not take down */
+	if (strcmp(tag, "LOAD") == 0)
+		conn->spoilt = true;
 	/* DEALLOCATE ALL, DISCARD ALL */
 	if (strncmp(tag, "D", 1) == 0 && strstr(tag, " ALL") != NULL)
 		conn_forget_prepared(conn);
@@ -184,6 +187,11 @@ conn_settle(Conn *conn)
 	if (conn->big)
 	{
 		conn_close(conn, "a large value has blown up its buffers");
+		pool_dispatch(pool);
+	}
+	else if (conn->spoilt && policy != RESET_NEVER)
+	{
+		conn_close(conn, "a statement may have left what no reset puts away");
 		pool_dispatch(pool);
 	}
 	else if (in_transaction || policy == RESET_ALWAYS ||

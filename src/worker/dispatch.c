@@ -172,7 +172,8 @@ start_on_idle(Pool *pool, Request *req, Ticks now)
 	Conn	   *conn = dlist_head_element(Conn, node, &pool->conns[CONN_IDLE]);
 	int			after = pool->options.validate_after;
 
-	if (after >= 0 && now - conn->used_at > after * INT64CONST(1000))
+	if ((after >= 0 && now - conn->used_at > after * INT64CONST(1000)) ||
+		conn_shows_sequences(conn, req))
 		conn_check(conn, req);
 	else
 		conn_start(conn, req);
@@ -270,7 +271,7 @@ dispatch_submit(Request *req)
 			req->statement->refs++;
 	}
 	req->rides = pool->options.multiplex && pool->options.reset != RESET_ALWAYS &&
-		!slot->taints && req->large == NULL && statement_is_short(req->statement);
+		slot->traces == 0 && req->large == NULL && statement_is_short(req->statement);
 	if (req->rides)
 		pool->rider_at = req->queued_at;
 	if (pool->paused || pool->nwaiting > 0 || !try_start(pool, req, req->queued_at))

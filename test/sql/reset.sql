@@ -31,7 +31,9 @@ INSERT INTO regress_leftovers VALUES
   (11, 'SELECT pg_advisory_lock(1)'), (12, 'SELECT pg_try_advisory_lock_shared(1, 2)'), (13, 'LISTEN channel'), (14, 'PREPARE left_behind AS SELECT 1'),
   (15, 'DECLARE left_behind CURSOR WITH HOLD FOR SELECT 1'), (16, 'DO $do$ BEGIN SET work_mem = ''1MB''; END $do$'), (17, 'SELECT 1; SET work_mem = ''1MB''; SELECT 2'),
   (18, 'BEGIN; SET work_mem = ''1MB''; COMMIT'), (19, 'SELECT pg_catalog.set_config(''my.thing'', ''1'', false), pg_advisory_lock(5)'),
-  (20, 'BEGIN; CREATE TEMP TABLE left_behind (a int) ON COMMIT DELETE ROWS; COMMIT; SELECT 1');
+  (20, 'BEGIN; CREATE TEMP TABLE left_behind (a int) ON COMMIT DELETE ROWS; COMMIT; SELECT 1'),
+  (21, 'UPDATE pg_settings SET setting = ''1024'' WHERE name = ''work_mem'''), (22, 'UPDATE pg_catalog."pg_settings" SET setting = ''1024'' WHERE name = ''work_mem'''),
+  (23, $$SELECT query_to_xml(E'select \x73et_config(''work_mem'', ''1MB'', false)', false, false, '')$$), (24, 'SELECT 1 AS a INTO pg_temp.left_behind');
 -- runs each and tells what the next one finds, and whether it has the same connection
 CREATE FUNCTION regress_leave() RETURNS TABLE (n int, left_behind text[]) LANGUAGE plpgsql AS $$
 DECLARE
@@ -73,6 +75,43 @@ SELECT dbpool_exec('remote', 'BEGIN; SET work_mem = ''1MB''; CREATE TABLE regres
 SELECT dbpool_query('remote', 'SELECT to_regclass(''regress.uncommitted'')');
 SELECT dbpool_exec('remote', 'BEGIN; SELECT 1/0');
 SELECT dbpool_query('remote', 'SELECT 1');
+
+ALTER SERVER remote OPTIONS (DROP reset);
+
+-- what no reset puts away: the session ends
+CREATE FUNCTION regress_ended_by(sql text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  pid int := regress_pid();
+BEGIN
+  PERFORM dbpool_exec('remote', sql);
+  RETURN regress_pid() <> pid;
+END $$;
+SELECT n, regress_ended_by(sql) FROM (VALUES (1, 'LOAD ''plpgsql'''), (2, 'SELECT 1; LOAD ''plpgsql'''), (3, 'DO $do$ BEGIN LOAD ''plpgsql''; END $do$'), (4, 'SELECT setseed(0.5)'),
+  (5, $$SELECT U&"set\005Fconfig"('work_mem', '1MB', false)$$), (6, $$SELECT u&"set!005Fconfig" UESCAPE '!' ('my.thing', '1', false)$$),
+  (7, $$SELECT slot_name FROM pg_create_physical_replication_slot('regress_left', false, true)$$),
+  (8, $$SELECT slot_name FROM pg_copy_physical_replication_slot('nobody', 'regress_left', true) WHERE false$$),
+  (9, 'SELECT 1 AS load'), (10, 'SELECT 1')) v(n, sql);
+-- the temporary slot is gone with it
+SELECT * FROM dbpool_query('remote', 'SELECT count(*) FROM pg_replication_slots') AS t(n int);
+SELECT * FROM regress_found();
+-- what sequences gave to others is not to be had; within a call it is
+SELECT dbpool_exec('remote', 'CREATE SEQUENCE regress.s; CREATE TABLE regress.ids (id int DEFAULT nextval(''regress.s''))');
+SELECT dbpool_exec('remote', 'INSERT INTO regress.ids DEFAULT VALUES');
+SELECT dbpool_query('remote', 'SELECT lastval()');
+SELECT dbpool_exec('remote', 'INSERT INTO regress.ids DEFAULT VALUES');
+SELECT dbpool_query('remote', 'SELECT currval(''regress.s'')');
+SELECT dbpool_exec('remote', 'INSERT INTO regress.ids DEFAULT VALUES; SELECT currval(''regress.s'')');
+SELECT dbpool_query('remote', 'SELECT nextval(''regress.s''), currval(''regress.s''), "lastval"()');
+SELECT dbpool_exec('remote', 'INSERT INTO regress.ids SELECT lastval()');
+SELECT dbpool_query('remote', $$SELECT U&"last\0076al"()$$);
+ALTER SERVER remote OPTIONS (ADD reset 'always');
+SELECT dbpool_exec('remote', 'INSERT INTO regress.ids DEFAULT VALUES');
+SELECT dbpool_query('remote', 'SELECT lastval()');
+ALTER SERVER remote OPTIONS (SET reset 'never');
+SELECT dbpool_exec('remote', 'INSERT INTO regress.ids DEFAULT VALUES');
+SELECT dbpool_query('remote', 'SELECT lastval()');
+ALTER SERVER remote OPTIONS (DROP reset);
+DROP FUNCTION regress_ended_by;
 
 SELECT dbpool_exec('remote', 'DROP ROLE regress_dbpool_role');
 DROP FUNCTION regress_pid, regress_found, regress_leave;
