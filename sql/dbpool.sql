@@ -16,10 +16,10 @@ CREATE FOREIGN DATA WRAPPER dbpool VALIDATOR dbpool_validator;
 COMMENT ON FOREIGN DATA WRAPPER dbpool
 IS 'servers of this wrapper are pools of connections, see dbpool_query()';
 
-CREATE FUNCTION dbpool_create_pool(pool name, conninfo text, options jsonb DEFAULT '{}')
+CREATE FUNCTION dbpool_create_pool(pool name, conninfo text, options jsonb DEFAULT '{}', if_not_exists boolean DEFAULT false)
 RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION dbpool_create_pool(name, text, jsonb)
+COMMENT ON FUNCTION dbpool_create_pool(name, text, jsonb, boolean)
 IS 'makes a server and a user mapping for the current user from a connection string (URI or keywords) and pool options';
 
 CREATE FUNCTION dbpool_drop_pool(pool name) RETURNS void
@@ -60,6 +60,16 @@ CREATE FUNCTION dbpool_query_json(pool name, sql text, VARIADIC params "any") RE
 AS 'MODULE_PATHNAME', 'dbpool_query_json' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_query_json(name, text, "any")
 IS 'like dbpool_query with parameters, with each row as a JSON object';
+
+CREATE FUNCTION dbpool_value(value_type anyelement, pool name, sql text) RETURNS anyelement
+AS 'MODULE_PATHNAME', 'dbpool_value' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_value(anyelement, name, text)
+IS 'runs a statement that returns one value, and returns it with the type of the first argument, for example NULL::bigint';
+
+CREATE FUNCTION dbpool_value(value_type anyelement, pool name, sql text, VARIADIC params "any") RETURNS anyelement
+AS 'MODULE_PATHNAME', 'dbpool_value' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_value(anyelement, name, text, "any")
+IS 'runs a statement with parameters $1, $2, ... that returns one value, and returns it with the type of the first argument';
 
 CREATE FUNCTION dbpool_exec(pool name, sql text) RETURNS bigint
 AS 'MODULE_PATHNAME', 'dbpool_exec' LANGUAGE C VOLATILE PARALLEL RESTRICTED;

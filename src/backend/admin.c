@@ -39,9 +39,12 @@ has_mapping(Oid umuser, Oid serverid)
 								 ObjectIdGetDatum(serverid));
 }
 
-/* The pools that the current role may use, for a hint; empty when none. */
+/*
+ * The pools that the current role may use, for a hint, empty when none; *nearest
+ * gets the one that was perhaps meant.
+ */
 char *
-pool_list_usable(void)
+pool_list_usable(NearestName *nearest)
 {
 	StringInfoData buf;
 	Oid			fdw = get_foreign_data_wrapper_oid("dbpool", true);
@@ -61,6 +64,7 @@ pool_list_usable(void)
 			!(has_mapping(GetUserId(), server->oid) ||
 			  has_mapping(InvalidOid, server->oid)))
 			continue;
+		nearest_try(nearest, NameStr(server->srvname));
 		if (n++ < MAX_NAMES)
 			appendStringInfo(&buf, "%s\"%s\"", n > 1 ? ", " : "",
 							 NameStr(server->srvname));
@@ -140,10 +144,11 @@ json_options(Jsonb *json)
 }
 
 /*
- * dbpool_create_pool(pool name, conninfo text, options jsonb)
+ * dbpool_create_pool(pool name, conninfo text, options jsonb, if_not_exists boolean)
  *
  * CREATE SERVER and CREATE USER MAPPING FOR CURRENT_USER in one, with the
  * rights that those need.  conninfo is what libpq takes, a URI or keywords.
+ * With if_not_exists, either of the two that is there stays as it is.
  */
 Datum
 dbpool_create_pool(PG_FUNCTION_ARGS)
@@ -180,7 +185,11 @@ dbpool_create_pool(PG_FUNCTION_ARGS)
 		else
 			server->options = lappend(server->options, def);
 	}
+	server->if_not_exists = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	mapping->if_not_exists = server->if_not_exists;
 	run_utility((Node *) server, "CREATE SERVER by dbpool_create_pool()");
+	/* one that was there may be another wrapper's */
+	(void) definition_server(server->servername, false);
 	run_utility((Node *) mapping, "CREATE USER MAPPING by dbpool_create_pool()");
 	PG_RETURN_VOID();
 }

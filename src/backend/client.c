@@ -9,11 +9,14 @@
 #include "postgres.h"
 
 #include "backend/client.h"
+#include "catalog/pg_authid.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -52,6 +55,25 @@ static uint32 wait_room_event;
 static uint32 wait_worker_event;
 static uint32 wait_slot_event;
 
+/*
+ * The hint of an ereport() for a server that has not loaded dbpool.  What the
+ * list holds, and where, is told to those who may see settings.
+ */
+int
+client_preload_hint(void)
+{
+	const char *list;
+
+	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_SETTINGS))
+		return errhint("Have dbpool added to shared_preload_libraries in postgresql.conf, and the server restarted.");
+	list = GetConfigOption("shared_preload_libraries", false, false);
+	if (list[0] == '\0')
+		return errhint("Add dbpool to shared_preload_libraries in \"%s\", keep what is there, and restart the server. It was started with an empty list.",
+					   ConfigFileName);
+	return errhint("Add dbpool to shared_preload_libraries in \"%s\", keep what is there, and restart the server. It was started with: %s.",
+				   ConfigFileName, list);
+}
+
 /* Every function that needs the workers calls this first. */
 void
 client_require_preload(void)
@@ -60,7 +82,7 @@ client_require_preload(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("dbpool must be loaded via shared_preload_libraries"),
-				 errhint("Add dbpool to shared_preload_libraries in postgresql.conf, or by ALTER SYSTEM SET shared_preload_libraries = 'dbpool', and restart the server.")));
+				 client_preload_hint()));
 }
 
 /* Give up a request in whatever state it is. */

@@ -47,6 +47,7 @@ typedef struct AnswerSink
 	void		(*frame) (struct AnswerSink *sink, char type, MessageReader *body);
 } AnswerSink;
 
+extern int	client_preload_hint(void);
 extern void client_require_preload(void);
 extern int64 client_run(const Call *call, AnswerSink *sink);
 extern bool client_send(Client *client, const char *data, Size len);
@@ -56,7 +57,7 @@ extern bool client_count_row(Client *client);
 extern void backend_register(void);
 
 /* admin.c */
-extern char *pool_list_usable(void);
+extern char *pool_list_usable(NearestName *nearest);
 
 /* error.c */
 extern void error_throw(const char *pool, const char *sql, MessageReader *body);
@@ -76,9 +77,11 @@ typedef enum ResultForm
 {
 	RESULT_RECORD,				/* as the caller declares, or as they come */
 	RESULT_TYPE,				/* the type of the function's first argument */
+	RESULT_VALUE,				/* likewise, and at most one row */
 	RESULT_JSON
 } ResultForm;
 
 extern void result_return_set(FunctionCallInfo fcinfo, Call *call, ResultForm form);
+extern Datum result_return_value(FunctionCallInfo fcinfo, Call *call);
 
 #endif							/* DBPOOL_CLIENT_H */

@@ -18,11 +18,21 @@
  * libpq's options that make no sense here.  A service file would be read by
  * the worker, behind the back of the checks; the others are dbpool's to set.
  */
-static const char *const left_out[] = {
-	"service", "servicefile", "replication", "fallback_application_name", "client_encoding",
-	"connect_timeout",			/* dbpool's own option of that name */
-	/* would have the worker fetch from addresses that a user names */
-	"oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope",
+static const struct
+{
+	const char *keyword;
+	const char *why;			/* NULL: dbpool's own option of that name */
+}			left_out[] = {
+	{"client_encoding", "it is set to the encoding of the local database"},
+	{"connect_timeout", NULL},
+	{"fallback_application_name", "set \"application_name\""},
+	{"oauth_client_id", "the server would fetch from an address that a user names"},
+	{"oauth_client_secret", "the server would fetch from an address that a user names"},
+	{"oauth_issuer", "the server would fetch from an address that a user names"},
+	{"oauth_scope", "the server would fetch from an address that a user names"},
+	{"replication", "a pool runs statements only"},
+	{"service", "a service file would be read behind the back of the checks of options"},
+	{"servicefile", "a service file would be read behind the back of the checks of options"},
 };
 
 static const char *const files[] = {
@@ -38,6 +48,29 @@ is_in(const char *keyword, const char *const *list, int n)
 			return true;
 	}
 	return false;
+}
+
+static bool
+is_left_out(const char *keyword)
+{
+	for (int i = 0; i < lengthof(left_out); i++)
+	{
+		if (strcmp(keyword, left_out[i].keyword) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Why a pool cannot have libpq's option of that name, or NULL. */
+const char *
+conninfo_why_left_out(const char *keyword)
+{
+	for (int i = 0; i < lengthof(left_out); i++)
+	{
+		if (strcmp(keyword, left_out[i].keyword) == 0)
+			return left_out[i].why;
+	}
+	return NULL;
 }
 
 /*
@@ -70,7 +103,7 @@ conninfo_options(int *n)
 		for (PQconninfoOption *at = libpq; at->keyword != NULL; at++)
 		{
 			if (strchr(at->dispchar, 'D') ||
-				is_in(at->keyword, left_out, lengthof(left_out)))
+				is_left_out(at->keyword))
 				continue;
 			list[noptions].keyword = MemoryContextStrdup(TopMemoryContext, at->keyword);
 			list[noptions].file = is_in(at->keyword, files, lengthof(files));
@@ -87,11 +120,114 @@ conninfo_options(int *n)
 	return options;
 }
 
+/* Does libpq know that keyword?  All of its own count, those left out too. */
+static bool
+is_known(const char *keyword)
+{
+	PQconninfoOption *libpq = PQconndefaults();
+	bool		known = libpq == NULL;
+
+	for (PQconninfoOption *at = libpq; !known && at->keyword != NULL; at++)
+		known = strcmp(at->keyword, keyword) == 0;
+	PQconninfoFree(libpq);
+	return known;
+}
+
 /*
- * Take a connection string apart, URI or keywords and values, into DefElems.
- * The error does not repeat the string or libpq's words about it, since either
- * may hold the password.
+ * The first keyword of a connection string that libpq does not know, or NULL.
+ * *certain: it is surely no piece of a password in which a special character was
+ * not quoted, as none has come before it.
  */
+static char *
+unknown_keyword(const char *conninfo, bool *certain)
+{
+	bool		uri = strncmp(conninfo, "postgresql://", 13) == 0 ||
+	strncmp(conninfo, "postgres://", 11) == 0;
+	const char *at = conninfo;
+
+	*certain = true;
+	if (uri)
+	{
+		/* a user and a password end with the "@", which none may hold itself */
+		at = strrchr(conninfo, '@') != NULL ? strrchr(conninfo, '@') : conninfo;
+		*certain = at == strchr(conninfo, '@') || at == conninfo;
+		at = strchr(at, '?');
+		at = at ? at + 1 : "";
+	}
+	while (at[strspn(at, " \t\r\n\f\v")] != '\0')
+	{
+		char	   *keyword;
+		char		quote = uri ? '&' : ' ';
+
+		at += strspn(at, " \t\r\n\f\v");
+		keyword = pnstrdup(at, strcspn(at, "= \t\r\n\f\v&"));
+		at += strlen(keyword);
+		at += strspn(at, " \t\r\n\f\v");
+		/* libpq itself makes sslmode=require of a URI's ssl=true */
+		if (*at != '=' || (uri && strcmp(keyword, "ssl") == 0))
+			return NULL;
+		if (!is_known(keyword))
+			return keyword;
+		if (option_is_mapping(keyword) && strcmp(keyword, "user") != 0)
+			*certain = false;
+		at++;
+		if (!uri)
+			at += strspn(at, " \t\r\n\f\v");
+		if (!uri && *at == '\'')
+			quote = *at++;
+		while (*at != '\0' && *at != quote && (quote != ' ' || !isspace((unsigned char) *at)))
+			at += !uri && *at == '\\' && at[1] != '\0' ? 2 : 1;
+		if (*at != '\0')
+			at++;
+	}
+	return NULL;
+}
+
+/*
+ * The connection string cannot be parsed.  Neither it nor libpq's words about it
+ * are repeated, since either may hold the password; a keyword is, if it is none
+ * of that for sure, or is near to one that there is.
+ */
+static void
+pg_attribute_noreturn()
+refuse_conninfo(const char *conninfo)
+{
+	bool		certain;
+	char	   *keyword = unknown_keyword(conninfo, &certain);
+	NearestName nearest;
+	int			n;
+	const ConninfoOption *options = conninfo_options(&n);
+
+	nearest_init(&nearest, keyword ? keyword : "");
+	for (int i = 0; i < n; i++)
+		nearest_try(&nearest, options[i].keyword);
+	if (keyword != NULL && (certain || nearest.name[0] != '\0' || option_is_pool(keyword) ||
+							strcmp(keyword, "password_required") == 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("could not parse the connection string"),
+				 errdetail("libpq does not know the keyword \"%s\".", keyword),
+				 option_is_pool(keyword) || strcmp(keyword, "password_required") == 0 ?
+				 errhint("It is an option of the pool, and goes into the third argument: {\"%s\": ...}.",
+						 keyword) :
+				 nearest.name[0] != '\0' ?
+				 errhint("Perhaps you meant \"%s\".", nearest.name) :
+				 errhint("See \"Parameter Key Words\" in the manual's chapter on libpq. Options of the pool go into the third argument.")));
+	if (keyword != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("could not parse the connection string"),
+				 errdetail("After the password there is a keyword that libpq does not know. It is not shown, since it may be a piece of the password."),
+				 errhint("A password with blanks or quotes is written as password='it\\'s secret', in a URI its special characters as %%XX.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_SYNTAX_ERROR),
+			 errmsg("could not parse the connection string"),
+			 errdetail("It is neither a list of keyword=value pairs nor a URI that begins with postgresql://."),
+			 errhint("In a URI, special characters of names and passwords are written as %%XX. See \"Connection Strings\" in the manual's chapter on libpq.")));
+	pg_unreachable();
+}
+
+/* Take a connection string apart, URI or keywords and values, into DefElems. */
 List *
 conninfo_parse(const char *conninfo)
 {
@@ -102,11 +238,7 @@ conninfo_parse(const char *conninfo)
 	if (error != NULL)
 		PQfreemem(error);
 	if (parsed == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("could not parse the connection string"),
-				 errdetail("It is neither a list of keyword=value pairs nor a URI that begins with postgresql://, or uses a keyword that libpq does not know."),
-				 errhint("In a URI, special characters of names and passwords are written as %%XX. See \"Connection Strings\" in the manual's chapter on libpq.")));
+		refuse_conninfo(conninfo);
 	PG_TRY();
 	{
 		for (PQconninfoOption *at = parsed; at->keyword != NULL; at++)

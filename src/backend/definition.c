@@ -26,6 +26,7 @@
 #include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
+#include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
@@ -141,14 +142,22 @@ definition_server(const char *pool, bool missing_ok)
 	if (missing_ok)
 		return InvalidOid;
 	{
-		char	   *usable = pool_list_usable();
+		NearestName nearest;
+		char	   *usable;
 
+		nearest_init(&nearest, pool);
+		usable = pool_list_usable(&nearest);
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("pool \"%s\" does not exist", pool),
 				 wrapper != NULL ?
 				 errdetail("There is a server of that name, but it is one of foreign-data wrapper \"%s\".",
-						   wrapper->fdwname) : 0,
+						   wrapper->fdwname) :
+				 errdetail("Pools belong to a database, and this is database \"%s\".",
+						   get_database_name(MyDatabaseId)),
+				 nearest.name[0] != '\0' ?
+				 errhint("Perhaps you meant \"%s\". Pools that you may use: %s.",
+						 nearest.name, usable) :
 				 usable[0] != '\0' ?
 				 errhint("Pools that you may use: %s.", usable) :
 				 errhint("There is no pool that you may use. dbpool_create_pool() makes one.")));

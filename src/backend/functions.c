@@ -12,6 +12,7 @@
 PG_FUNCTION_INFO_V1(dbpool_query);
 PG_FUNCTION_INFO_V1(dbpool_query_as);
 PG_FUNCTION_INFO_V1(dbpool_query_json);
+PG_FUNCTION_INFO_V1(dbpool_value);
 PG_FUNCTION_INFO_V1(dbpool_exec);
 PG_FUNCTION_INFO_V1(dbpool_ping);
 
@@ -112,6 +113,20 @@ dbpool_query_json(PG_FUNCTION_ARGS)
 
 	result_return_set(fcinfo, &call, RESULT_JSON);
 	return (Datum) 0;
+}
+
+/*
+ * dbpool_value(value_type anyelement, pool, sql, params...) returns anyelement
+ *
+ * The one value, or for a composite type the one row, that the statement
+ * returns; NULL when it returns no row.  21000 when it returns more.
+ */
+Datum
+dbpool_value(PG_FUNCTION_ARGS)
+{
+	Call		call = make_call(fcinfo, 1, REQUEST_QUERY);
+
+	return result_return_value(fcinfo, &call);
 }
 
 /*

@@ -5,11 +5,13 @@
 #include "postgres.h"
 
 #include "access/reloptions.h"
+#include "backend/client.h"
 #include "backend/options.h"
 #include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -85,15 +87,17 @@ option_is_mapping(const char *keyword)
 	return strcmp(keyword, "password_required") == 0;
 }
 
-static void
-bad_value(const struct PoolOption *option, const char *value, const char *detail,
-		  const char *hint)
+/* Refuse a value; detail and hint are whole sentences, or NULL. */
+void
+option_bad_value(const char *keyword, const char *value, const char *detail,
+				 const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-			 errmsg("invalid value for option \"%s\": \"%s\"", option->keyword, value),
+			 errmsg("invalid value for option \"%s\": \"%s\"", keyword, value),
 			 detail ? errdetail("%s", detail) : 0,
 			 hint ? errhint("%s", hint) : 0));
+	pg_unreachable();
 }
 
 /* The value of a pool's option as a number. */
@@ -112,7 +116,7 @@ parse_value(const struct PoolOption *option, const char *value)
 			return RESET_ALWAYS;
 		if (strcmp(value, "never") == 0)
 			return RESET_NEVER;
-		bad_value(option, value, NULL, "Valid values are \"smart\", \"always\" and \"never\".");
+		option_bad_value(option->keyword, value, NULL, "Valid values are \"smart\", \"always\" and \"never\".");
 	}
 	if (option->type == OPTION_HISTORY)
 	{
@@ -122,14 +126,14 @@ parse_value(const struct PoolOption *option, const char *value)
 			return HISTORY_REFINERY;
 		if (strcmp(value, "sqlx") == 0)
 			return HISTORY_SQLX;
-		bad_value(option, value, NULL, "Valid values are \"dbpool\", \"refinery\" and \"sqlx\".");
+		option_bad_value(option->keyword, value, NULL, "Valid values are \"dbpool\", \"refinery\" and \"sqlx\".");
 	}
 	if (option->type == OPTION_BOOL)
 	{
 		bool		on;
 
 		if (!parse_bool(value, &on))
-			bad_value(option, value, NULL, "Valid values are \"on\" and \"off\".");
+			option_bad_value(option->keyword, value, NULL, "Valid values are \"on\" and \"off\".");
 		return on;
 	}
 	/* parse_int() takes a bare number in the unit that the flag names */
@@ -138,17 +142,17 @@ parse_value(const struct PoolOption *option, const char *value)
 		number = psprintf("%s s", value);
 	/* the views cast these to int */
 	if (option->type == OPTION_COUNT && strspn(value, "0123456789") != strlen(value))
-		bad_value(option, value, NULL, "A whole number is expected.");
+		option_bad_value(option->keyword, value, NULL, "A whole number is expected.");
 	if (!parse_int(number, &result,
 				   option->type == OPTION_COUNT ? 0 : GUC_UNIT_MS, &hint))
-		bad_value(option, value, NULL,
-				  hint ? hint : "A number is expected.");
+		option_bad_value(option->keyword, value, NULL,
+						 hint ? hint : "A number is expected.");
 	if (result < option->min || result > option->max)
-		bad_value(option, value,
-				  option->type == OPTION_COUNT ?
-				  psprintf("The valid range is %d to %d.", option->min, option->max) :
-				  psprintf("The valid range is %d ms to %d ms.", option->min, option->max),
-				  NULL);
+		option_bad_value(option->keyword, value,
+						 option->type == OPTION_COUNT ?
+						 psprintf("The valid range is %d to %d.", option->min, option->max) :
+						 psprintf("The valid range is %d ms to %d ms.", option->min, option->max),
+						 NULL);
 	return result;
 }
 
@@ -176,36 +180,86 @@ options_read(List *defs, PoolOptions *options)
 						options->min_size, options->max_size)));
 }
 
-/* Say which options there are. */
+/* How one says where an option belongs. */
+static const char *
+place_of(Oid catalog)
+{
+	return catalog == UserMappingRelationId ? "the user mapping" :
+		catalog == ForeignServerRelationId ? "the server" : "the foreign-data wrapper";
+}
+
+/* Where does an option belong?  InvalidOid: there is none of that name. */
+static Oid
+catalog_of(const char *keyword)
+{
+	int			n;
+	const ConninfoOption *options = conninfo_options(&n);
+
+	if (option_is_mapping(keyword))
+		return UserMappingRelationId;
+	if (option_is_pool(keyword))
+		return ForeignServerRelationId;
+	for (int i = 0; i < n; i++)
+	{
+		if (strcmp(options[i].keyword, keyword) == 0)
+			return ForeignServerRelationId;
+	}
+	return InvalidOid;
+}
+
+/* Try one name more as valid in that catalog: for the list, and as the nearest. */
+static void
+offer(const char *keyword, Oid catalog, StringInfo valid, NearestName *nearest)
+{
+	nearest_try(nearest, keyword);
+	if (catalog_of(keyword) == catalog)
+		appendStringInfo(valid, "%s%s", valid->len > 0 ? ", " : "", keyword);
+}
+
+/* Refuse an option that there is not, or not there, and say which there is. */
 static void
 unknown_option(const char *keyword, Oid catalog)
 {
 	StringInfoData valid;
+	NearestName nearest;
 	int			n;
 	const ConninfoOption *options = conninfo_options(&n);
+	const char *why = conninfo_why_left_out(keyword);
+	const char *meant = keyword;
+	Oid			place = catalog_of(keyword);
+	char	   *hint;
 
 	initStringInfo(&valid);
+	nearest_init(&nearest, keyword);
 	for (int i = 0; i < n; i++)
+		offer(options[i].keyword, catalog, &valid, &nearest);
+	offer("password_required", catalog, &valid, &nearest);
+	for (int i = 0; i < lengthof(pool_options); i++)
+		offer(pool_options[i].keyword, catalog, &valid, &nearest);
+	if (!OidIsValid(place) && why == NULL && nearest.name[0] != '\0')
 	{
-		if (options[i].mapping != (catalog == UserMappingRelationId))
-			continue;
-		appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "", options[i].keyword);
+		meant = nearest.name;
+		place = catalog_of(meant);
 	}
-	if (catalog == UserMappingRelationId)
-		appendStringInfoString(&valid, ", password_required");
-	else if (catalog == ForeignServerRelationId)
-	{
-		for (int i = 0; i < lengthof(pool_options); i++)
-			appendStringInfo(&valid, ", %s", pool_options[i].keyword);
-	}
+
+	if (why != NULL)
+		hint = psprintf("libpq's option of that name is not for pools: %s.", why);
+	else if (OidIsValid(place) && place != catalog && meant == keyword)
+		hint = psprintf("It is an option of %s.", place_of(place));
+	else if (OidIsValid(place) && place != catalog)
+		hint = psprintf("Perhaps you meant \"%s\", which is an option of %s.",
+						meant, place_of(place));
+	else if (OidIsValid(place))
+		hint = psprintf("Perhaps you meant \"%s\".", meant);
+	else if (valid.len > 0)
+		hint = psprintf("Valid options in this context are: %s.", valid.data);
 	else
-		resetStringInfo(&valid);
+		hint = pstrdup("There are no valid options in this context.");
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 			 errmsg("invalid option \"%s\"", keyword),
-			 valid.len == 0 ?
-			 errhint("There are no valid options in this context.") :
-			 errhint("Valid options in this context are: %s.", valid.data)));
+			 errdetail("There is no such option of %s.", place_of(catalog)),
+			 errhint("%s", hint)));
 }
 
 /* Options that let one read the server's files are for superusers. */
@@ -243,6 +297,7 @@ check_libpq_option(DefElem *def, Oid catalog)
 			catalog == ForeignDataWrapperRelationId)
 			break;
 		check_right(&options[i]);
+		conninfo_check_value(def->defname, defGetString(def));
 		return;
 	}
 	unknown_option(def->defname, catalog);
@@ -262,6 +317,13 @@ dbpool_validator(PG_FUNCTION_ARGS)
 	PoolOptions options;
 	ListCell   *lc;
 
+	/* the script of the extension makes the wrapper, and so calls this once */
+	if (creating_extension && !dbpool_preloaded)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("dbpool is not loaded via shared_preload_libraries"),
+				 errdetail("Pools can be defined, but not used."),
+				 client_preload_hint()));
 	foreach(lc, defs)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
@@ -275,6 +337,9 @@ dbpool_validator(PG_FUNCTION_ARGS)
 			check_libpq_option(def, catalog);
 	}
 	if (catalog == ForeignServerRelationId)
+	{
+		conninfo_check_together(defs);
 		options_read(defs, &options);
+	}
 	PG_RETURN_VOID();
 }

@@ -34,6 +34,19 @@ typedef enum HistoryFormat
 extern bool option_is_pool(const char *keyword);
 extern bool option_is_mapping(const char *keyword);
 extern void options_read(List *defs, PoolOptions *options);
+extern void option_bad_value(const char *keyword, const char *value,
+							 const char *detail, const char *hint) pg_attribute_noreturn();
+
+/* nearest.c: of many names, the one that was perhaps meant */
+typedef struct NearestName
+{
+	const char *wanted;
+	int			distance;		/* of the best so far */
+	char		name[NAMEDATALEN];	/* it; empty: none is near */
+} NearestName;
+
+extern void nearest_init(NearestName *nearest, const char *wanted);
+extern void nearest_try(NearestName *nearest, const char *name);
 
 /* definition.c */
 extern const Definition *definition_find(const char *pool);
@@ -52,6 +65,11 @@ typedef struct ConninfoOption
 } ConninfoOption;
 
 extern const ConninfoOption *conninfo_options(int *n);
+extern const char *conninfo_why_left_out(const char *keyword);
 extern List *conninfo_parse(const char *conninfo);
+
+/* conninfo_value.c */
+extern void conninfo_check_value(const char *keyword, const char *value);
+extern void conninfo_check_together(List *defs);
 
 #endif							/* DBPOOL_OPTIONS_H */

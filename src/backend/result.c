@@ -1,6 +1,6 @@
 /*
  * result.c
- *	  The rows of an answer become a set that a function returns.
+ *	  The rows of an answer become a set that a function returns, or a value.
  *
  * Values come as text and are made by the input functions of the types that
  * the caller declared, or, with no declaration, of the types that the remote
@@ -26,6 +26,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -61,8 +62,11 @@ typedef struct ResultSink
 	TupleDesc	desc;			/* of a row; NULL until it is known */
 	bool		declared;		/* by the caller, not the remote */
 	Oid			domain;			/* over the row's composite type, or 0 */
-	Tuplestorestate *store;
+	Tuplestorestate *store;		/* not for RESULT_VALUE */
 	TupleDesc	store_desc;
+	bool		scalar;			/* a row is one value of no composite type */
+	Datum		value;			/* of RESULT_VALUE, NULL without a row */
+	bool		isnull;
 	bool		binary;			/* format of the values */
 	bool		unsure;			/* they have a type whose form is not certain */
 	Column	   *columns;
@@ -195,7 +199,9 @@ check_columns(ResultSink *sink, TupleDesc remote)
 						sink->call->pool, remote->natts, live),
 				 errdetail("The result is (%s), expected is (%s).",
 						   describe(remote), describe(sink->desc)),
-				 errhint("Change the column definition list, or the statement.")));
+				 sink->form == RESULT_RECORD ?
+				 errhint("Change the column definition list, or the statement.") :
+				 errhint("Change the type that is asked for, or the statement.")));
 }
 
 /*
@@ -390,7 +396,8 @@ take_shape(ResultSink *sink, MessageReader *body)
 	if (sink->form == RESULT_JSON)
 		start_json(sink);
 	start_columns(sink, remote->natts);
-	make_store(sink);
+	if (sink->form != RESULT_VALUE)
+		make_store(sink);
 	MemoryContextSwitchTo(old);
 }
 
@@ -404,21 +411,52 @@ put_json(ResultSink *sink)
 	tuplestore_putvalues(sink->store, sink->store_desc, &json, &isnull);
 }
 
+/* Keep the row as the value that is returned, if it is the first one. */
+static void
+put_value(ResultSink *sink)
+{
+	MemoryContext old;
+
+	if (sink->row > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("the statement on pool \"%s\" returned more than one row",
+						sink->call->pool),
+				 errdetail("A single value was asked for. The statement may have run."),
+				 errhint("Use dbpool_query_as() for several rows, or have the statement return one.")));
+	old = MemoryContextSwitchTo(sink->context);
+	if (sink->scalar)
+	{
+		Form_pg_attribute att = TupleDescAttr(sink->desc, 0);
+
+		sink->isnull = sink->nulls[0];
+		if (!sink->isnull)
+			sink->value = datumCopy(sink->values[0], att->attbyval, att->attlen);
+	}
+	else
+	{
+		sink->isnull = false;
+		sink->value = HeapTupleGetDatum(heap_form_tuple(sink->desc, sink->values,
+														sink->nulls));
+	}
+	MemoryContextSwitchTo(old);
+}
+
 static void
 put_row(ResultSink *sink)
 {
+	if (OidIsValid(sink->domain))
+	{
+		HeapTuple	tuple = heap_form_tuple(sink->desc, sink->values, sink->nulls);
+
+		domain_check(HeapTupleGetDatum(tuple), false, sink->domain, NULL, NULL);
+	}
 	if (sink->form == RESULT_JSON)
 		put_json(sink);
+	else if (sink->form == RESULT_VALUE)
+		put_value(sink);
 	else
-	{
-		if (OidIsValid(sink->domain))
-		{
-			HeapTuple	tuple = heap_form_tuple(sink->desc, sink->values, sink->nulls);
-
-			domain_check(HeapTupleGetDatum(tuple), false, sink->domain, NULL, NULL);
-		}
 		tuplestore_putvalues(sink->store, sink->store_desc, sink->values, sink->nulls);
-	}
 }
 
 /* A value from its bytes, behind which there is a zero. */
@@ -494,6 +532,7 @@ start_over(ResultSink *sink)
 	if (sink->store != NULL)
 		tuplestore_end(sink->store);
 	sink->store = NULL;
+	sink->isnull = true;
 	sink->row = 0;
 	if (!sink->declared)
 		sink->desc = NULL;
@@ -553,9 +592,11 @@ find_declaration(ResultSink *sink)
 		case TYPEFUNC_SCALAR:
 			desc = CreateTemplateTupleDesc(1);
 			TupleDescInitEntry(desc, 1, "value", type, -1, 0);
+			sink->scalar = true;
 			break;
 		default:
-			desc = rsinfo->expectedDesc;
+			if (rsinfo != NULL && IsA(rsinfo, ReturnSetInfo))
+				desc = rsinfo->expectedDesc;
 			break;
 	}
 	sink->declared = desc != NULL;
@@ -585,6 +626,36 @@ ask_for_binary(ResultSink *sink, Call *call)
 	}
 }
 
+/* Run a statement into a sink for its rows; what it returned is in the sink. */
+static void
+run_into(ResultSink *sink, FunctionCallInfo fcinfo, Call *call, ResultForm form)
+{
+	ErrorContextCallback context;
+
+	memset(sink, 0, sizeof(ResultSink));
+	sink->sink.frame = take_frame;
+	sink->call = call;
+	sink->fcinfo = fcinfo;
+	sink->form = form;
+	sink->isnull = true;
+	sink->modes = -1;
+	sink->column = -1;
+	sink->context = CurrentMemoryContext;
+	sink->row_context = AllocSetContextCreate(sink->context, "dbpool row",
+											  ALLOCSET_DEFAULT_SIZES);
+	find_declaration(sink);
+	ask_for_binary(sink, call);
+
+	context.callback = in_context;
+	context.arg = sink;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	client_run(call, &sink->sink);
+	error_context_stack = context.previous;
+	modes_leave(sink->modes);
+	MemoryContextDelete(sink->row_context);
+}
+
 /*
  * Run a statement and return its rows in materialize mode; they go to a
  * tuplestore, which spills to disk beyond work_mem.
@@ -594,7 +665,6 @@ result_return_set(FunctionCallInfo fcinfo, Call *call, ResultForm form)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ResultSink	sink;
-	ErrorContextCallback context;
 
 	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
 		!(rsinfo->allowedModes & SFRM_Materialize))
@@ -602,27 +672,7 @@ result_return_set(FunctionCallInfo fcinfo, Call *call, ResultForm form)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("set-valued function called in context that cannot accept a set")));
 
-	memset(&sink, 0, sizeof(sink));
-	sink.sink.frame = take_frame;
-	sink.call = call;
-	sink.fcinfo = fcinfo;
-	sink.form = form;
-	sink.modes = -1;
-	sink.column = -1;
-	sink.context = CurrentMemoryContext;
-	sink.row_context = AllocSetContextCreate(sink.context, "dbpool row",
-											 ALLOCSET_DEFAULT_SIZES);
-	find_declaration(&sink);
-	ask_for_binary(&sink, call);
-
-	context.callback = in_context;
-	context.arg = &sink;
-	context.previous = error_context_stack;
-	error_context_stack = &context;
-	client_run(call, &sink.sink);
-	error_context_stack = context.previous;
-	modes_leave(sink.modes);
-
+	run_into(&sink, fcinfo, call, form);
 	if (sink.store == NULL)
 	{
 		/* the statement returned no rows and no columns, as an UPDATE does */
@@ -636,5 +686,20 @@ result_return_set(FunctionCallInfo fcinfo, Call *call, ResultForm form)
 	rsinfo->setResult = sink.store;
 	if (rsinfo->expectedDesc == NULL)
 		rsinfo->setDesc = sink.store_desc;
-	MemoryContextDelete(sink.row_context);
+}
+
+/*
+ * Run a statement and return the one value, of the type of the function's first
+ * argument, or row that it returns, in the caller's memory context; NULL without
+ * a row.
+ */
+Datum
+result_return_value(FunctionCallInfo fcinfo, Call *call)
+{
+	ResultSink	sink;
+
+	run_into(&sink, fcinfo, call, RESULT_VALUE);
+	if (sink.isnull)
+		PG_RETURN_NULL();
+	return sink.value;
 }

@@ -71,8 +71,61 @@ SELECT regress_try('ALTER SERVER s OPTIONS (ADD replication ''true'')');
 SELECT regress_try('ALTER SERVER s OPTIONS (ADD fallback_application_name ''x'')');
 SELECT regress_try('ALTER USER MAPPING FOR CURRENT_USER SERVER s OPTIONS (ADD host ''x'')');
 SELECT regress_try('ALTER USER MAPPING FOR CURRENT_USER SERVER s OPTIONS (ADD max_size ''1'')');
+SELECT regress_try('ALTER SERVER s OPTIONS (ADD nothing_like_it ''x'')');
+SELECT regress_try('ALTER SERVER s OPTIONS (ADD passwd ''x'')');
+SELECT regress_try('ALTER SERVER s OPTIONS (ADD sslmod ''x'')');
+SELECT regress_try('ALTER SERVER s OPTIONS (ADD servicefile ''x'')');
+SELECT regress_try('ALTER USER MAPPING FOR CURRENT_USER SERVER s OPTIONS (ADD nothing_like_it ''x'')');
+SELECT regress_try('ALTER USER MAPPING FOR CURRENT_USER SERVER s OPTIONS (ADD username ''x'')');
+SELECT regress_try('ALTER USER MAPPING FOR CURRENT_USER SERVER s OPTIONS (ADD max_sice ''x'')');
+SELECT regress_try('ALTER FOREIGN DATA WRAPPER dbpool OPTIONS (ADD nothing_like_it ''x'')');
 SELECT regress_try('ALTER FOREIGN DATA WRAPPER dbpool OPTIONS (ADD host ''x'')');
 SELECT regress_try('ALTER FOREIGN DATA WRAPPER dbpool OPTIONS (ADD max_size ''1'')');
+-- values that libpq would refuse when it connects; those that it takes
+CREATE FUNCTION regress_set(option text, VARIADIC tried text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+  value text;
+  hint text;
+  detail text;
+BEGIN
+  EXECUTE 'CREATE SERVER o FOREIGN DATA WRAPPER dbpool';
+  FOREACH value IN ARRAY tried LOOP
+    BEGIN
+      EXECUTE format('ALTER SERVER o OPTIONS (ADD %I %L)', option, value);
+      RETURN NEXT format('%s %L is taken', option, value);
+      EXECUTE format('ALTER SERVER o OPTIONS (DROP %I)', option);
+    EXCEPTION WHEN OTHERS THEN
+      GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT, detail = PG_EXCEPTION_DETAIL;
+      RETURN NEXT concat_ws(' ', SQLSTATE || ':', SQLERRM || '.', nullif(detail, ''), nullif(hint, ''));
+    END;
+  END LOOP;
+  EXECUTE 'DROP SERVER o';
+END $$;
+\pset format unaligned
+SELECT regress_set('sslmode', 'required', 'REQUIRE', 'verify_full', 'on', '', 'disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full');
+SELECT regress_set('target_session_attrs', 'primry', 'master', 'any', 'read-write', 'read-only', 'primary', 'standby', 'prefer-standby');
+SELECT regress_set('port', '99999', '0', '-1', 'http', '5432;5433', '5432 5433', '5432,65536', '5432, x', '0x1538', '5432', ' 5432 ', '5432,,5433');
+SELECT regress_set('hostaddr', 'localhost', '1.2.3', '127.0.0.1:5432', '127.0.0.1,db', '127.0.0.1', '::1', '127.0.0.1,::1', 'fe80::1%eth0');
+SELECT regress_set('gssencmode', 'off', 'disable', 'prefer', 'require');
+SELECT regress_set('channel_binding', 'requires', 'disable', 'prefer', 'require');
+SELECT regress_set('ssl_min_protocol_version', 'TLS1.2', '1.2', 'TLSv1.4', 'tlsv1.2', 'TLSv1', 'TLSv1.3');
+SELECT regress_set('ssl_max_protocol_version', 'SSLv3', 'TLSv1.3');
+SELECT regress_set('keepalives', 'on', '0', '1');
+SELECT regress_set('keepalives_idle', '10s', '-1', '99999999999', '10');
+SELECT regress_set('keepalives_interval', '1.5', '10');
+SELECT regress_set('keepalives_count', 'many', '3');
+SELECT regress_set('tcp_user_timeout', '10 s', '10000');
+SELECT regress_set('sslcompression', 'yes', '0', '1');
+SELECT regress_set('sslsni', 'true', '0', '1');
+-- those that came with libpq 16 and 17, where they are
+SELECT count(*) AS wrong FROM (VALUES ('load_balance_hosts', 'randm'), ('require_auth', 'scram'), ('require_auth', 'md5,!scram-sha-256'), ('require_auth', '!none,md5'), ('sslcertmode', 'yes'),
+  ('sslnegotiation', 'driect'), ('sslnegotiation', 'direct'), ('gssdelegation', 'on'), ('min_protocol_version', '4.0')) v(option, value), regress_set(option, value) AS r WHERE r LIKE '%is taken';
+SELECT count(*) AS wrong FROM (VALUES ('load_balance_hosts', 'random'), ('require_auth', 'scram-sha-256'), ('require_auth', 'md5,scram-sha-256'), ('require_auth', '!none,!md5'), ('sslcertmode', 'allow'),
+  ('sslnegotiation', 'postgres'), ('gssdelegation', '1'), ('min_protocol_version', '3.0')) v(option, value), regress_set(option, value) AS r WHERE r LIKE 'HV024%';
+\pset format aligned
+ALTER SERVER s OPTIONS (ADD ssl_min_protocol_version 'TLSv1.3', ADD ssl_max_protocol_version 'TLSv1.2');
+ALTER SERVER s OPTIONS (ADD ssl_min_protocol_version 'TLSv1.2', ADD ssl_max_protocol_version 'tlsv1.3');
+DROP FUNCTION regress_set;
 SET client_min_messages = warning;
 DROP SERVER s CASCADE;
 RESET client_min_messages;
@@ -126,6 +179,19 @@ SELECT dbpool_drop_pool('p');
 -- wrong ones; the password is not repeated
 SELECT dbpool_create_pool('p', 'postgresql://u:secret@h/%zz');
 SELECT dbpool_create_pool('p', 'host=h passwort=secret');
+SELECT dbpool_create_pool('p', 'password=secret passfle=x');
+SELECT dbpool_create_pool('p', 'max_size=8 host=h password=secret');
+SELECT dbpool_create_pool('p', 'host=h user=u frobnicate=1 password=secret');
+SELECT dbpool_create_pool('p', 'password_required=false host=h');
+SELECT dbpool_create_pool('p', 'postgresql://u:secret@h/d?sslmod=require');
+SELECT dbpool_create_pool('p', 'postgresql://u:secret@h/d?max_size=8');
+SELECT dbpool_create_pool('p', 'postgresql://h/d?connect_timeout=3&frobnicate=1');
+-- what may be a piece of a password is not repeated either
+SELECT dbpool_create_pool('p', 'host=h password=my pieceofit=x');
+SELECT dbpool_create_pool('p', 'host=h password=''my'' pieceofit');
+SELECT dbpool_create_pool('p', 'postgresql://u:secret?pieceofit=x@h/d?y@z');
+SELECT dbpool_create_pool('p', 'postgresql://u:secret@pieceofit?a=b@h/d?x=y');
+SELECT dbpool_create_pool('p', 'postgresql://h/d?password=a&pieceofit=b');
 SELECT dbpool_create_pool('p', 'mysql://u:secret@h/d');
 SELECT dbpool_create_pool('p', 'password=''secret');
 SELECT regress_try($$SELECT dbpool_create_pool('p', 'service=x')$$);
@@ -142,4 +208,28 @@ SELECT * FROM regress_pool('p');
 SELECT dbpool_drop_pool('p');
 SELECT regress_try($$SELECT dbpool_create_pool('p', '', '{"maxsize": 1}')$$);
 SELECT count(*) FROM pg_foreign_server WHERE srvname = 'p';
+-- one that is there may stay as it is
+SET client_min_messages = notice;
+SELECT dbpool_create_pool('p', 'host=h user=u', '{"max_size": 3}', if_not_exists => true);
+SELECT dbpool_create_pool('p', 'host=i user=v', '{"max_size": 4}', if_not_exists => true);
+SELECT * FROM regress_pool('p');
+DROP USER MAPPING FOR CURRENT_USER SERVER p;
+SELECT dbpool_create_pool('p', 'host=i user=v', if_not_exists => true);
+SELECT * FROM regress_pool('p');
+SELECT dbpool_create_pool('p', 'host=i user=v');
+SET client_min_messages = warning;
+SELECT dbpool_drop_pool('p');
+CREATE FOREIGN DATA WRAPPER regress_other;
+CREATE SERVER p FOREIGN DATA WRAPPER regress_other;
+SELECT dbpool_create_pool('p', 'host=i user=v', if_not_exists => true);
+DROP FOREIGN DATA WRAPPER regress_other CASCADE;
+-- a pool that does not exist: the nearest, of whatever case
+SELECT dbpool_create_pool('Sales EU', 'host=h user=u'), dbpool_create_pool('sales', 'host=h user=u');
+SELECT dbpool_ping('sales eu');
+SELECT dbpool_ping('SALES');
+SELECT dbpool_ping('slaes');
+SELECT dbpool_ping('purchases');
+SELECT dbpool_pause('Sale');
+SELECT dbpool_drop_pool('salles');
+SELECT dbpool_drop_pool('sales'), dbpool_drop_pool('Sales EU');
 DROP FUNCTION regress_try, regress_pool;

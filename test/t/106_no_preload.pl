@@ -14,12 +14,34 @@ use Test::More;
 
 my $remote = make_remote();
 my $local = make_local(no_start => 1);
-$local->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
+$local->append_conf('postgresql.conf',
+	"shared_preload_libraries = 'auto_explain'\n");
 $local->start;
 
 my $s = session($local);
-is($s->query('CREATE EXTENSION dbpool')->{err},
-	'', 'CREATE EXTENSION works without preloading');
+my $made = $s->query('CREATE EXTENSION dbpool');
+is($made->{state}, '', 'CREATE EXTENSION works without preloading');
+like(
+	$made->{err},
+	qr/WARNING:  55000: dbpool is not loaded via shared_preload_libraries/,
+	'but warns');
+# Nobody is to lose what is in the list.
+like(
+	$made->{err},
+	qr/HINT:  Add dbpool to .*postgresql\.conf", keep what is there, .*It was started with: auto_explain\./,
+	'and says what is there and stays');
+$s->value('CREATE ROLE ordinary LOGIN');
+my $ordinary = session($local, user => 'ordinary');
+my $refused = $ordinary->query(q{SELECT dbpool_ping('x')});
+is($refused->{state}, '55000', 'an ordinary role is told, too');
+unlike($refused->{err}, qr/auto_explain|postgresql\.conf"/,
+	'but not what it may not see');
+$ordinary->quit;
+is( session($local)->query(
+		'DROP EXTENSION dbpool; LOAD \'dbpool\'; CREATE EXTENSION dbpool')
+	  ->{err} =~ /WARNING/ ? 'warned' : 'silent',
+	'warned',
+	'that the session has loaded it makes no difference');
 
 # --- definitions ----------------------------------------------------------------
 
