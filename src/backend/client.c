@@ -31,6 +31,7 @@ struct Client
 {
 	dlist_node	node;			/* in open_requests */
 	RequestSlot *slot;
+	uint64		hold;			/* by which the slot is ours */
 	const Call *call;
 	AnswerSink *sink;
 	const Definition *definition;
@@ -85,27 +86,44 @@ client_require_preload(void)
 				 client_preload_hint()));
 }
 
-/* Give up a request in whatever state it is. */
+/* Give up a request in whatever state it is, unless the slot is ours no more. */
 static void
-abandon(RequestSlot *slot)
+abandon(const Client *client)
 {
+	RequestSlot *slot = client->slot;
+
 	for (;;)
 	{
-		RequestState state = request_state(slot);
+		uint64		word = request_word(slot);
+		RequestState state = request_word_state(word);
 
-		if (state == REQUEST_FREE || state == REQUEST_ABANDONED)
+		if (request_word_hold(word) != client->hold ||
+			state == REQUEST_FREE || state == REQUEST_ABANDONED)
 			return;
 		if (state == REQUEST_CLAIMED || state == REQUEST_DONE)
 		{
-			if (request_move(slot, state, REQUEST_FREE))
+			if (request_move(slot, client->hold, state, REQUEST_FREE))
 				return;
 		}
-		else if (request_move(slot, state, REQUEST_ABANDONED))
+		else if (request_move(slot, client->hold, state, REQUEST_ABANDONED))
 		{
-			request_attention(slot);
+			request_attention(slot, request_word_worker(word));
 			return;
 		}
 	}
+}
+
+/* Will no more come than is in the ring? */
+static bool
+is_done(const Client *client)
+{
+	return request_word_state(request_word(client->slot)) == REQUEST_DONE;
+}
+
+static void
+ask_for_attention(const Client *client)
+{
+	request_attention(client->slot, client->worker);
 }
 
 static void
@@ -114,7 +132,7 @@ on_backend_exit(int code, Datum arg)
 	(void) code;
 	(void) arg;
 	while (!dlist_is_empty(&open_requests))
-		abandon(dlist_container(Client, node, dlist_pop_head_node(&open_requests))->slot);
+		abandon(dlist_container(Client, node, dlist_pop_head_node(&open_requests)));
 }
 
 /* Wait until the worker is there. */
@@ -129,7 +147,7 @@ wait_for_worker(int worker)
 		ticks_now() >= ticks_plus_ms(dbpool_shared->started_at, 3 * WORKER_START_MS))
 		until = 0;
 	ConditionVariablePrepareToSleep(&shared->started_cv);
-	while (pg_atomic_read_u32(&shared->pid) == 0)
+	while (shmem_worker_pid(worker) == 0)
 	{
 		long		left = ticks_left_ms(until);
 
@@ -137,7 +155,7 @@ wait_for_worker(int worker)
 			ConditionVariableTimedSleep(&shared->started_cv, left,
 										compat_wait_event(&wait_worker_event, "DbpoolWorkerStart")))
 		{
-			if (pg_atomic_read_u32(&shared->pid) != 0)
+			if (shmem_worker_pid(worker) != 0)
 				break;
 			ConditionVariableCancelSleep();
 			ereport(ERROR,
@@ -152,11 +170,11 @@ wait_for_worker(int worker)
 }
 
 /*
- * Find a slot that is free; the search begins where the last one ended.  NULL
+ * Claim a slot that is free; the search begins where the last one ended.  False
  * when there is none; then abandoned tells of those that will soon be.
  */
-static RequestSlot *
-try_claim_slot(bool *abandoned)
+static bool
+try_claim_slot(Client *client, bool *abandoned)
 {
 	static int	last = -1;
 
@@ -167,34 +185,34 @@ try_claim_slot(bool *abandoned)
 	{
 		int			index = (last + i) % dbpool_shared->nrequests;
 		RequestSlot *slot = request_slot(index);
-		RequestState state = request_state(slot);
 
-		if (state == REQUEST_FREE && request_move(slot, REQUEST_FREE, REQUEST_CLAIMED))
+		if (request_claim(slot, client->worker, &client->hold))
 		{
+			client->slot = slot;
+			dlist_push_tail(&open_requests, &client->node);
 			last = index;
-			return slot;
+			return true;
 		}
-		*abandoned |= state == REQUEST_ABANDONED;
+		*abandoned |= request_word_state(request_word(slot)) == REQUEST_ABANDONED;
 	}
-	return NULL;
+	return false;
 }
 
 /*
  * Claim a slot.  With none free, one that another session, or this one's last
  * statement, has given up is waited for: its worker is about to free it.
  */
-static RequestSlot *
-claim_slot(void)
+static void
+claim_slot(Client *client)
 {
 	Ticks		until = 0;
-	RequestSlot *slot;
+	bool		claimed;
 	bool		abandoned;
 
-	slot = try_claim_slot(&abandoned);
-	if (slot != NULL)
-		return slot;
+	if (try_claim_slot(client, &abandoned))
+		return;
 	ConditionVariablePrepareToSleep(&dbpool_shared->slot_freed_cv);
-	while ((slot = try_claim_slot(&abandoned)) == NULL && abandoned)
+	while (!(claimed = try_claim_slot(client, &abandoned)) && abandoned)
 	{
 		Ticks		now = ticks_now();
 
@@ -206,14 +224,13 @@ claim_slot(void)
 			break;
 	}
 	ConditionVariableCancelSleep();
-	if (slot == NULL)
+	if (!claimed)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("too many dbpool statements are under way"),
 				 errdetail("All %d that dbpool.max_requests allows are. The statement was not run.",
 						   dbpool_shared->nrequests),
 				 errhint("Raise dbpool.max_requests in postgresql.conf, and restart the server.")));
-	return slot;
 }
 
 /* Write as much of the request as there is room for. */
@@ -286,7 +303,6 @@ fill_slot(Client *client)
 	pg_atomic_write_u64(&slot->copy_bytes, 0);
 	slot->kind = call->kind;
 	slot->key = definition->key;
-	slot->worker = client->worker;
 	slot->procno = compat_my_proc_number();
 	slot->ticket = pg_atomic_fetch_add_u64(&dbpool_shared->request_ticket, 1);
 	slot->stamp = definition->stamp;
@@ -350,9 +366,8 @@ submit(Client *client)
 	client->worker = choose_worker(client->definition);
 	client->workers = client->definition->workers;
 	wait_for_worker(client->worker);
-	slot = claim_slot();
-	client->slot = slot;
-	dlist_push_tail(&open_requests, &client->node);
+	claim_slot(client);
+	slot = client->slot;
 
 	ring_reset(request_up(slot));
 	ring_reset(request_down(slot));
@@ -365,13 +380,14 @@ submit(Client *client)
 	send_more(client);
 	for (;;)
 	{
-		request_move(slot, REQUEST_CLAIMED, REQUEST_SUBMITTED);
-		request_attention(slot);
+		request_move(slot, client->hold, REQUEST_CLAIMED, REQUEST_SUBMITTED);
+		ask_for_attention(client);
+		/* the pair is in worker_exit() */
 		pg_memory_barrier();
-		if (pg_atomic_read_u32(&shmem_worker(slot->worker)->pid) != 0 ||
-			!request_move(slot, REQUEST_SUBMITTED, REQUEST_CLAIMED))
+		if (shmem_worker_pid(client->worker) != 0 ||
+			!request_move(slot, client->hold, REQUEST_SUBMITTED, REQUEST_CLAIMED))
 			break;
-		wait_for_worker(slot->worker);
+		wait_for_worker(client->worker);
 	}
 }
 
@@ -471,7 +487,7 @@ receive(Client *client)
 	else if (used > 0)
 		take_piece(client, down);
 	if (used > 0 && ring_should_wake_writer(down))
-		request_attention(client->slot);
+		ask_for_attention(client);
 	return used > 0;
 }
 
@@ -488,11 +504,10 @@ client_send(Client *client, const char *data, Size len)
 
 	for (;;)
 	{
-		bool		done = request_state(slot) == REQUEST_DONE;
 		RingWriter	writer;
 		Size		written;
 
-		if (done)
+		if (is_done(client))
 			return false;
 		ring_write_begin(&writer, up);
 		written = ring_write(&writer, data, len);
@@ -502,7 +517,7 @@ client_send(Client *client, const char *data, Size len)
 		pg_atomic_write_u64(&slot->copy_bytes,
 							pg_atomic_read_u64(&slot->copy_bytes) + written);
 		if (len > 0 || ring_used(up) > REQUEST_UP_SIZE / 2)
-			request_attention(slot);
+			ask_for_attention(client);
 		/* telling the client of a notice may take a wake-up away: look again */
 		if (receive(client))
 			CHECK_FOR_INTERRUPTS();
@@ -525,7 +540,7 @@ client_count_row(Client *client)
 	RequestSlot *slot = client->slot;
 
 	pg_atomic_write_u64(&slot->copy_rows, pg_atomic_read_u64(&slot->copy_rows) + 1);
-	return request_state(slot) != REQUEST_DONE;
+	return !is_done(client);
 }
 
 /* "Rows that the backend sends" in request.h. */
@@ -542,9 +557,10 @@ send_rows(Client *client)
 	client->wants_rows = false;
 	pg_atomic_write_u32(&slot->copy_phase, COPY_COPYING);
 	client->call->rows->give(client->call->rows, client, client->columns);
+	/* the rows first; the pair is in copy_send() */
 	pg_write_barrier();
 	pg_atomic_write_u32(&slot->copy_phase, COPY_ENDED);
-	request_attention(slot);
+	ask_for_attention(client);
 }
 
 /* The worker ended without an answer. */
@@ -567,20 +583,18 @@ worker_died(Client *client)
 static void
 converse(Client *client)
 {
-	RequestSlot *slot = client->slot;
-
 	for (;;)
 	{
-		bool		done = request_state(slot) == REQUEST_DONE;
+		/* first: once it is true, the ring has all that will come */
+		bool		done = is_done(client);
 
-		pg_read_barrier();
 		if (client->up_sent < client->up.len && !done)
 		{
 			Size		before = client->up_sent;
 
 			send_more(client);
 			if (client->up_sent > before)
-				request_attention(slot);
+				ask_for_attention(client);
 		}
 		if (receive(client))
 		{
@@ -622,7 +636,7 @@ run_once(Client *client)
 	{
 		if (client->slot != NULL)
 		{
-			abandon(client->slot);
+			abandon(client);
 			dlist_delete(&client->node);
 		}
 	}

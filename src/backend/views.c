@@ -165,7 +165,7 @@ dbpool_get_workers(PG_FUNCTION_ARGS)
 	for (int i = 0; i < dbpool_shared->nworkers; i++)
 	{
 		WorkerShared *worker = shmem_worker(i);
-		uint32		pid = pg_atomic_read_u32(&worker->pid);
+		int			pid = shmem_worker_pid(i);
 		int			pools = 0;
 		int			conns = 0;
 
@@ -174,7 +174,7 @@ dbpool_get_workers(PG_FUNCTION_ARGS)
 		for (int c = 0; c < dbpool_shared->nconns; c++)
 			conns += shmem_conn(c)->worker == i && shmem_conn(c)->in_use;
 		put_int(&row, i + 1, false);
-		put_int(&row, (int) pid, pid == 0);
+		put_int(&row, pid, pid == 0);
 		put_time(&row, pid == 0 ? 0 : worker->started_at);
 		put_count(&row, pg_atomic_read_u32(&worker->starts));
 		put_count(&row, pools);
@@ -284,20 +284,26 @@ dbpool_get_connections(PG_FUNCTION_ARGS)
 		ConnShared	conn;
 		NameData	server;
 		NameData	username;
-		Oid			dbid;
-		PoolShared *pool;
+		Oid			dbid = InvalidOid;
 
+		/* as long as we have the lock, no other pool gets this one's entry */
+		LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
 		SpinLockAcquire(&shmem_conn(i)->mutex);
 		conn = *shmem_conn(i);
 		SpinLockRelease(&shmem_conn(i)->mutex);
+		if (conn.in_use)
+		{
+			PoolShared *pool = shmem_pool(conn.pool);
+
+			dbid = pool->key.dbid;
+			SpinLockAcquire(&pool->mutex);
+			server = pool->server;
+			username = pool->username;
+			SpinLockRelease(&pool->mutex);
+		}
+		LWLockRelease(dbpool_shared->pools_lock);
 		if (!conn.in_use)
 			continue;
-		pool = shmem_pool(conn.pool);
-		SpinLockAcquire(&pool->mutex);
-		server = pool->server;
-		username = pool->username;
-		SpinLockRelease(&pool->mutex);
-		dbid = pool->key.dbid;
 
 		put_name(&row, NameStr(server));
 		put_name(&row, NameStr(username));
@@ -323,6 +329,26 @@ dbpool_get_connections(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/*
+ * Copy a request and its state; false when the slot has none, or another one by
+ * the time it has been copied.
+ */
+static bool
+copy_request(RequestSlot *slot, RequestSlot *copy, RequestState *state)
+{
+	uint64		word = request_word(slot);
+
+	*state = request_word_state(word);
+	if (*state == REQUEST_FREE || *state == REQUEST_CLAIMED)
+		return false;
+	SpinLockAcquire(&slot->mutex);
+	memcpy(copy, slot, sizeof(RequestSlot));
+	SpinLockRelease(&slot->mutex);
+	/* who claims the slot changes the word before the rest */
+	pg_read_barrier();
+	return request_word_hold(request_word(slot)) == request_word_hold(word);
+}
+
 /* Rows of dbpool_requests. */
 Datum
 dbpool_get_requests(PG_FUNCTION_ARGS)
@@ -331,16 +357,11 @@ dbpool_get_requests(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < dbpool_shared->nrequests; i++)
 	{
-		RequestSlot *slot = request_slot(i);
 		RequestSlot copy;
-		RequestState state = request_state(slot);
+		RequestState state;
 
-		if (state == REQUEST_FREE || state == REQUEST_CLAIMED)
+		if (!copy_request(request_slot(i), &copy, &state))
 			continue;
-		SpinLockAcquire(&slot->mutex);
-		memcpy(&copy, slot, sizeof(RequestSlot));
-		SpinLockRelease(&slot->mutex);
-
 		put_name(&row, NameStr(copy.server));
 		put(&row, ObjectIdGetDatum(copy.dbid), false);
 		put_int(&row, copy.pid, false);
@@ -364,17 +385,12 @@ dbpool_get_bulk_inserts(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < dbpool_shared->nrequests; i++)
 	{
-		RequestSlot *slot = request_slot(i);
 		RequestSlot copy;
-		RequestState state = request_state(slot);
+		RequestState state;
 
-		if (state == REQUEST_FREE || state == REQUEST_CLAIMED ||
-			state == REQUEST_ABANDONED || slot->kind != REQUEST_COPY)
+		if (!copy_request(request_slot(i), &copy, &state) ||
+			state == REQUEST_ABANDONED || copy.kind != REQUEST_COPY)
 			continue;
-		SpinLockAcquire(&slot->mutex);
-		memcpy(&copy, slot, sizeof(RequestSlot));
-		SpinLockRelease(&slot->mutex);
-
 		put_int(&row, copy.pid, false);
 		put(&row, ObjectIdGetDatum(copy.dbid), false);
 		put_name(&row, NameStr(copy.server));

@@ -20,9 +20,8 @@ static char *slots;
 /* One bit per slot and worker: the worker is to look at it. */
 static pg_atomic_uint64 *attention;
 
-/* The legal moves: from, to.  Who makes them stands in request.h. */
+/* The legal moves of request_move(): from, to.  Who makes them: request.h. */
 static const RequestState moves[][2] = {
-	{REQUEST_FREE, REQUEST_CLAIMED},
 	{REQUEST_CLAIMED, REQUEST_SUBMITTED},
 	{REQUEST_CLAIMED, REQUEST_FREE},
 	{REQUEST_SUBMITTED, REQUEST_CLAIMED},
@@ -87,7 +86,7 @@ request_shmem_init(char *memory, bool found)
 		RequestSlot *slot = request_slot(i);
 
 		memset(slot, 0, sizeof(RequestSlot));
-		pg_atomic_init_u32(&slot->state, REQUEST_FREE);
+		pg_atomic_init_u64(&slot->word, REQUEST_FREE);
 		pg_atomic_init_u32(&slot->sent, 0);
 		pg_atomic_init_u32(&slot->copy_phase, COPY_WAITING);
 		pg_atomic_init_u64(&slot->copy_rows, 0);
@@ -123,19 +122,36 @@ request_down(const RequestSlot *slot)
 }
 
 /*
- * Move a request from one state to another.  Returns false when it was not in
- * the first state any more, that is, when the other side was quicker.  All
- * that was written before the move is seen by whoever sees the new state.
+ * Claim a slot, if it is free, for a request to that worker.  Sets the hold, by
+ * which the slot is this request's until it is free again.
  */
 bool
-request_move(RequestSlot *slot, RequestState from, RequestState to)
+request_claim(RequestSlot *slot, int worker, uint64 *hold)
 {
-	uint32		expected = from;
+	uint64		word = request_word(slot);
+
+	StaticAssertStmt(DBPOOL_MAX_WORKERS <= 256, "a worker's number has 8 bits");
+	if (request_word_state(word) != REQUEST_FREE)
+		return false;
+	*hold = ((word >> 16) + 1) << 16 | (uint64) worker << 8;
+	return pg_atomic_compare_exchange_u64(&slot->word, &word, *hold | REQUEST_CLAIMED);
+}
+
+/*
+ * Move a request from one state to another.  Returns false when it was not in
+ * the first state any more, that is, when the other side was quicker, or when
+ * the slot is not held by that hold any more.  All that was written before the
+ * move is seen by whoever sees the new state.
+ */
+bool
+request_move(RequestSlot *slot, uint64 hold, RequestState from, RequestState to)
+{
+	uint64		expected = hold | from;
 
 	for (int i = 0; i < lengthof(moves); i++)
 	{
 		if (moves[i][0] == from && moves[i][1] == to)
-			return pg_atomic_compare_exchange_u32(&slot->state, &expected, to);
+			return pg_atomic_compare_exchange_u64(&slot->word, &expected, hold | to);
 	}
 	elog(PANIC, "impossible move of a dbpool request from \"%s\" to \"%s\"",
 		 request_state_name(from), request_state_name(to));
@@ -144,21 +160,21 @@ request_move(RequestSlot *slot, RequestState from, RequestState to)
 
 /* The worker's side: free a slot that its backend has given up. */
 void
-request_free_abandoned(RequestSlot *slot)
+request_free_abandoned(RequestSlot *slot, uint64 hold)
 {
-	if (request_move(slot, REQUEST_ABANDONED, REQUEST_FREE))
+	if (request_move(slot, hold, REQUEST_ABANDONED, REQUEST_FREE))
 		ConditionVariableBroadcast(&dbpool_shared->slot_freed_cv);
 }
 
-/* Tell the slot's worker to look at it, and wake the worker. */
+/* Tell a worker to look at a slot, and wake the worker. */
 void
-request_attention(RequestSlot *slot)
+request_attention(const RequestSlot *slot, int worker)
 {
 	int			index = request_index(slot);
-	int			word = slot->worker * request_attention_words() + index / 64;
+	int			word = worker * request_attention_words() + index / 64;
 
 	pg_atomic_fetch_or_u64(&attention[word], UINT64CONST(1) << (index % 64));
-	shmem_wake_worker(slot->worker);
+	shmem_wake_worker(worker);
 }
 
 /* The worker's side: take the bits of 64 slots. */

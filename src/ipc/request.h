@@ -4,12 +4,15 @@
  *
  * THE PROTOCOL
  *
- * A request lives in a slot of shared memory.  Who owns the slot follows from
- * its state alone, and only the owner may touch anything but the state, the
- * reader's end of "down" and the writer's end of "up" (which are the backend's
- * as long as the slot is not free).  States change through request_move(),
- * which knows the legal moves, and by compare-and-swap, so that of two sides
- * that move at once one wins and the other notices.
+ * A request lives in a slot of shared memory.  The slot has one word: its state,
+ * the worker it is for, and a generation, which grows with each claim.  Who owns
+ * the slot follows from the word alone, and only the owner may touch anything
+ * but the word, the reader's end of "down" and the writer's end of "up" (which
+ * are the backend's as long as the slot is not free).  The word changes through
+ * request_claim() and request_move(), which knows the legal moves, and by
+ * compare-and-swap, so that of two sides that move at once one wins and the
+ * other notices.  Worker and generation, the "hold", are those of the mover: who
+ * comes late, when the slot is free or somebody else's, moves nothing.
  *
  *	 state		owner	 what next
  *	 FREE		nobody	 a backend claims it
@@ -23,8 +26,9 @@
  *
  * The backend:
  *	 1. Finds the worker's pid set, or waits on started_cv.
- *	 2. Claims a slot, FREE -> CLAIMED, empties both rings, fills in the fields,
- *		writes as much of the request as fits into "up".
+ *	 2. Claims a slot, FREE -> CLAIMED with a new generation and the worker,
+ *		empties both rings, fills in the fields, writes as much of the request
+ *		as fits into "up".
  *	 3. Moves CLAIMED -> SUBMITTED, sets its attention bit, then looks at the
  *		worker's pid and starts again.  If the worker left in between, it moves
  *		SUBMITTED -> CLAIMED and starts over at 1; if that fails, the worker
@@ -37,9 +41,10 @@
  *		return at once.  From then on it does not touch the slot.
  *
  * The worker:
- *	 1. On attention to a slot: SUBMITTED becomes RECEIVING, and with all of it
- *		here QUEUED (a request that fits into "up" at once); ABANDONED is torn off its queue or connection and freed; anything else means that
- *		"up" has more bytes or "down" has room again.
+ *	 1. On attention to a slot whose word names this worker: SUBMITTED becomes
+ *		RECEIVING, and with all of it here QUEUED (a request that fits into "up"
+ *		at once); ABANDONED is torn off its queue or connection and freed;
+ *		anything else means that "up" has more bytes or "down" has room again.
  *	 2. Moves QUEUED -> RUNNING when a connection takes it, and back when the
  *		connection proves dead before the statement was sent.
  *	 3. Sets "sent" before the statement's first byte can leave.
@@ -79,6 +84,37 @@
  * Why a slot is freed once: FREE is reached from CLAIMED and DONE by the
  * backend alone, from ABANDONED by the worker alone, and the compare-and-swap
  * lets one of DONE and ABANDONED win.
+ *
+ * WHAT IS SEEN IN WHICH ORDER
+ *
+ * A processor may show writes to others in another order than they were made,
+ * and read ahead.  Each pair below is a writer's barrier and the reader's:
+ *
+ *	 the slot's fields and rings, then its word
+ *		 written by request_claim() and request_move(), whose compare-and-swap
+ *		 is a full barrier; read by request_word(), which has a read barrier
+ *		 behind it, or by a compare-and-swap of one's own.  Both sides, and the
+ *		 views, which look at the word again when they have copied the rest.
+ *	 bytes of a ring, then its head
+ *		 ring_write_end(); ring_used(), before every read.
+ *	 the reader is done with bytes of a ring, then its tail
+ *		 ring_read() and ring_skip(); ring_write_begin().
+ *	 "a writer waits", then a look at the room; room, then a look at that
+ *		 ring_writer_waits(); ring_should_wake_writer().  Full barriers between
+ *		 the write and the look on both sides: one sees the other.
+ *	 rows in "up", then copy_phase
+ *		 send_rows() in client.c; copy_send() in connection_copy.c.
+ *	 something to look at, then the attention bit, then the latch
+ *		 request_attention(): an atomic OR is a full barrier, SetLatch() begins
+ *		 with one; the worker's ResetLatch() ends with one, and
+ *		 request_take_attention() takes the bits by an exchange.
+ *	 SUBMITTED and the attention bit, then a look at the pid; the pid is
+ *	 cleared, then a look at the slots
+ *		 submit() in client.c; worker_exit() in worker.c.  Full barriers.
+ *	 procno and started_at of a worker, then its pid
+ *		 dbpool_worker_main(); shmem_worker_pid().
+ *
+ * Counters that views show alone (copy_rows, copy_bytes) have no order.
  */
 #ifndef DBPOOL_REQUEST_H
 #define DBPOOL_REQUEST_H
@@ -129,7 +165,7 @@ typedef enum CopyPhase
 
 typedef struct RequestSlot
 {
-	pg_atomic_uint32 state;		/* RequestState */
+	pg_atomic_uint64 word;		/* see request_word() */
 
 	/*
 	 * Has the statement, or a part of it, gone to the remote?  With a
@@ -145,7 +181,6 @@ typedef struct RequestSlot
 	/* Filled in by the backend before it submits; constant afterwards. */
 	RequestKind kind;
 	PoolKey		key;
-	int			worker;
 	int			procno;
 	uint64		ticket;			/* order of coming */
 	uint64		stamp;			/* of the definition, see DbpoolShared */
@@ -180,11 +215,12 @@ extern int	request_index(const RequestSlot *slot);
 extern Ring *request_up(const RequestSlot *slot);
 extern Ring *request_down(const RequestSlot *slot);
 
-extern bool request_move(RequestSlot *slot, RequestState from, RequestState to);
+extern bool request_claim(RequestSlot *slot, int worker, uint64 *hold);
+extern bool request_move(RequestSlot *slot, uint64 hold, RequestState from, RequestState to);
 extern const char *request_state_name(RequestState state);
 
-extern void request_free_abandoned(RequestSlot *slot);
-extern void request_attention(RequestSlot *slot);
+extern void request_free_abandoned(RequestSlot *slot, uint64 hold);
+extern void request_attention(const RequestSlot *slot, int worker);
 extern uint64 request_take_attention(int worker, int word);
 extern int	request_attention_words(void);
 extern void request_wake_backend(const RequestSlot *slot);
@@ -197,10 +233,37 @@ request_total(const RequestSlot *slot)
 		slot->ntypes * sizeof(uint32);
 }
 
-static inline RequestState
-request_state(RequestSlot *slot)
+/*
+ * A slot's word, from which the functions below take a part.  What is read of
+ * the slot afterwards is at least as new; the pair is the compare-and-swap of
+ * request_claim() and request_move().
+ */
+static inline uint64
+request_word(RequestSlot *slot)
 {
-	return (RequestState) pg_atomic_read_u32(&slot->state);
+	uint64		word = pg_atomic_read_u64(&slot->word);
+
+	pg_read_barrier();
+	return word;
+}
+
+static inline RequestState
+request_word_state(uint64 word)
+{
+	return (RequestState) (word & 0xFF);
+}
+
+static inline int
+request_word_worker(uint64 word)
+{
+	return (int) ((word >> 8) & 0xFF);
+}
+
+/* Worker and generation: the same from the claim of a slot until it is free. */
+static inline uint64
+request_word_hold(uint64 word)
+{
+	return word & ~UINT64CONST(0xFF);
 }
 
 #endif							/* DBPOOL_REQUEST_H */

@@ -41,7 +41,11 @@ ring_write_begin(RingWriter *writer, Ring *ring)
 	writer->ring = ring;
 	writer->head = pg_atomic_read_u64(&ring->head);
 	writer->limit = pg_atomic_read_u64(&ring->tail) + ring->size;
-	/* the reader must be done with the bytes before we write over them */
+
+	/*
+	 * The reader must be done with the bytes before we write over them; the
+	 * pairs are in ring_read() and ring_skip().
+	 */
 	pg_memory_barrier();
 }
 
@@ -68,6 +72,7 @@ ring_write(RingWriter *writer, const void *data, Size len)
 void
 ring_write_end(RingWriter *writer)
 {
+	/* the bytes first; the pair is in ring_used() */
 	pg_write_barrier();
 	pg_atomic_write_u64(&writer->ring->head, writer->head);
 }
@@ -82,6 +87,7 @@ bool
 ring_writer_waits(Ring *ring)
 {
 	pg_atomic_write_u32(&ring->writer_waits, 1);
+	/* the pair is in ring_should_wake_writer() */
 	pg_memory_barrier();
 	if (ring_used(ring) > ring->size / 2)
 		return true;
@@ -96,6 +102,7 @@ ring_used(Ring *ring)
 	uint64		used;
 
 	used = pg_atomic_read_u64(&ring->head) - pg_atomic_read_u64(&ring->tail);
+	/* the bytes afterwards; the pair is in ring_write_end() */
 	pg_read_barrier();
 	return (Size) used;
 }
@@ -117,7 +124,11 @@ ring_read(Ring *ring, void *data, Size len)
 	memcpy(data, ring->data + at, first);
 	if (len > first)
 		memcpy((char *) data + first, ring->data, len - first);
-	/* the bytes must have been read before the writer may reuse their place */
+
+	/*
+	 * The bytes must have been read before the writer may reuse their place;
+	 * the pair is in ring_write_begin().
+	 */
 	pg_memory_barrier();
 	pg_atomic_write_u64(&ring->tail, tail + len);
 	return len;
@@ -141,7 +152,7 @@ ring_peek(Ring *ring, Size *len)
 void
 ring_skip(Ring *ring, Size len)
 {
-	/* the bytes must have been read before the writer may reuse their place */
+	/* as in ring_read() */
 	pg_memory_barrier();
 	pg_atomic_write_u64(&ring->tail, pg_atomic_read_u64(&ring->tail) + len);
 }
@@ -154,6 +165,7 @@ ring_skip(Ring *ring, Size len)
 bool
 ring_should_wake_writer(Ring *ring)
 {
+	/* the pair is in ring_writer_waits() */
 	pg_memory_barrier();
 	if (pg_atomic_read_u32(&ring->writer_waits) == 0)
 		return false;

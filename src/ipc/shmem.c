@@ -134,6 +134,20 @@ shmem_worker(int worker)
 	return &worker_array[worker];
 }
 
+/*
+ * Process ID of a worker, 0 if it does not run.  What is read of the worker
+ * afterwards is of that process or a later one; the pair is in
+ * dbpool_worker_main().
+ */
+int
+shmem_worker_pid(int worker)
+{
+	int			pid = (int) pg_atomic_read_u32(&shmem_worker(worker)->pid);
+
+	pg_read_barrier();
+	return pid;
+}
+
 PoolShared *
 shmem_pool(int pool)
 {
@@ -161,10 +175,8 @@ shmem_home_of(const PoolKey *key)
 void
 shmem_wake_worker(int worker)
 {
-	WorkerShared *shared = shmem_worker(worker);
-
-	if (pg_atomic_read_u32(&shared->pid) != 0)
-		SetLatch(compat_proc_latch((int) pg_atomic_read_u32(&shared->procno)));
+	if (shmem_worker_pid(worker) != 0)
+		SetLatch(compat_proc_latch((int) pg_atomic_read_u32(&shmem_worker(worker)->procno)));
 }
 
 /*

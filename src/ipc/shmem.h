@@ -213,6 +213,7 @@ extern DbpoolShared *dbpool_shared;
 
 extern void shmem_register(void);
 extern WorkerShared *shmem_worker(int worker);
+extern int	shmem_worker_pid(int worker);
 extern PoolShared *shmem_pool(int pool);
 extern ConnShared *shmem_conn(int conn);
 

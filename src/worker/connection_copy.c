@@ -153,7 +153,7 @@ copy_send(Conn *conn)
 			stop_rows(conn, req);
 			break;
 		}
-		/* in this order: ENDED was written after the last row */
+		/* in this order: send_rows() writes ENDED after the last row */
 		pg_read_barrier();
 		data = ring_peek(up, &len);
 		if (len == 0 && phase != COPY_ENDED)

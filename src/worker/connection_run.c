@@ -358,7 +358,7 @@ conn_start(Conn *conn, Request *req)
 	RequestSlot *slot = req->slot;
 	bool		sent;
 
-	if (!request_move(slot, REQUEST_QUEUED, REQUEST_RUNNING))
+	if (!request_move(slot, req->hold, REQUEST_QUEUED, REQUEST_RUNNING))
 	{
 		if (conn->state == CONN_CHECKING)
 			pool_conn_ready(conn);

@@ -300,8 +300,8 @@ unstart(Request *req)
 	Pool	   *pool = req->pool;
 
 	pg_atomic_write_u32(&slot->sent, 0);
-	if (request_state(slot) == REQUEST_RUNNING &&
-		!request_move(slot, REQUEST_RUNNING, REQUEST_QUEUED))
+	if (request_state(req) == REQUEST_RUNNING &&
+		!request_move(slot, req->hold, REQUEST_RUNNING, REQUEST_QUEUED))
 	{
 		request_gone(req);
 		return false;

@@ -72,10 +72,15 @@ pool_take_entry(const PoolKey *key, int *home)
 		bool		paused = siblings_paused(key);
 
 		entry = shmem_pool(index);
-		entry->in_use = true;
-		entry->key = *key;
-		entry->worker = my_worker;
+		/* in this order for pool_workers(), which reads without the lock */
+		entry->in_use = false;
+		pg_write_barrier();
 		pg_atomic_write_u32(&entry->workers, 1);
+		pg_write_barrier();
+		entry->key = *key;
+		pg_write_barrier();
+		entry->in_use = true;
+		entry->worker = my_worker;
 		if (my_worker == first)
 			*home = index;
 		SpinLockAcquire(&entry->mutex);

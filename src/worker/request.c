@@ -79,12 +79,12 @@ static void
 request_done(Request *req)
 {
 	RequestSlot *slot = req->slot;
-	RequestState state = request_state(slot);
+	RequestState state = request_state(req);
 	int			procno = slot->procno;
 
 	request_release(req);
-	if (state == REQUEST_ABANDONED || !request_move(slot, state, REQUEST_DONE))
-		request_free_abandoned(slot);
+	if (state == REQUEST_ABANDONED || !request_move(slot, req->hold, state, REQUEST_DONE))
+		request_free_abandoned(slot, req->hold);
 	else
 		to_wake[nto_wake++] = procno;
 	if (nto_wake == dbpool_shared->nrequests)
@@ -225,7 +225,7 @@ request_gone(Request *req)
 	RequestSlot *slot = req->slot;
 
 	request_release(req);
-	request_free_abandoned(slot);
+	request_free_abandoned(slot, req->hold);
 }
 
 /* All of the request is here: find its pool. */
@@ -239,7 +239,7 @@ request_received(Request *req, const char *bytes)
 	req->params = req->sql + slot->sql_len;
 	req->types = req->params + slot->params_len;
 	req->queued_at = ticks_now();
-	if (!request_move(slot, REQUEST_RECEIVING, REQUEST_QUEUED))
+	if (!request_move(slot, req->hold, REQUEST_RECEIVING, REQUEST_QUEUED))
 		request_gone(req);
 	else
 		pool_submit(req);
@@ -262,13 +262,14 @@ request_receive(Request *req)
 }
 
 static void
-request_start(Request *req)
+request_start(Request *req, uint64 hold)
 {
 	RequestSlot *slot = req->slot;
 	Size		total;
 
-	if (!request_move(slot, REQUEST_SUBMITTED, REQUEST_RECEIVING))
+	if (!request_move(slot, hold, REQUEST_SUBMITTED, REQUEST_RECEIVING))
 		return;
+	req->hold = hold;
 	shmem_worker(my_worker)->requests++;
 	total = request_total(slot);
 	req->active = true;
@@ -332,16 +333,18 @@ request_look(void *arg)
 	int			index = *(int *) arg;
 	Request    *req = &requests[index];
 	RequestSlot *slot = request_slot(index);
-	RequestState state = request_state(slot);
+	uint64		word = request_word(slot);
+	RequestState state = request_word_state(word);
 
-	if (slot->worker != my_worker)
+	if (request_word_worker(word) != my_worker)
 		return;
+	Assert(!req->active || request_word_hold(word) == req->hold);
 	if (!req->active)
 	{
 		if (state == REQUEST_SUBMITTED)
-			request_start(req);
+			request_start(req, request_word_hold(word));
 		else if (state == REQUEST_ABANDONED)
-			request_free_abandoned(slot);
+			request_free_abandoned(slot, request_word_hold(word));
 	}
 	else if (state == REQUEST_ABANDONED)
 		request_abandoned(req);
@@ -411,10 +414,42 @@ requests_init(void)
 	}
 	for (int i = 0; i < dbpool_shared->nrequests; i++)
 	{
-		RequestSlot *slot = request_slot(i);
+		uint64		word = request_word(request_slot(i));
 
-		if (request_state(slot) != REQUEST_FREE && slot->worker == my_worker)
-			request_attention(slot);
+		if (request_word_state(word) != REQUEST_FREE && request_word_worker(word) == my_worker)
+			request_attention(request_slot(i), my_worker);
+	}
+}
+
+/* At exit: let go of what a slot may have of this worker. */
+static void
+release_slot(RequestSlot *slot)
+{
+	for (;;)
+	{
+		uint64		word = request_word(slot);
+		uint64		hold = request_word_hold(word);
+		RequestState state = request_word_state(word);
+		int			procno = slot->procno;
+
+		if (request_word_worker(word) != my_worker)
+			return;
+		switch (state)
+		{
+			case REQUEST_SUBMITTED:
+			case REQUEST_RECEIVING:
+			case REQUEST_QUEUED:
+			case REQUEST_RUNNING:
+				if (!request_move(slot, hold, state, REQUEST_DONE))
+					break;
+				SetLatch(compat_proc_latch(procno));
+				return;
+			case REQUEST_ABANDONED:
+				request_free_abandoned(slot, hold);
+				return;
+			default:
+				return;
+		}
 	}
 }
 
@@ -424,28 +459,5 @@ requests_release_all(void)
 {
 	requests_wake();
 	for (int i = 0; i < dbpool_shared->nrequests; i++)
-	{
-		RequestSlot *slot = request_slot(i);
-		RequestState state = request_state(slot);
-
-		/* the state first: what it says of the worker was written before it */
-		pg_read_barrier();
-		if (slot->worker != my_worker)
-			continue;
-		while (state == REQUEST_SUBMITTED || state == REQUEST_RECEIVING ||
-			   state == REQUEST_QUEUED || state == REQUEST_RUNNING)
-		{
-			if (request_move(slot, state, REQUEST_DONE))
-			{
-				request_wake_backend(slot);
-				break;
-			}
-			state = request_state(slot);
-			pg_read_barrier();
-			if (slot->worker != my_worker)
-				break;
-		}
-		if (request_state(slot) == REQUEST_ABANDONED && slot->worker == my_worker)
-			request_free_abandoned(slot);
-	}
+		release_slot(request_slot(i));
 }

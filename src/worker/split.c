@@ -43,11 +43,19 @@ processor_us(void)
 		usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
 }
 
+/* Is the entry that pool's?  Read without a lock, as it may soon not be. */
+static bool
+is_entry_of(const PoolShared *entry, const Pool *pool)
+{
+	return entry->in_use && memcmp(&entry->key, &pool->key, sizeof(PoolKey)) == 0;
+}
+
 /* How many workers the pool has, and which of them this one is, from 0. */
 static int
 pool_workers(const Pool *pool, int *place)
 {
 	PoolShared *home;
+	int			workers;
 	int			first = shmem_home_of(&pool->key);
 
 	*place = (my_worker - first + dbpool_shared->nworkers) % dbpool_shared->nworkers;
@@ -57,10 +65,16 @@ pool_workers(const Pool *pool, int *place)
 		return 1;
 	/* it may be another pool's by now: then ours has but its home */
 	home = shmem_pool(pool->home);
-	if (!home->in_use || memcmp(&home->key, &pool->key, sizeof(PoolKey)) != 0)
+	if (!is_entry_of(home, pool))
+		return 1;
+	/* the pairs of both barriers are in pool_take_entry() */
+	pg_read_barrier();
+	workers = (int) pg_atomic_read_u32(&home->workers);
+	pg_read_barrier();
+	if (!is_entry_of(home, pool))
 		return 1;
 	/* max_size may have become less than what it was split over */
-	return Min((int) pg_atomic_read_u32(&home->workers), pool->options.max_size);
+	return Min(workers, pool->options.max_size);
 }
 
 static int

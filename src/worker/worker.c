@@ -86,6 +86,7 @@ worker_exit(int code, Datum arg)
 	(void) code;
 	(void) arg;
 	pg_atomic_write_u32(&shared->pid, 0);
+	/* the pair is in submit() */
 	pg_memory_barrier();
 	requests_release_all();
 	connections_forget();
@@ -156,7 +157,8 @@ dbpool_worker_main(Datum arg)
 	shared->started_at = ticks_now();
 	pg_atomic_write_u32(&shared->procno, (uint32) compat_my_proc_number());
 	pg_atomic_fetch_add_u32(&shared->starts, 1);
-	pg_memory_barrier();
+	/* the pair is in shmem_worker_pid() */
+	pg_write_barrier();
 	pg_atomic_write_u32(&shared->pid, (uint32) MyProcPid);
 	ConditionVariableBroadcast(&shared->started_cv);
 

@@ -47,6 +47,7 @@ struct Request
 {
 	RequestSlot *slot;
 	bool		active;			/* the rest is valid only when set */
+	uint64		hold;			/* by which the slot is this request's */
 	bool		ending;			/* its END frame has been put */
 	bool		failed;			/* an error has been put */
 	bool		answered;		/* a result or an error has come to an end */
@@ -268,6 +269,13 @@ static inline bool
 request_can_ride(const Request *req)
 {
 	return req->rides && statement_is_plain(req->statement);
+}
+
+/* A request that is active is in one of the states that are the worker's. */
+static inline RequestState
+request_state(const Request *req)
+{
+	return request_word_state(request_word(req->slot));
 }
 
 /* pool_entry.c */
