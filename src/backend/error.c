@@ -39,14 +39,14 @@ read_fields(MessageReader *body, ErrorFields *fields)
 	memset(fields, 0, sizeof(ErrorFields));
 	for (;;)
 	{
-		char		letter;
+		unsigned char letter;
 
 		message_get(body, &letter, 1);
 		if (letter == '\0')
 			break;
-		if (letter < 0 || letter > 'z')
+		if (letter > 'z')
 			elog(ERROR, "dbpool error message has an impossible field");
-		fields->of[(int) letter] = clean_text(message_get_string(body));
+		fields->of[letter] = clean_text(message_get_string(body));
 	}
 	if (fields->of['M'] == NULL)
 		fields->of['M'] = "the remote server reported an error without a message";
