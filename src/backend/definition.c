@@ -10,7 +10,8 @@
  *
  * When such a transaction ends, the workers are told to forget the pools of
  * the servers it changed; that, and not the next use, is what closes the
- * connections of a server that was altered or dropped.
+ * connections of a server that was altered or dropped.  The transaction's own
+ * pools are forgotten whatever it was that made them its own.
  */
 #include "postgres.h"
 
@@ -60,6 +61,9 @@ static bool cache_changed;
 static List *touched_servers;
 static List *touched_databases;
 static List *dropped_servers;
+
+/* This transaction, once it has had a pool of its own. */
+static TransactionId own_pools_xid;
 
 static object_access_hook_type prev_object_access_hook;
 
@@ -348,7 +352,7 @@ read_definition(const char *pool, Oid roleid, Definition *definition)
 	if (!HeapTupleIsValid(server_row))
 		elog(ERROR, "cache lookup failed for foreign server %u", server->serverid);
 	if (is_uncommitted(server_row) || is_uncommitted(mapping))
-		definition->key.xid = GetTopTransactionId();
+		definition->key.xid = own_pools_xid = GetTopTransactionId();
 	ReleaseSysCache(server_row);
 	ReleaseSysCache(mapping);
 }
@@ -476,7 +480,8 @@ is_touched(const PoolKey *key, void *arg)
 {
 	(void) arg;
 	return list_member_oid(touched_databases, key->dbid) ||
-		(key->dbid == MyDatabaseId && list_member_oid(touched_servers, key->serverid));
+		(key->dbid == MyDatabaseId && list_member_oid(touched_servers, key->serverid)) ||
+		(TransactionIdIsValid(own_pools_xid) && key->xid == own_pools_xid);
 }
 
 static bool
@@ -499,7 +504,8 @@ on_xact_end(ResourceReleasePhase phase, bool is_commit, bool is_top, void *arg)
 	(void) arg;
 	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_top)
 		return;
-	if (touched_servers != NIL || touched_databases != NIL)
+	if (touched_servers != NIL || touched_databases != NIL ||
+		TransactionIdIsValid(own_pools_xid))
 	{
 		shmem_want(is_touched, NULL, POOL_WANT_FORGET);
 		if (is_commit)
@@ -509,6 +515,7 @@ on_xact_end(ResourceReleasePhase phase, bool is_commit, bool is_top, void *arg)
 	touched_servers = NIL;
 	touched_databases = NIL;
 	dropped_servers = NIL;
+	own_pools_xid = InvalidTransactionId;
 }
 
 /* In every process that the postmaster starts. */

@@ -190,7 +190,9 @@ shmem_want(bool (*matches) (const PoolKey *key, void *arg), void *arg,
 {
 	uint64		stamp = pg_atomic_fetch_add_u64(&dbpool_shared->definition_stamp, 1);
 
-	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
+	LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
+	if (want & POOL_WANT_FORGET)
+		dbpool_shared->forget_stamp = Max(dbpool_shared->forget_stamp, stamp);
 	for (int i = 0; i < dbpool_shared->npools; i++)
 	{
 		PoolShared *pool = &pool_array[i];
@@ -200,7 +202,7 @@ shmem_want(bool (*matches) (const PoolKey *key, void *arg), void *arg,
 		SpinLockAcquire(&pool->mutex);
 		pool->wants |= want;
 		if (want & POOL_WANT_FORGET)
-			pool->forget_stamp = stamp;
+			pool->forget_stamp = Max(pool->forget_stamp, stamp);
 		if (want & POOL_WANT_DROP)
 		{
 			pool->dropped = true;

@@ -199,6 +199,12 @@ typedef struct DbpoolShared
 	 */
 	pg_atomic_uint64 definition_stamp;
 
+	/*
+	 * The highest forget_stamp of any pool: that of pools whose entries are
+	 * made later.  Protected by pools_lock.
+	 */
+	uint64		forget_stamp;
+
 	/* Signalled when a worker frees a slot whose backend had given it up. */
 	ConditionVariable slot_freed_cv;
 

@@ -44,9 +44,10 @@ siblings_paused(const PoolKey *key)
 
 /*
  * The shared entry for a key: the one it had before, so that statistics and a
- * pause outlive the worker, or a free one, or the one longest unused.  That of
- * a dropped server is kept as long, so that a session which has not heard of
- * the drop cannot bring the pool back (forget_stamp).
+ * pause outlive the worker, or a free one, or the one longest unused.  A pool
+ * that gets a new entry has forgotten what any pool was to forget so far: a
+ * session which has not heard that its definition was changed or dropped, or
+ * that its transaction has ended, cannot bring the pool back.
  */
 int
 pool_take_entry(const PoolKey *key, int *home)
@@ -86,8 +87,7 @@ pool_take_entry(const PoolKey *key, int *home)
 		SpinLockAcquire(&entry->mutex);
 		entry->paused = paused;
 		entry->dropped = false;
-		entry->forget_stamp = 0;
-		entry->wants = 0;
+		entry->forget_stamp = dbpool_shared->forget_stamp;
 		entry->waiting = 0;
 		entry->oldest_wait = 0;
 		entry->used_at = 0;
@@ -102,6 +102,8 @@ pool_take_entry(const PoolKey *key, int *home)
 	{
 		entry = shmem_pool(index);
 		SpinLockAcquire(&entry->mutex);
+		/* what was wanted of it while it was cold is done: it has nothing */
+		entry->wants = 0;
 		entry->live = true;
 		SpinLockRelease(&entry->mutex);
 	}

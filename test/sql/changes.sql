@@ -86,6 +86,50 @@ SELECT regress_ask('current_setting(''application_name'') <> ''prepared''', 'fre
 COMMIT PREPARED 'regress_dbpool';
 SELECT regress_ask('current_setting(''application_name'')', 'fresh');
 
+-- such a pool ends with its transaction, whatever made it the transaction's own
+CREATE ROLE regress_dbpool_own;
+CREATE FUNCTION regress_own_pools() RETURNS bigint LANGUAGE sql AS $$ SELECT count(*) FROM dbpool_pools WHERE state = 'uncommitted' AND database = current_database() $$;
+BEGIN;
+GRANT USAGE ON FOREIGN SERVER fresh TO regress_dbpool_own;
+SELECT regress_ask('1', 'fresh'), regress_own_pools();
+COMMIT;
+SELECT regress_wait('regress_own_pools() = 0');
+BEGIN;
+REVOKE USAGE ON FOREIGN SERVER fresh FROM regress_dbpool_own;
+SELECT regress_ask('1', 'fresh'), regress_own_pools();
+ROLLBACK;
+SELECT regress_wait('regress_own_pools() = 0');
+DROP USER MAPPING FOR CURRENT_USER SERVER fresh;
+BEGIN;
+CREATE USER MAPPING FOR CURRENT_USER SERVER fresh;
+SELECT regress_ask('1', 'fresh'), regress_own_pools();
+COMMIT;
+SELECT regress_wait('regress_own_pools() = 0');
+BEGIN;
+SAVEPOINT s;
+GRANT USAGE ON FOREIGN SERVER fresh TO PUBLIC;
+SELECT regress_ask('1', 'fresh'), regress_own_pools();
+ROLLBACK TO s;
+SELECT regress_ask('1', 'fresh'), regress_own_pools();
+COMMIT;
+SELECT regress_wait('regress_own_pools() = 0');
+BEGIN;
+REVOKE USAGE ON FOREIGN SERVER fresh FROM regress_dbpool_own;
+SELECT regress_ask('1', 'fresh'), regress_own_pools();
+PREPARE TRANSACTION 'regress_dbpool';
+SELECT regress_wait('regress_own_pools() = 0');
+COMMIT PREPARED 'regress_dbpool';
+DROP FUNCTION regress_own_pools;
+DROP ROLE regress_dbpool_own;
+
+-- what is wanted of a pool that is cold does not befall the one it is later
+ALTER SERVER fresh OPTIONS (SET application_name 'cold');
+SELECT regress_wait($$(SELECT state = 'cold' FROM dbpool_pools WHERE pool = 'fresh' AND database = current_database())$$);
+SELECT dbpool_reset('fresh');
+SELECT regress_ask('pg_backend_pid()', 'fresh') AS pid \gset
+SELECT dbpool_reset('here');
+SELECT regress_ask('pg_backend_pid()', 'fresh') = :'pid' AS same_connection;
+
 -- DROP SERVER closes the connections
 SELECT dbpool_drop_pool('fresh');
 SELECT regress_wait($$NOT EXISTS (SELECT FROM dbpool_connections WHERE pool = 'fresh' AND database = current_database())$$);
