@@ -153,7 +153,7 @@ request_move(RequestSlot *slot, uint64 hold, RequestState from, RequestState to)
 		if (moves[i][0] == from && moves[i][1] == to)
 			return pg_atomic_compare_exchange_u64(&slot->word, &expected, hold | to);
 	}
-	elog(PANIC, "impossible move of a dbpool request from \"%s\" to \"%s\"",
+	elog(FATAL, "impossible move of a dbpool request from \"%s\" to \"%s\"",
 		 request_state_name(from), request_state_name(to));
 	return false;
 }

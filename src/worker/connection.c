@@ -137,6 +137,7 @@ conn_show_request(Conn *conn, const Request *req)
  * Close a connection.  Whoever still has a request on it has to have taken it
  * off before; one that is left is told that the connection was lost.  The
  * struct itself lives until the end of the turn, since events may name it.
+ * Throws nothing: recoveries end here.
  */
 void
 conn_close(Conn *conn, const char *reason)
@@ -154,21 +155,16 @@ conn_close(Conn *conn, const char *reason)
 	}
 	while (conn->nflights > 0)
 	{
-		bool		half_a_row = conn->rows != NULL &&
-		(conn->piece > 0 || conn->piece_off > 0);
+		char		what[DBPOOL_SHOWN_ERROR];
 
 		req = conn_head_request(conn);
-		flight_remove(conn, conn_head(conn));
 		reply_drop_rows(conn);
+		flight_remove(conn, conn_head(conn));
 		if (req == NULL)
 			continue;
-		if (half_a_row)
-			request_break(req);
-		else
-			request_fail(req, "08007",
-						 psprintf("connection of pool \"%s\" was closed because %s",
-								  NameStr(conn->pool->options.server), reason),
-						 "The statement may or may not have run.", NULL);
+		snprintf(what, sizeof(what), "connection of pool \"%s\" was closed because %s",
+				 NameStr(conn->pool->options.server), reason);
+		request_fail(req, "08007", what, "The statement may or may not have run.", NULL);
 	}
 	conn_forget_prepared(conn);
 	timer_stop(&conn->deadline);
@@ -191,9 +187,8 @@ conn_close(Conn *conn, const char *reason)
 		conn->pg = NULL;
 		ReleaseExternalFD();
 	}
+	pool_mark(conn->pool);
 	pool_split_progress(conn->pool);
-	if (pool_size(conn->pool) == 0 || conn->pool->nwaiting > 0)
-		timer_set_by(&conn->pool->upkeep, ticks_now());
 	ereport(DEBUG1,
 			(errmsg_internal("dbpool closed a connection of pool \"%s\" because %s",
 							 NameStr(conn->pool->options.server), reason)));
@@ -227,16 +222,7 @@ connections_free_closed(void)
 		Conn	   *conn = dlist_container(Conn, node,
 										   dlist_pop_head_node(&closed_conns));
 
-		if (conn->errors.data != NULL)
-			pfree(conn->errors.data);
-		if (conn->prepared != NULL)
-			pfree(conn->prepared);
-		for (int i = 0; i < CONN_REPORTED; i++)
-		{
-			if (conn->settings[i] != NULL)
-				pfree(conn->settings[i]);
-		}
-		pfree(conn);
+		MemoryContextDelete(conn->context);
 	}
 }
 

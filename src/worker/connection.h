@@ -62,7 +62,7 @@ extern void conn_start(Conn *conn, Request *req);
 extern void conn_check(Conn *conn, Request *req);
 extern bool conn_shows_sequences(const Conn *conn, const Request *req);
 extern void conn_lost(Conn *conn);
-extern Flight *flight_add(Conn *conn, Request *req);
+extern void chore_add(Conn *conn);
 extern void flight_remove(Conn *conn, Flight *flight);
 extern int64 conn_head_us(Conn *conn, Ticks now);
 extern void conn_count_request(Conn *conn, Request *req, int64 us, bool failed);

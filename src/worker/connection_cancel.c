@@ -83,10 +83,7 @@ cancel_run(void *data)
 static void
 could_not_cancel(Conn *conn)
 {
-	Pool	   *pool = conn->pool;
-
 	conn_close(conn, "its statement could not be cancelled");
-	pool_dispatch(pool);
 }
 
 static bool cancel_start(Conn *conn);
@@ -112,6 +109,18 @@ cancel_ended(Conn *conn, bool delivered)
 		could_not_cancel(conn);
 }
 
+static void
+delivered_piece(void *conn)
+{
+	cancel_ended(conn, true);
+}
+
+static void
+failed_piece(void *conn)
+{
+	cancel_ended(conn, false);
+}
+
 /* Let the next cancel of the pool start. */
 static void
 start_waiting(Pool *pool)
@@ -131,7 +140,7 @@ start_waiting(Pool *pool)
 				continue;
 			conn->cancel_waits = false;
 			if (!cancel_start(conn))
-				cancel_ended(conn, false);
+				(void) work_guard(failed_piece, conn, conn_recover, conn);
 			again = true;
 			break;
 		}
@@ -153,11 +162,11 @@ cancel_done(void *data, void *arg)
 	if (conn != NULL)
 	{
 		conn->cancel = NULL;
-		cancel_ended(conn, delivered);
+		(void) work_guard(delivered ? delivered_piece : failed_piece, conn,
+						  conn_recover, conn);
 	}
 	start_waiting(pool);
-	if (pool_size(pool) == 0)
-		timer_set_by(&pool->upkeep, ticks_now());
+	pool_mark(pool);
 }
 
 static bool
@@ -266,10 +275,7 @@ conn_cancel_overdue(Conn *conn)
 	Pool	   *pool = conn->pool;
 
 	if (!conn->cancel_ended || cancelled_ms(conn) >= CANCEL_MS)
-	{
 		conn_close(conn, "the remote server did not end a cancelled statement in time");
-		pool_dispatch(pool);
-	}
 	/* those that were not cancelled yet come first */
 	else if (pool->cancels < CANCELS_PER_POOL && cancel_start(conn))
 	{
@@ -404,7 +410,7 @@ stall(Conn *conn)
 		conn_after_cancel(conn);
 		conn_pump(conn);
 	}
-	pool_dispatch(pool);
+	pool_mark(pool);
 }
 
 /*

@@ -201,12 +201,14 @@ copy_send(Conn *conn)
 bool
 copy_lost(Conn *conn, Request *req)
 {
+	char		what[DBPOOL_SHOWN_ERROR];
+	char		detail[DBPOOL_SHOWN_ERROR + 100];
+
 	if (pg_atomic_read_u32(&req->slot->sent) != 0 && conn->flushed)
 		return false;
-	request_fail(req, "08006",
-				 psprintf("connection of pool \"%s\" was lost while rows were sent",
-						  NameStr(conn->pool->options.server)),
-				 psprintf("%s\nNo row was inserted.", conn->lost_error),
-				 NULL);
+	snprintf(what, sizeof(what), "connection of pool \"%s\" was lost while rows were sent",
+			 NameStr(conn->pool->options.server));
+	snprintf(detail, sizeof(detail), "%s\nNo row was inserted.", conn->lost_error);
+	request_fail(req, "08006", what, detail, NULL);
 	return true;
 }

@@ -54,6 +54,7 @@ typedef struct Lookup
 	char	   *name;
 	int			error;			/* getaddrinfo()'s */
 	struct addrinfo *found;
+	Conn	   *conn;			/* the loop's */
 } Lookup;
 
 static void attempt(Conn *conn);
@@ -213,19 +214,12 @@ put_addresses(Candidates *list, const struct addrinfo *found)
 		shuffle(list, list->at, at);
 }
 
-/* Back in the loop. */
 static void
-lookup_done(void *data, void *arg)
+looked_up_piece(void *arg)
 {
-	Lookup	   *lookup = data;
-	Conn	   *conn = arg;
+	Lookup	   *lookup = arg;
+	Conn	   *conn = lookup->conn;
 
-	if (conn == NULL)
-	{
-		lookup_free(lookup);
-		return;
-	}
-	conn->lookup = NULL;
 	if (lookup->error == 0)
 	{
 		put_addresses(conn->candidates, lookup->found);
@@ -235,6 +229,21 @@ lookup_done(void *data, void *arg)
 		conn_open_failed(conn,
 						 psprintf("could not translate host name \"%s\" to address: %s",
 								  lookup->name, gai_strerror(lookup->error)));
+}
+
+/* Back in the loop. */
+static void
+lookup_done(void *data, void *arg)
+{
+	Lookup	   *lookup = data;
+	Conn	   *conn = arg;
+
+	if (conn != NULL)
+	{
+		conn->lookup = NULL;
+		lookup->conn = conn;
+		(void) work_guard(looked_up_piece, lookup, conn_recover, conn);
+	}
 	lookup_free(lookup);
 }
 
@@ -385,6 +394,8 @@ static void
 attempt(Conn *conn)
 {
 	Candidates *list = conn->candidates;
+	const char *keywords[MAX_KEYWORDS];
+	const char *values[MAX_KEYWORDS];
 
 	if (list->at >= list->n)
 	{
@@ -400,19 +411,14 @@ attempt(Conn *conn)
 		return;
 	}
 	conn->phase = PHASE_LOGIN;
+	make_keywords(conn, &list->places[list->at], keywords, values);
 	if (!AcquireExternalFD())
 	{
 		conn_open_failed(conn, "too many files are open in the dbpool worker; "
 						 "see max_files_per_process");
 		return;
 	}
-	{
-		const char *keywords[MAX_KEYWORDS];
-		const char *values[MAX_KEYWORDS];
-
-		make_keywords(conn, &list->places[list->at], keywords, values);
-		conn->pg = PQconnectStartParams(keywords, values, 0);
-	}
+	conn->pg = PQconnectStartParams(keywords, values, 0);
 	if (conn->pg == NULL)
 	{
 		ReleaseExternalFD();
@@ -545,14 +551,18 @@ conn_open_event(Conn *conn)
 	}
 }
 
-/* Begin to open a connection for a pool. */
-void
-conn_open(Pool *pool)
+/* A connection to be, of which nobody knows yet. */
+static Conn *
+make_conn(Pool *pool)
 {
-	Conn	   *conn = MemoryContextAllocZero(worker_context, sizeof(Conn));
-	MemoryContext context;
-	MemoryContext old;
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dbpool connection",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext places = AllocSetContextCreate(context, "dbpool places",
+												 ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Conn	   *conn = palloc0(sizeof(Conn));
 
+	conn->context = context;
 	conn->pool = pool;
 	conn->state = CONN_CONNECTING;
 	conn->phase = PHASE_LOOKUP;
@@ -562,28 +572,44 @@ conn_open(Pool *pool)
 	dlist_init(&conn->prepared_lru);
 	dlist_init(&conn->doomed);
 	janitor_init_conn(conn);
-	if (!conn_take_entry(conn) &&
-		!(pool_make_place(pool) && conn_take_entry(conn)))
-	{
-		pfree(conn);
-		pool_conn_failed(pool, "53300",
-						 psprintf("as many connections are open as dbpool.max_connections (%d) allows",
-								  dbpool_shared->nconns));
-		return;
-	}
-	loop_add(conn);
-
-	context = AllocSetContextCreate(worker_context, "dbpool places",
-									ALLOCSET_SMALL_SIZES);
-	old = MemoryContextSwitchTo(worker_context);
 	initStringInfo(&conn->errors);
-	MemoryContextSwitchTo(context);
+	MemoryContextSwitchTo(places);
 	conn->candidates = palloc0(sizeof(Candidates));
-	conn->candidates->context = context;
+	conn->candidates->context = places;
 	list_places(conn);
 	if (conn->candidates->shuffle)
 		shuffle(conn->candidates, 0, conn->candidates->n);
 	MemoryContextSwitchTo(old);
+	return conn;
+}
 
+static void
+attempt_piece(void *conn)
+{
 	attempt(conn);
+}
+
+/*
+ * Begin to open a connection for a pool.  Throws only as long as there is none.
+ */
+void
+conn_open(Pool *pool)
+{
+	Conn	   *conn = make_conn(pool);
+
+	if (!conn_take_entry(conn) &&
+		!(pool_make_place(pool) && conn_take_entry(conn)))
+	{
+		char		what[100];
+
+		MemoryContextDelete(conn->context);
+		snprintf(what, sizeof(what),
+				 "as many connections are open as dbpool.max_connections (%d) allows",
+				 dbpool_shared->nconns);
+		pool_conn_failed(pool, "53300", what);
+		return;
+	}
+	MemoryContextSetParent(conn->context, worker_context);
+	loop_add(conn);
+	(void) work_guard(attempt_piece, conn, conn_recover, conn);
 }

@@ -133,7 +133,7 @@ deallocate_doomed(Conn *conn)
 
 		prepared_name(prepared->serial, name);
 		pfree(prepared);
-		flight_add(conn, NULL)->chore = true;
+		chore_add(conn);
 		sent = compat_send_close_prepared(conn->pg, name) == 1 &&
 			compat_send_sync(conn->pg) == 1;
 		if (!sent)
@@ -154,13 +154,13 @@ prepare(Conn *conn, Statement *statement)
 		int			n = Max(64, 2 * statement->id);
 
 		if (conn->prepared == NULL)
-			conn->prepared = MemoryContextAlloc(worker_context, sizeof(Prepared *) * n);
+			conn->prepared = MemoryContextAlloc(conn->context, sizeof(Prepared *) * n);
 		else
 			conn->prepared = repalloc(conn->prepared, sizeof(Prepared *) * n);
 		memset(conn->prepared + conn->nids, 0, sizeof(Prepared *) * (n - conn->nids));
 		conn->nids = n;
 	}
-	prepared = MemoryContextAlloc(worker_context, sizeof(Prepared));
+	prepared = MemoryContextAlloc(conn->context, sizeof(Prepared));
 	prepared->id = statement->id;
 	prepared->serial = statement->serial;
 	prepared->number = ++last_preparation;
@@ -175,8 +175,7 @@ prepare(Conn *conn, Statement *statement)
 /*
  * Send what has to come before a flight that is to run the statement prepared:
  * nothing when it is prepared already.  The connection is in pipeline mode.
- * Chores have flights of their own, so the caller makes its flight afterwards,
- * and then calls conn_send_prepared().
+ * The caller has made its flight, and calls conn_send_prepared() afterwards.
  */
 bool
 conn_make_room(Conn *conn, Statement *statement)
@@ -213,7 +212,7 @@ conn_learn_types(Conn *conn, const Flight *flight, const PGresult *res)
 	{
 		forget_types(prepared);
 		if (n > 0)
-			prepared->types = MemoryContextAlloc(worker_context, sizeof(Oid) * n);
+			prepared->types = MemoryContextAlloc(conn->context, sizeof(Oid) * n);
 		prepared->ntypes = n;
 	}
 	for (int i = 0; i < n; i++)

@@ -132,12 +132,12 @@ flight_ended(Conn *conn)
 		conn_after_cancel(conn);
 		/* those behind may take long: it is not to wait for this connection */
 		if (repeat)
-			pool_dispatch(pool);
+			pool_mark(pool);
 	}
 	else if (conn->nflights == 0)
 		conn_settle(conn);
 	else
-		pool_dispatch(pool);
+		pool_mark(pool);
 }
 
 /* The check or the reset that the connection was asked for has been answered. */
@@ -162,16 +162,14 @@ answered(Conn *conn)
 	pool_saw_round_trip(conn->pool, now - conn->asked_at);
 	conn->waiter = NULL;
 	if (req == NULL)
-		pool_conn_ready(conn);
-	else if (conn->generation != conn->pool->generation)
 	{
-		request_stale(req);
 		pool_conn_ready(conn);
+		return;
 	}
-	else
-		conn_start(conn, req);
+	req->conn = NULL;
+	pool_checked(conn, req);
 	/* riders who came meanwhile can join */
-	pool_dispatch(conn->pool);
+	pool_mark(conn->pool);
 }
 
 /* All results of what was sent outside a pipeline have been read. */

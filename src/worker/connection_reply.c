@@ -123,9 +123,19 @@ reply_rows(Conn *conn, PGresult *res)
 	conn->piece_off = 0;
 }
 
+/*
+ * The rows that wait are of no interest any more.  If one of them is half put,
+ * its session cannot be told anything more, see request_break().
+ */
 void
 reply_drop_rows(Conn *conn)
 {
+	Request    *req = conn_head_request(conn);
+
+	if (conn->rows == NULL)
+		return;
+	if (req != NULL && (conn->piece > 0 || conn->piece_off > 0))
+		req->cut = true;
 	PQclear(conn->rows);
 	conn->rows = NULL;
 }
@@ -253,7 +263,7 @@ keep_rows(Conn *conn, Request *req)
 			const char *data = row_piece(conn->rows, conn->row, conn->piece, ncols,
 										 &numbers, &len);
 
-			message_put(&req->out, data + conn->piece_off, len - conn->piece_off);
+			request_put(req, data + conn->piece_off, len - conn->piece_off);
 			conn->piece_off = 0;
 		}
 		count_row(conn, req, bytes);

@@ -48,11 +48,9 @@ conn_set_deadline(Conn *conn, int ms)
 			  ticks_plus_ms(ticks_now(), ms));
 }
 
-/*
- * A new flight, behind those that the connection has.  req is NULL for chores.
- */
-Flight *
-flight_add(Conn *conn, Request *req)
+/* A flight of nobody's. */
+static Flight *
+flight_make(void)
 {
 	Flight	   *flight;
 
@@ -61,25 +59,39 @@ flight_add(Conn *conn, Request *req)
 	else
 		flight = dlist_container(Flight, node, dlist_pop_head_node(&free_flights));
 	memset(flight, 0, sizeof(Flight));
-	flight->sent_at = ticks_now();
 	flight->plain = true;
+	return flight;
+}
+
+/* What dbpool itself sends before the last flight. */
+void
+chore_add(Conn *conn)
+{
+	Flight	   *flight = flight_make();
+
+	flight->chore = true;
+	flight->sent_at = ticks_now();
+	dlist_insert_before(dlist_tail_node(&conn->flights), &flight->node);
+	conn->shared->in_flight = ++conn->nflights;
+}
+
+/* The request's flight, behind those that the connection has. */
+static void
+flight_add(Conn *conn, Flight *flight, Request *req)
+{
 	dlist_push_tail(&conn->flights, &flight->node);
 	conn->shared->in_flight = ++conn->nflights;
-	if (req != NULL)
-	{
-		flight->req = req;
-		flight->sent_at = req->started_at;
-		flight->statement = req->statement;
-		req->flight = flight;
-		req->conn = conn;
-	}
+	flight->req = req;
+	flight->sent_at = req->started_at;
+	flight->statement = req->statement;
+	req->flight = flight;
+	req->conn = conn;
 	if (flight->statement != NULL)
 	{
 		flight->statement->refs++;
 		flight->cost_us = flight->statement->usual_us;
 		conn->load += flight->cost_us;
 	}
-	return flight;
 }
 
 /* The first flight is through, or will never be: take it off. */
@@ -185,6 +197,8 @@ conn_note_error(Conn *conn)
  *	   due before: it takes one statement after the other.
  * Any other may have run, and its session is told so; a COPY whose rows have
  * not ended has not.
+ *
+ * Throws nothing: it is part of the recovery.
  */
 void
 conn_lost(Conn *conn)
@@ -192,8 +206,14 @@ conn_lost(Conn *conn)
 	Pool	   *pool = conn->pool;
 	Request    *req = conn->waiter;
 	bool		first = true;
+	char		what[DBPOOL_SHOWN_ERROR];
+	char		detail[DBPOOL_SHOWN_ERROR + 100];
 
 	conn_note_error(conn);
+	snprintf(what, sizeof(what), "connection of pool \"%s\" was lost while a statement ran",
+			 NameStr(pool->options.server));
+	snprintf(detail, sizeof(detail),
+			 "%s\nThe statement had been sent: it may or may not have run.", conn->lost_error);
 	if (req != NULL)
 	{
 		conn->waiter = NULL;
@@ -209,6 +229,7 @@ conn_lost(Conn *conn)
 
 		req = flight->req;
 		first = false;
+		reply_drop_rows(conn);
 		flight_remove(conn, flight);
 		if (req == NULL)
 			continue;
@@ -219,21 +240,35 @@ conn_lost(Conn *conn)
 			conn_count_request(conn, req, us, true);
 			if (req->slot->kind == REQUEST_COPY && copy_lost(conn, req))
 				continue;
-			request_fail(req, "08007",
-						 psprintf("connection of pool \"%s\" was lost while a statement ran",
-								  NameStr(pool->options.server)),
-						 psprintf("%s\nThe statement had been sent: it may or may not have run.",
-								  conn->lost_error),
-						 NULL);
+			request_fail(req, "08007", what, detail, NULL);
 		}
 	}
-	ereport(LOG,
-			(errmsg("dbpool lost a connection of pool \"%s\": %s",
-					NameStr(pool->options.server), conn->lost_error)));
 	if (conn->shared->statements == 0)
 		pool_back_off(pool);
 	conn_close(conn, "it was lost");
-	pool_dispatch(pool);
+	ereport(LOG,
+			(errmsg("dbpool lost a connection of pool \"%s\": %s",
+					NameStr(pool->options.server), conn->lost_error)));
+}
+
+/* A recovery, see work.h. */
+void
+conn_recover(void *owner, int sqlerrcode)
+{
+	Conn	   *conn = owner;
+	Pool	   *pool = conn->pool;
+
+	if (conn->state == CONN_CLOSED)
+		return;
+	snprintf(conn->lost_error, sizeof(conn->lost_error),
+			 "There was an error: %s. The server's log has more.", work_error_text(sqlerrcode));
+	if (conn->state != CONN_CONNECTING)
+	{
+		conn_lost(conn);
+		return;
+	}
+	conn_close(conn, "of an internal error");
+	pool_conn_failed(pool, work_error_state(sqlerrcode), work_error_text(sqlerrcode));
 }
 
 /* The parameters of a request as libpq wants them. */
@@ -284,22 +319,18 @@ worth_preparing(const Pool *pool, const Statement *statement)
  * own, and others may be sent behind it.
  */
 static bool
-send_pipelined(Conn *conn, Request *req)
+send_pipelined(Conn *conn, Request *req, const char *const *values)
 {
 	bool		prepared = req->repeats < REPEATS_UNPREPARED &&
 	worth_preparing(conn->pool, req->statement);
-	const char **values = request_params(req);
 	int			nparams = req->slot->nparams;
-	Flight	   *flight;
 	bool		sent;
 
-	sent = conn_set_pipelined(conn, true) &&
-		(!prepared || conn_make_room(conn, req->statement));
-	flight = flight_add(conn, req);
-	if (!sent)
+	if (!conn_set_pipelined(conn, true) ||
+		(prepared && !conn_make_room(conn, req->statement)))
 		return false;
 	if (prepared)
-		sent = conn_send_prepared(conn, flight, nparams, values);
+		sent = conn_send_prepared(conn, req->flight, nparams, values);
 	else
 		sent = PQsendQueryParams(conn->pg, req->sql, nparams, NULL, values,
 								 NULL, NULL, 0) == 1;
@@ -308,9 +339,9 @@ send_pipelined(Conn *conn, Request *req)
 
 /* Anything else, alone on the connection. */
 static bool
-send_alone(Conn *conn, Request *req)
+send_alone(Conn *conn, Request *req, const char *const *values)
 {
-	Flight	   *flight = flight_add(conn, req);
+	Flight	   *flight = req->flight;
 
 	if (!conn_set_pipelined(conn, false))
 		return false;
@@ -318,7 +349,7 @@ send_alone(Conn *conn, Request *req)
 	{
 		case REQUEST_QUERY:
 			if (PQsendQueryParams(conn->pg, req->sql, req->slot->nparams, NULL,
-								  request_params(req), NULL, NULL, 0) != 1)
+								  values, NULL, NULL, 0) != 1)
 				return false;
 			break;
 		case REQUEST_SCRIPT:
@@ -348,20 +379,51 @@ show_start(Conn *conn, Request *req)
 	SpinLockRelease(&slot->mutex);
 }
 
+typedef struct Sending
+{
+	Conn	   *conn;
+	Request    *req;
+	const char **values;		/* of its parameters */
+} Sending;
+
+static void
+send_piece(void *arg)
+{
+	const Sending *sending = arg;
+	Conn	   *conn = sending->conn;
+	Request    *req = sending->req;
+	bool		sent;
+
+	if (req->slot->kind == REQUEST_QUERY && statement_is_plain(req->statement))
+		sent = send_pipelined(conn, req, sending->values);
+	else
+		sent = send_alone(conn, req, sending->values);
+	if (conn_head(conn)->req == req)
+		conn_show_request(conn, req);
+	if (!sent || !conn_flush(conn))
+		conn_lost(conn);
+	else
+		conn_watch(conn);
+}
+
 /*
  * Run a request on a connection that is idle, has just been checked, or whose
- * statements it may ride behind.
+ * statements it may ride behind.  Throws only as long as the connection has
+ * nothing of the request.
  */
 void
 conn_start(Conn *conn, Request *req)
 {
 	RequestSlot *slot = req->slot;
-	bool		sent;
+	Sending		sending = {conn, req, NULL};
+	Flight	   *flight;
 
+	if (slot->kind == REQUEST_QUERY)
+		sending.values = request_params(req);
+	flight = flight_make();
 	if (!request_move(slot, req->hold, REQUEST_QUEUED, REQUEST_RUNNING))
 	{
-		if (conn->state == CONN_CHECKING)
-			pool_conn_ready(conn);
+		dlist_push_head(&free_flights, &flight->node);
 		request_gone(req);
 		return;
 	}
@@ -369,12 +431,14 @@ conn_start(Conn *conn, Request *req)
 	req->started_at = ticks_now();
 	if (slot->need_password && !conn->used_password)
 	{
-		request_fail(req, "2F003", "password is required",
-					 psprintf("Pool \"%s\": non-superusers cannot use a connection for which the remote server did not ask for a password.",
-							  NameStr(conn->pool->options.server)),
+		char		detail[DBPOOL_SHOWN_ERROR];
+
+		dlist_push_head(&free_flights, &flight->node);
+		snprintf(detail, sizeof(detail),
+				 "Pool \"%s\": non-superusers cannot use a connection for which the remote server did not ask for a password.",
+				 NameStr(conn->pool->options.server));
+		request_fail(req, "2F003", "password is required", detail,
 					 "Make the remote server's authentication ask for one, or have a superuser set password_required to false in the user mapping.");
-		if (conn->state == CONN_CHECKING)
-			pool_conn_ready(conn);
 		return;
 	}
 	if (slot->sql_len + slot->params_len > BIG_REQUEST_BYTES)
@@ -384,23 +448,14 @@ conn_start(Conn *conn, Request *req)
 	conn->flushed = false;
 	if (conn->state != CONN_BUSY)
 	{
-		timer_stop(&conn->deadline);
 		conn->joinable = request_can_ride(req);
 		conn->makes_way = false;
 		conn_move(conn, CONN_BUSY);
 	}
+	flight_add(conn, flight, req);
 	show_start(conn, req);
 	pg_atomic_write_u32(&slot->sent, slot->kind != REQUEST_COPY);
-	if (slot->kind == REQUEST_QUERY && statement_is_plain(req->statement))
-		sent = send_pipelined(conn, req);
-	else
-		sent = send_alone(conn, req);
-	if (conn_head(conn)->req == req)
-		conn_show_request(conn, req);
-	if (!sent || !conn_flush(conn))
-		conn_lost(conn);
-	else
-		conn_watch(conn);
+	(void) work_guard(send_piece, &sending, conn_recover, conn);
 }
 
 /*
@@ -414,19 +469,26 @@ conn_shows_sequences(const Conn *conn, const Request *req)
 		conn->pool->options.reset == RESET_SMART;
 }
 
+static void
+check_piece(void *arg)
+{
+	Conn	   *conn = arg;
+	bool		discard = conn->waiter != NULL && conn_shows_sequences(conn, conn->waiter);
+
+	if (!conn_send_simple(conn, discard ? "DISCARD SEQUENCES" : ""))
+		conn_lost(conn);
+}
+
 /* See whether the connection still works, for a request or just so. */
 void
 conn_check(Conn *conn, Request *req)
 {
-	bool		discard = req != NULL && conn_shows_sequences(conn, req);
-
 	conn_move(conn, CONN_CHECKING);
 	conn->waiter = req;
 	if (req != NULL)
 		req->conn = conn;
 	conn_set_deadline(conn, CONN_ANSWER_MS);
-	if (!conn_send_simple(conn, discard ? "DISCARD SEQUENCES" : ""))
-		conn_lost(conn);
+	(void) work_guard(check_piece, conn, conn_recover, conn);
 }
 
 /* Send statements of our own on a connection that does nothing else. */

@@ -47,9 +47,11 @@ conn_remember_settings(Conn *conn)
 	{
 		const char *value = PQparameterStatus(conn->pg, reported[i]);
 
+		char	   *copy = value ? MemoryContextStrdup(conn->context, value) : NULL;
+
 		if (conn->settings[i] != NULL)
 			pfree(conn->settings[i]);
-		conn->settings[i] = value ? MemoryContextStrdup(worker_context, value) : NULL;
+		conn->settings[i] = copy;
 	}
 }
 
@@ -180,20 +182,13 @@ conn_reset(Conn *conn)
 void
 conn_settle(Conn *conn)
 {
-	Pool	   *pool = conn->pool;
-	ResetPolicy policy = pool->options.reset;
+	ResetPolicy policy = conn->pool->options.reset;
 	bool		in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
 
 	if (conn->big)
-	{
 		conn_close(conn, "a large value has blown up its buffers");
-		pool_dispatch(pool);
-	}
 	else if (conn->spoilt && policy != RESET_NEVER)
-	{
 		conn_close(conn, "a statement may have left what no reset puts away");
-		pool_dispatch(pool);
-	}
 	else if (in_transaction || policy == RESET_ALWAYS ||
 			 (policy == RESET_SMART &&
 			  (conn->dirty || session_changed(conn))) ||

@@ -24,6 +24,10 @@
  *
  * Of those that wait, first come is first served.  Waiting makes the pool grow,
  * but slowly while connections come free faster than one could be opened.
+ *
+ * Whatever may change who gets what marks the pool (pool_mark()), and
+ * pool_dispatch() has one caller, which is the loop's turn.  So while a pool is
+ * not marked, those who wait cannot be served.
  */
 #include "postgres.h"
 
@@ -80,7 +84,7 @@ show_waiters(Pool *pool)
 	SpinLockRelease(&pool->shared->mutex);
 }
 
-/* Put a request into its queue, in the order of the tickets. */
+/* Put a request into its queue, in the order of the tickets, and mark the pool. */
 static void
 enter_queue(Pool *pool, Request *req)
 {
@@ -102,6 +106,7 @@ enter_queue(Pool *pool, Request *req)
 	pool->nwaiting++;
 	janitor_request_waits(req);
 	show_waiters(pool);
+	pool_mark(pool);
 }
 
 /* Take a request off the queue. */
@@ -110,6 +115,7 @@ pool_leave_queue(Request *req)
 {
 	Pool	   *pool = req->pool;
 
+	Assert(req->queued);
 	dlist_delete(&req->node);
 	req->queued = false;
 	pool->nwaiting--;
@@ -179,7 +185,10 @@ start_on_idle(Pool *pool, Request *req, Ticks now)
 		conn_start(conn, req);
 }
 
-/* Find a connection for a request and start it; false when it has to wait. */
+/*
+ * Find a connection for a request and start it; false when it has to wait.  May
+ * throw, and then the request is its owner.
+ */
 static bool
 try_start(Pool *pool, Request *req, Ticks now)
 {
@@ -205,6 +214,93 @@ try_start(Pool *pool, Request *req, Ticks now)
 	else
 		start_on_idle(pool, req, now);
 	return true;
+}
+
+typedef struct Try
+{
+	Pool	   *pool;
+	Request    *req;
+	Ticks		now;
+	bool		has_to_wait;
+} Try;
+
+static void
+try_piece(void *arg)
+{
+	Try		   *try = arg;
+
+	try->has_to_wait = !try_start(try->pool, try->req, try->now);
+}
+
+/* Try a request that waits; false when it has to wait on. */
+static bool
+try_waiter(Pool *pool, Request *req, Ticks now)
+{
+	Try			try = {pool, req, now, false};
+
+	(void) work_guard(try_piece, &try, request_recover, req);
+	return !try.has_to_wait;
+}
+
+/*
+ * Back to the queue; false when the session has gone meanwhile, or is sent
+ * back for a newer definition.
+ */
+static bool
+unstart(Request *req)
+{
+	RequestSlot *slot = req->slot;
+	Pool	   *pool = req->pool;
+
+	pg_atomic_write_u32(&slot->sent, 0);
+	if (request_state(req) == REQUEST_RUNNING &&
+		!request_move(slot, req->hold, REQUEST_RUNNING, REQUEST_QUEUED))
+	{
+		request_gone(req);
+		return false;
+	}
+	if (pool->definition != NULL && pool->definition_len == slot->definition_len &&
+		memcmp(pool->definition, req->definition, slot->definition_len) == 0)
+		return true;
+	if (request_restart(req))
+		request_stale(req);
+	return false;
+}
+
+/* What was done for it is done: it waits again, in its old place. */
+static void
+wait_again(Request *req)
+{
+	if (unstart(req))
+		enter_queue(req->pool, req);
+}
+
+typedef struct Checked
+{
+	Conn	   *conn;
+	Request    *req;
+} Checked;
+
+static void
+checked_piece(void *arg)
+{
+	Checked    *checked = arg;
+
+	conn_start(checked->conn, checked->req);
+}
+
+/* The connection was checked for a request, which is off it, and works. */
+void
+pool_checked(Conn *conn, Request *req)
+{
+	Checked		checked = {conn, req};
+
+	if (conn->generation != conn->pool->generation)
+		wait_again(req);
+	else
+		(void) work_guard(checked_piece, &checked, request_recover, req);
+	if (conn->state == CONN_CHECKING)
+		pool_conn_ready(conn);
 }
 
 /* A loner is the first who waits: see that a shared connection gets free. */
@@ -236,123 +332,16 @@ make_way(Pool *pool)
 	best->makes_way = true;
 }
 
-/* Give connections to those who wait. */
-void
-pool_dispatch(Pool *pool)
+static void
+open_piece(void *arg)
 {
-	while (!pool->paused && pool->nwaiting > 0)
-	{
-		Ticks		now = ticks_now();
-		Request    *first = pool_first_waiter(pool);
-		dlist_head *others = first->rides ? &pool->loners : &pool->riders;
-
-		if (try_start(pool, first, now))
-			continue;
-		if (!first->rides)
-			make_way(pool);
-		if (dlist_is_empty(others) ||
-			!try_start(pool, dlist_head_element(Request, node, others), now))
-			break;
-	}
-	pool_grow(pool);
+	conn_open(arg);
 }
 
-/* A request has come to its pool. */
-void
-dispatch_submit(Request *req)
+static void
+open_recover(void *owner, int sqlerrcode)
 {
-	Pool	   *pool = req->pool;
-	RequestSlot *slot = req->slot;
-
-	if (slot->kind == REQUEST_QUERY)
-	{
-		req->statement = statement_use(pool, req->sql, slot->sql_len);
-		if (req->statement != NULL)
-			req->statement->refs++;
-	}
-	req->rides = pool->options.multiplex && pool->options.reset != RESET_ALWAYS &&
-		slot->traces == 0 && req->large == NULL && statement_is_short(req->statement);
-	if (req->rides)
-		pool->rider_at = req->queued_at;
-	if (pool->paused || pool->nwaiting > 0 || !try_start(pool, req, req->queued_at))
-	{
-		enter_queue(pool, req);
-		pool_dispatch(pool);
-		if (req->active && req->queued)
-		{
-			SpinLockAcquire(&pool->shared->mutex);
-			pool->shared->counters.waited++;
-			SpinLockRelease(&pool->shared->mutex);
-		}
-	}
-	else if (pool->crowded)
-		pool_grow(pool);
-}
-
-/*
- * Back to the queue; false when the session has gone meanwhile, or is sent
- * back for a newer definition.
- */
-static bool
-unstart(Request *req)
-{
-	RequestSlot *slot = req->slot;
-	Pool	   *pool = req->pool;
-
-	pg_atomic_write_u32(&slot->sent, 0);
-	if (request_state(req) == REQUEST_RUNNING &&
-		!request_move(slot, req->hold, REQUEST_RUNNING, REQUEST_QUEUED))
-	{
-		request_gone(req);
-		return false;
-	}
-	if (pool->definition != NULL && pool->definition_len == slot->definition_len &&
-		memcmp(pool->definition, req->definition, slot->definition_len) == 0)
-		return true;
-	request_restart(req);
-	request_stale(req);
-	return false;
-}
-
-/* Its connection proved dead before the statement ran: wait again. */
-void
-pool_requeue(Request *req)
-{
-	Pool	   *pool = req->pool;
-
-	if (!unstart(req))
-		return;
-	if (req->started_at != 0)
-		req->queued_at = ticks_now();
-	if (++req->attempts >= MAX_ATTEMPTS)
-		request_fail(req, "08006",
-					 psprintf("connections of pool \"%s\" are lost as soon as they are used",
-							  NameStr(pool->options.server)),
-					 psprintf("%d were tried. The statement was not run.", req->attempts),
-					 NULL);
-	else
-		enter_queue(pool, req);
-}
-
-/*
- * It was rolled back for no fault of its own, or since it held up others: once
- * more, unseen.  alone: on a connection of its own.
- */
-void
-pool_repeat(Request *req, bool alone)
-{
-	Pool	   *pool = req->pool;
-
-	if (!unstart(req))
-		return;
-	if (++req->repeats >= REPEATS_ALONE || alone)
-		req->rides = false;
-	req->queued_at = ticks_now();
-	request_restart(req);
-	SpinLockAcquire(&pool->shared->mutex);
-	pool->shared->counters.repeats++;
-	SpinLockRelease(&pool->shared->mutex);
-	enter_queue(pool, req);
+	pool_conn_failed(owner, work_error_state(sqlerrcode), work_error_text(sqlerrcode));
 }
 
 /*
@@ -378,7 +367,7 @@ growth_can_wait(Pool *pool, Ticks now)
 }
 
 /* Open connections if the pool needs more. */
-void
+static void
 pool_grow(Pool *pool)
 {
 	bool		crowded = pool->crowded;
@@ -405,8 +394,118 @@ pool_grow(Pool *pool)
 		}
 		if (!short_of_min && growth_can_wait(pool, now))
 			break;
-		conn_open(pool);
+		(void) work_guard(open_piece, pool, open_recover, pool);
 		if (pool_size(pool) == size)
 			break;				/* it failed at once */
 	}
+}
+
+/* Give connections to those who wait, and open more if there are too few. */
+void
+pool_dispatch(Pool *pool)
+{
+	while (!pool->paused && pool->nwaiting > 0)
+	{
+		Ticks		now = ticks_now();
+		Request    *first = pool_first_waiter(pool);
+		dlist_head *others = first->rides ? &pool->loners : &pool->riders;
+
+		if (try_waiter(pool, first, now))
+			continue;
+		if (!first->rides)
+			make_way(pool);
+		if (dlist_is_empty(others) ||
+			!try_waiter(pool, dlist_head_element(Request, node, others), now))
+			break;
+	}
+	pool_grow(pool);
+}
+
+/*
+ * May a request that has just come be tried before those who wait?  Only if it
+ * is the first of its kind, and it is known that none of the other can be served.
+ */
+static bool
+may_go_first(Pool *pool, const Request *req)
+{
+	if (pool->paused)
+		return false;
+	return pool->nwaiting == 0 ||
+		(!pool->look.marked && dlist_is_empty(req->rides ? &pool->riders : &pool->loners));
+}
+
+/* A request has come to its pool. */
+void
+dispatch_submit(Request *req)
+{
+	Pool	   *pool = req->pool;
+	RequestSlot *slot = req->slot;
+
+	if (slot->kind == REQUEST_QUERY)
+	{
+		req->statement = statement_use(pool, req->sql, slot->sql_len);
+		if (req->statement != NULL)
+			req->statement->refs++;
+	}
+	req->rides = pool->options.multiplex && pool->options.reset != RESET_ALWAYS &&
+		slot->traces == 0 && req->large == NULL && statement_is_short(req->statement);
+	if (req->rides)
+		pool->rider_at = req->queued_at;
+	if (!may_go_first(pool, req) || !try_start(pool, req, req->queued_at))
+	{
+		enter_queue(pool, req);
+		SpinLockAcquire(&pool->shared->mutex);
+		pool->shared->counters.waited++;
+		SpinLockRelease(&pool->shared->mutex);
+	}
+	else if (pool->crowded)
+		pool_mark(pool);
+}
+
+/* Its connection proved dead before the statement ran: wait again. */
+void
+pool_requeue(Request *req)
+{
+	Pool	   *pool = req->pool;
+
+	if (!unstart(req))
+		return;
+	if (req->started_at != 0)
+		req->queued_at = ticks_now();
+	if (++req->attempts >= MAX_ATTEMPTS)
+	{
+		char		what[DBPOOL_SHOWN_ERROR];
+		char		detail[64];
+
+		snprintf(what, sizeof(what),
+				 "connections of pool \"%s\" are lost as soon as they are used",
+				 NameStr(pool->options.server));
+		snprintf(detail, sizeof(detail), "%d were tried. The statement was not run.",
+				 req->attempts);
+		request_fail(req, "08006", what, detail, NULL);
+	}
+	else
+		enter_queue(pool, req);
+}
+
+/*
+ * It was rolled back for no fault of its own, or since it held up others: once
+ * more, unseen.  alone: on a connection of its own.
+ */
+void
+pool_repeat(Request *req, bool alone)
+{
+	Pool	   *pool = req->pool;
+
+	if (!unstart(req))
+		return;
+	if (++req->repeats >= REPEATS_ALONE || alone)
+		req->rides = false;
+	req->queued_at = ticks_now();
+	if (!request_restart(req))
+		return;
+	SpinLockAcquire(&pool->shared->mutex);
+	pool->shared->counters.repeats++;
+	SpinLockRelease(&pool->shared->mutex);
+	enter_queue(pool, req);
 }

@@ -14,9 +14,6 @@
 #include "worker/connection.h"
 #include "worker/worker.h"
 
-/* A pool without connections that nobody uses for so long is let go. */
-#define POOL_UNUSED_MS		(10 * 60 * 1000)
-
 /* A lifetime is shortened by up to this part, so that not all end at once. */
 #define LIFETIME_JITTER		0.1
 
@@ -91,7 +88,7 @@ request_deadline(void *arg)
 void
 janitor_init_request(Request *req)
 {
-	timer_init(&req->deadline, request_deadline, req);
+	timer_init(&req->deadline, request_deadline, request_recover, req);
 }
 
 /* A request waits for a connection: up to acquire_timeout from when it came. */
@@ -135,7 +132,6 @@ conn_deadline(void *arg)
 			break;
 		case CONN_RESETTING:
 			conn_close(conn, "the remote server did not reset the session in time");
-			pool_dispatch(pool);
 			break;
 		default:
 			break;
@@ -190,24 +186,17 @@ conn_idle_fire(void *arg)
 	else if (options->health_check_interval > 0 &&
 			 now >= ticks_plus_ms(conn->used_at,
 								  options->health_check_interval))
-	{
 		conn_check(conn, NULL);
-		return;
-	}
 	else
-	{
 		janitor_conn_idle(conn);
-		return;
-	}
-	pool_grow(pool);
 }
 
 void
 janitor_init_conn(Conn *conn)
 {
-	timer_init(&conn->deadline, conn_deadline, conn);
-	timer_init(&conn->watch, conn_watch_fire, conn);
-	timer_init(&conn->janitor, conn_idle_fire, conn);
+	timer_init(&conn->deadline, conn_deadline, conn_recover, conn);
+	timer_init(&conn->watch, conn_watch_fire, conn_recover, conn);
+	timer_init(&conn->janitor, conn_idle_fire, conn_recover, conn);
 }
 
 /* A connection has become idle. */
@@ -218,32 +207,6 @@ janitor_conn_idle(Conn *conn)
 
 	if (due != 0)
 		timer_set_by(&conn->janitor, due);
-}
-
-/* The pool wanted to be looked at. */
-static void
-pool_upkeep(void *arg)
-{
-	Pool	   *pool = arg;
-	Ticks		now = ticks_now();
-	Ticks		unused_at = ticks_plus_ms(pool->used_at, POOL_UNUSED_MS);
-
-	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
-		(pool->definition == NULL || pool_max(pool) == 0 ||
-		 (now >= unused_at && pool_min(pool) == 0)))
-		pool_remove(pool);
-	else
-	{
-		pool_dispatch(pool);
-		if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0)
-			timer_set_by(&pool->upkeep, Max(unused_at, pool->retry_at));
-	}
-}
-
-void
-janitor_init_pool(Pool *pool)
-{
-	timer_init(&pool->upkeep, pool_upkeep, pool);
 }
 
 /* When a connection opened at that time is to be replaced; 0: never. */

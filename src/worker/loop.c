@@ -4,11 +4,11 @@
  *
  * One turn: wait for a socket, the latch, a thread or the next timer; handle
  * the sockets, so that a connection which the remote has closed is known
- * before anybody is given it; then threads, requests, pools' wants and timers;
- * free what was closed.  Nothing in a turn waits.
+ * before anybody is given it; then threads, pools' wants, requests and timers;
+ * then the pools that any of those have marked; free what was closed.  Nothing
+ * in a turn waits.
  *
- * An error ends one piece of work, never the process: each piece runs under
- * loop_guard(), and a connection whose piece failed is closed.
+ * Each piece of work has one owner, who recovers when it fails; see work.h.
  *
  * A wait event set cannot lose a member, so it is made anew before the next
  * wait when connections came or went, or when libpq changed a socket (it may
@@ -81,35 +81,6 @@ loop_want(Conn *conn, uint32 wants)
 		ModifyWaitEvent(event_set, conn->position, wants, NULL);
 }
 
-/*
- * Run a piece of work; if it fails, report that, close its connection, and
- * return false.
- */
-bool
-loop_guard(void (*piece) (void *arg), void *arg, Conn *conn)
-{
-	MemoryContext context = CurrentMemoryContext;
-	volatile bool ok = true;
-
-	PG_TRY();
-	{
-		piece(arg);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		HOLD_INTERRUPTS();
-		EmitErrorReport();
-		FlushErrorState();
-		RESUME_INTERRUPTS();
-		if (conn != NULL)
-			conn_close(conn, "of an internal error");
-		ok = false;
-	}
-	PG_END_TRY();
-	return ok;
-}
-
 /* Put a connection into the set that is being made. */
 static void
 join_piece(void *arg)
@@ -126,10 +97,11 @@ static void
 make_set(void)
 {
 	dlist_mutable_iter iter;
+	WaitEventSet *before = event_set;
 
-	if (event_set != NULL)
-		FreeWaitEventSet(event_set);
 	event_set = compat_create_wait_event_set(nall + OWN_MEMBERS);
+	if (before != NULL)
+		FreeWaitEventSet(before);
 	AddWaitEventToSet(event_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(event_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	AddWaitEventToSet(event_set, WL_SOCKET_READABLE, offload_fd(), NULL, NULL);
@@ -138,15 +110,17 @@ make_set(void)
 	{
 		Conn	   *conn = dlist_container(Conn, all_node, iter.cur);
 
-		(void) loop_guard(join_piece, conn, conn);
+		(void) work_guard(join_piece, conn, conn_recover, conn);
 	}
 	if (events_max < nall + OWN_MEMBERS)
 	{
-		events_max = 2 * (nall + OWN_MEMBERS);
+		int			n = 2 * (nall + OWN_MEMBERS);
+		WaitEvent  *larger = MemoryContextAlloc(worker_context, sizeof(WaitEvent) * n);
+
 		if (events != NULL)
 			pfree(events);
-		events = MemoryContextAlloc(worker_context,
-									sizeof(WaitEvent) * events_max);
+		events = larger;
+		events_max = n;
 	}
 }
 
@@ -161,11 +135,19 @@ socket_piece(void *arg)
 }
 
 static void
-others_piece(void *arg)
+run_timers(void)
 {
-	bool		threads = *(bool *) arg;
-	Ticks		now;
+	Ticks		now = ticks_now();
+	Timer	   *timer;
 
+	while ((timer = timer_take_due(now)) != NULL)
+		work_do(&timer->work);
+}
+
+/* What is to be done when the sockets have had their turn. */
+static void
+do_others(bool threads)
+{
 	/* first, as they may have new requests by the time we look for those */
 	requests_wake();
 	if (threads)
@@ -173,9 +155,8 @@ others_piece(void *arg)
 	/* in this order: who paused a pool wants the next request to wait */
 	pools_look();
 	requests_take();
-	now = ticks_now();
-	while (timer_run_one(now))
-		;
+	run_timers();
+	work_do_marked();
 }
 
 /* Run until the process is asked to end. */
@@ -201,7 +182,8 @@ loop_run(void)
 		}
 		while (set_changed)
 			make_set();
-		n = WaitEventSetWait(event_set, timer_wait_ms(), events, events_max,
+		n = WaitEventSetWait(event_set, work_is_waiting() ? 0 : timer_wait_ms(),
+							 events, events_max,
 							 compat_wait_event(&wait_event, "DbpoolWorkerMain"));
 		shared->wakeups++;
 		for (int i = 0; i < n; i++)
@@ -209,11 +191,12 @@ loop_run(void)
 			if (events[i].events & WL_LATCH_SET)
 				ResetLatch(MyLatch);
 			else if (events[i].user_data != NULL)
-				loop_guard(socket_piece, &events[i], events[i].user_data);
+				(void) work_guard(socket_piece, &events[i], conn_recover,
+								  events[i].user_data);
 			else if (events[i].fd == offload_fd())
 				threads = true;
 		}
-		loop_guard(others_piece, &threads, NULL);
+		do_others(threads);
 		requests_wake();
 		connections_free_closed();
 		MemoryContextReset(turn);

@@ -29,7 +29,20 @@
 #define RETRY_FIRST_MS		500
 #define RETRY_MOST_MS		15000
 
-static HTAB *pools;
+/* A pool without connections that nobody uses for so long is let go. */
+#define POOL_UNUSED_MS		(10 * 60 * 1000)
+
+/* Longest detail of an error about connecting; what is longer is cut. */
+#define DETAIL_MOST_BYTES	16384
+
+typedef struct PoolEntry
+{
+	PoolKey		key;			/* hash key */
+	Pool	   *pool;
+} PoolEntry;
+
+static HTAB *pools_by_key;
+static dlist_head pools = DLIST_STATIC_INIT(pools);
 
 void
 pools_init(void)
@@ -38,21 +51,20 @@ pools_init(void)
 
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = sizeof(PoolKey);
-	ctl.entrysize = sizeof(Pool);
+	ctl.entrysize = sizeof(PoolEntry);
 	ctl.hcxt = worker_context;
-	pools = hash_create("dbpool pools", 32, &ctl,
-						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	pools_by_key = hash_create("dbpool pools", 32, &ctl,
+							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/* Call a function for each pool. */
 void
 pools_foreach(void (*fn) (Pool *pool))
 {
-	HASH_SEQ_STATUS seq;
-	Pool	   *pool;
+	dlist_iter	iter;
 
-	hash_seq_init(&seq, pools);
-	while ((pool = hash_seq_search(&seq)) != NULL)
-		fn(pool);
+	dlist_foreach(iter, &pools)
+		fn(dlist_container(Pool, node, iter.cur));
 }
 
 /* Connections that are open or being opened. */
@@ -66,44 +78,15 @@ pool_size(const Pool *pool)
 	return n;
 }
 
-/* The pool of a key; made if need be; NULL when there are too many. */
-static Pool *
-find_pool(const PoolKey *key)
-{
-	Pool	   *pool = hash_search(pools, key, HASH_FIND, NULL);
-	int			index;
-	int			home;
-
-	if (pool != NULL)
-		return pool;
-	index = pool_take_entry(key, &home);
-	if (index < 0)
-		return NULL;
-	pool = hash_search(pools, key, HASH_ENTER, NULL);
-	memset((char *) pool + sizeof(PoolKey), 0, sizeof(Pool) - sizeof(PoolKey));
-	pool->index = index;
-	pool->home = home;
-	pool->shared = shmem_pool(index);
-	for (int i = 0; i < CONN_NSTATES; i++)
-		dlist_init(&pool->conns[i]);
-	dlist_init(&pool->riders);
-	dlist_init(&pool->loners);
-	pool->statements = statements_create();
-	SpinLockAcquire(&pool->shared->mutex);
-	pool->paused = pool->shared->paused;
-	SpinLockRelease(&pool->shared->mutex);
-	janitor_init_pool(pool);
-	return pool;
-}
-
 /* Let go of a pool that has neither connections nor waiters. */
-void
+static void
 pool_remove(Pool *pool)
 {
 	PoolShared *entry = pool->shared;
 
-	Assert(pool_size(pool) == 0 && pool->nwaiting == 0);
+	Assert(pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0);
 	timer_stop(&pool->upkeep);
+	work_unmark(&pool->look);
 	LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
 	SpinLockAcquire(&entry->mutex);
 	entry->live = false;
@@ -112,10 +95,87 @@ pool_remove(Pool *pool)
 	if (TransactionIdIsValid(pool->key.xid))
 		entry->in_use = false;
 	LWLockRelease(dbpool_shared->pools_lock);
-	if (pool->definition != NULL)
-		pfree(pool->definition);
-	statements_destroy(pool->statements);
-	hash_search(pools, &pool->key, HASH_REMOVE, NULL);
+	hash_search(pools_by_key, &pool->key, HASH_REMOVE, NULL);
+	dlist_delete(&pool->node);
+	MemoryContextDelete(pool->context);
+}
+
+/*
+ * Look at a pool that is marked or whose time has come: let it go if it is of no
+ * use, else see who gets a connection.
+ */
+static void
+pool_run(void *owner)
+{
+	Pool	   *pool = owner;
+	Ticks		unused_at = ticks_plus_ms(pool->used_at, POOL_UNUSED_MS);
+
+	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
+		(pool->definition == NULL || pool_max(pool) == 0 ||
+		 (pool_min(pool) == 0 && ticks_now() >= unused_at)))
+	{
+		pool_remove(pool);
+		return;
+	}
+	pool_dispatch(pool);
+	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0)
+		timer_set_by(&pool->upkeep, Max(unused_at, pool->retry_at));
+}
+
+static void
+pool_upkeep(void *owner)
+{
+	pool_mark(owner);
+}
+
+/* A pool of that key, of which nobody knows yet. */
+static Pool *
+make_pool(const PoolKey *key)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dbpool pool",
+												  ALLOCSET_SMALL_SIZES);
+	Pool	   *pool = MemoryContextAllocZero(context, sizeof(Pool));
+
+	pool->key = *key;
+	pool->context = context;
+	pool->statements = statements_create(context);
+	for (int i = 0; i < CONN_NSTATES; i++)
+		dlist_init(&pool->conns[i]);
+	dlist_init(&pool->riders);
+	dlist_init(&pool->loners);
+	work_init(&pool->look, pool_run, pool_recover, pool);
+	timer_init(&pool->upkeep, pool_upkeep, pool_recover, pool);
+	return pool;
+}
+
+/* The pool of a key; made if need be; NULL when there are too many. */
+static Pool *
+find_pool(const PoolKey *key)
+{
+	PoolEntry  *entry = hash_search(pools_by_key, key, HASH_FIND, NULL);
+	Pool	   *pool;
+
+	if (entry != NULL)
+		return entry->pool;
+	pool = make_pool(key);
+	entry = hash_search(pools_by_key, key, HASH_ENTER, NULL);
+	entry->pool = pool;
+
+	/* from here on nothing can fail */
+	pool->index = pool_take_entry(key, &pool->home);
+	if (pool->index < 0)
+	{
+		hash_search(pools_by_key, key, HASH_REMOVE, NULL);
+		MemoryContextDelete(pool->context);
+		return NULL;
+	}
+	MemoryContextSetParent(pool->context, worker_context);
+	dlist_push_tail(&pools, &pool->node);
+	pool->shared = shmem_pool(pool->index);
+	SpinLockAcquire(&pool->shared->mutex);
+	pool->paused = pool->shared->paused;
+	SpinLockRelease(&pool->shared->mutex);
+	return pool;
 }
 
 /* Call a function for each connection. */
@@ -178,6 +238,7 @@ settle_definition(Pool *pool, Request *req)
 {
 	RequestSlot *slot = req->slot;
 	uint64		forget_stamp;
+	char	   *definition;
 
 	SpinLockAcquire(&pool->shared->mutex);
 	forget_stamp = pool->shared->forget_stamp;
@@ -194,12 +255,13 @@ settle_definition(Pool *pool, Request *req)
 	if (pool->definition != NULL && slot->stamp < pool->stamp)
 		return false;
 
+	definition = MemoryContextAlloc(pool->context, slot->definition_len);
+	memcpy(definition, req->definition, slot->definition_len);
 	send_waiters_back(pool);
 	new_generation(pool, "the definition of the pool was changed");
 	if (pool->definition != NULL)
 		pfree(pool->definition);
-	pool->definition = MemoryContextAlloc(worker_context, slot->definition_len);
-	memcpy(pool->definition, req->definition, slot->definition_len);
+	pool->definition = definition;
 	pool->definition_len = slot->definition_len;
 	pool->stamp = slot->stamp;
 	memcpy(&pool->options, pool->definition, sizeof(PoolOptions));
@@ -236,7 +298,7 @@ pool_submit(Request *req)
 	}
 	if (!settle_definition(pool, req))
 	{
-		timer_set_by(&pool->upkeep, req->queued_at);
+		pool_mark(pool);
 		request_stale(req);
 		return;
 	}
@@ -244,7 +306,7 @@ pool_submit(Request *req)
 	if (pool_max(pool) == 0)
 	{
 		pool_close_idle(pool, "the pool has another worker");
-		timer_set_by(&pool->upkeep, req->queued_at);
+		pool_mark(pool);
 		request_stale(req);
 		return;
 	}
@@ -253,11 +315,30 @@ pool_submit(Request *req)
 	if (req->slot->kind == REQUEST_WARM)
 	{
 		request_end(req);
-		pool_grow(pool);
+		pool_mark(pool);
 		return;
 	}
 	req->pool = pool;
 	dispatch_submit(req);
+}
+
+/* The session of one of a connection's flights has given up. */
+static void
+given_up_piece(void *arg)
+{
+	Conn	   *conn = arg;
+
+	if (conn->state == CONN_BUSY && conn->nflights == 1)
+	{
+		conn_cancel(conn);
+		pool_mark(conn->pool);
+		return;
+	}
+	if (conn->state == CONN_CANCELLING)
+		conn_after_cancel(conn);
+	else
+		conn_watch(conn);
+	conn_pump(conn);
 }
 
 /* The session of a request that waits or runs has given up. */
@@ -278,19 +359,10 @@ pool_waiter_left(Request *req)
 	else
 		pool_leave_queue(req);
 	request_gone(req);
-	if (flight == NULL)
-		return;
-	if (conn->state == CONN_BUSY && conn->nflights == 1)
-	{
-		conn_cancel(conn);
-		pool_dispatch(pool);
-		return;
-	}
-	if (conn->state == CONN_CANCELLING)
-		conn_after_cancel(conn);
-	else
-		conn_watch(conn);
-	conn_pump(conn);
+	if (flight != NULL)
+		(void) work_guard(given_up_piece, conn, conn_recover, conn);
+	/* the first who waits may be another now */
+	pool_mark(pool);
 }
 
 /*
@@ -301,15 +373,14 @@ pool_waiter_left(Request *req)
 bool
 pool_make_place(Pool *pool)
 {
-	HASH_SEQ_STATUS seq;
-	Pool	   *other;
+	dlist_iter	each;
 	Conn	   *longest = NULL;
 
 	if (pool->nwaiting == 0)
 		return false;
-	hash_seq_init(&seq, pools);
-	while ((other = hash_seq_search(&seq)) != NULL)
+	dlist_foreach(each, &pools)
 	{
+		Pool	   *other = dlist_container(Pool, node, each.cur);
 		dlist_iter	iter;
 
 		if (other == pool || pool_size(other) <= pool_min(other))
@@ -370,12 +441,9 @@ pool_conn_ready(Conn *conn)
 	else
 	{
 		conn_move(conn, CONN_IDLE);
-		pool_dispatch(pool);
-		if (conn->state == CONN_IDLE)
-			janitor_conn_idle(conn);
-		return;
+		janitor_conn_idle(conn);
+		pool_mark(pool);
 	}
-	pool_dispatch(pool);
 }
 
 /*
@@ -408,15 +476,43 @@ pool_works(Pool *pool)
 	pool->retry_at = 0;
 }
 
+/* Tell those who wait that they wait in vain. */
+static void
+fail_waiters(Pool *pool, const char *sqlstate, const char *message,
+			 const char *detail, const char *hint)
+{
+	Request    *req;
+
+	while ((req = pool_first_waiter(pool)) != NULL)
+	{
+		pool_leave_queue(req);
+		request_fail(req, sqlstate, message, detail, hint);
+	}
+}
+
+/* A recovery, see work.h. */
+void
+pool_recover(void *owner, int sqlerrcode)
+{
+	Pool	   *pool = owner;
+
+	fail_waiters(pool, work_error_state(sqlerrcode), work_error_text(sqlerrcode),
+				 "The statement was not run.", "The server's log has the error.");
+	pool_back_off(pool);
+	timer_set_by(&pool->upkeep, pool->retry_at);
+}
+
 /*
  * A connection could not be opened.  While others work, those who wait go on
  * waiting for them, and the next attempt is put off; without any there is
- * nothing to wait for, and everybody is told why.
+ * nothing to wait for, and everybody is told why.  Throws nothing before that
+ * is done.
  */
 void
 pool_conn_failed(Pool *pool, const char *sqlstate, const char *message)
 {
 	PoolShared *shared = pool->shared;
+	bool		first = pool->failures == 0;
 
 	pool->failed_at = ticks_now();
 	strlcpy(pool->error, message, sizeof(pool->error));
@@ -425,33 +521,32 @@ pool_conn_failed(Pool *pool, const char *sqlstate, const char *message)
 	strlcpy(shared->connect_error, message, sizeof(shared->connect_error));
 	shared->counters.connect_failures++;
 	SpinLockRelease(&shared->mutex);
-	if (pool->failures == 0)
-		ereport(LOG,
-				(errmsg("dbpool could not open a connection of pool \"%s\": %s",
-						NameStr(pool->options.server), message)));
 	pool_back_off(pool);
 	if (pool_size(pool) == 0)
 	{
-		Request    *req;
+		char		what[DBPOOL_SHOWN_ERROR];
+		char		detail[DETAIL_MOST_BYTES];
 
-		while ((req = pool_first_waiter(pool)) != NULL)
-		{
-			pool_leave_queue(req);
-			request_fail(req, sqlstate,
-						 psprintf("could not open a connection of pool \"%s\"",
-								  NameStr(pool->options.server)),
-						 psprintf("%s\nThe statement was not run.", message),
-						 strcmp(sqlstate, "53300") != 0 ? NULL :
-						 "Raise dbpool.max_connections in postgresql.conf, and restart the server.");
-		}
+		snprintf(what, sizeof(what), "could not open a connection of pool \"%s\"",
+				 NameStr(pool->options.server));
+		snprintf(detail, sizeof(detail), "%.*s\nThe statement was not run.",
+				 (int) sizeof(detail) / 2, message);
+		fail_waiters(pool, sqlstate, what, detail,
+					 strcmp(sqlstate, "53300") != 0 ? NULL :
+					 "Raise dbpool.max_connections in postgresql.conf, and restart the server.");
 	}
-	pool_grow(pool);
+	pool_mark(pool);
+	if (first)
+		ereport(LOG,
+				(errmsg("dbpool could not open a connection of pool \"%s\": %s",
+						NameStr(pool->options.server), message)));
 }
 
 /* Do what backends want done to a pool. */
 static void
-pool_look(Pool *pool)
+pool_look(void *owner)
 {
+	Pool	   *pool = owner;
 	PoolShared *shared = pool->shared;
 	uint32		wants;
 
@@ -468,23 +563,28 @@ pool_look(Pool *pool)
 		if (pool->definition != NULL)
 			pfree(pool->definition);
 		pool->definition = NULL;
-		timer_set_by(&pool->upkeep, ticks_now());
 	}
 	else if (wants & POOL_WANT_RESET)
 		new_generation(pool, "dbpool_reset() was called");
 	if (wants & POOL_WANT_UNPREPARE)
 		statements_renew(pool->statements);
 	if (wants != 0)
-		pool_dispatch(pool);
+		pool_mark(pool);
 }
 
 void
 pools_look(void)
 {
 	WorkerShared *shared = shmem_worker(my_worker);
+	dlist_iter	iter;
 
 	if (pg_atomic_read_u32(&shared->pools_attention) == 0)
 		return;
 	pg_atomic_exchange_u32(&shared->pools_attention, 0);
-	pools_foreach(pool_look);
+	dlist_foreach(iter, &pools)
+	{
+		Pool	   *pool = dlist_container(Pool, node, iter.cur);
+
+		(void) work_guard(pool_look, pool, pool_recover, pool);
+	}
 }

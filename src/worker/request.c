@@ -6,6 +6,11 @@
  * worker has taken the slot until it has given it back (DONE) or freed it
  * (ABANDONED), and is released before either, since the slot may have a new
  * owner at once.
+ *
+ * Ending a request neither throws nor needs memory, as recoveries do it: where
+ * there is no room for its last frames, it ends without an END frame, which
+ * tells the backend that something broke.  What puts something in the middle of
+ * an answer may throw.
  */
 #include "postgres.h"
 
@@ -17,6 +22,9 @@
 #include "compat.h"
 #include "worker/connection.h"
 #include "worker/worker.h"
+
+/* Longest error of the worker's own; what is longer is cut. */
+#define ERROR_MOST_BYTES	32768
 
 static Request *requests;
 
@@ -57,13 +65,47 @@ request_release(Request *req)
 	req->flight = NULL;
 }
 
-/* Put a frame, or a part of one, on its way to the backend. */
-void
-request_put(Request *req, const void *data, Size len)
+/* Make room for so many more bytes that wait; false when there is no memory. */
+static bool
+make_room(StringInfo out, Size len)
+{
+	Size		needed = out->len + len + 1;
+	Size		size = Max(out->maxlen, 1024);
+	char	   *data;
+
+	if (out->data != NULL && needed <= out->maxlen)
+		return true;
+	while (size < needed)
+		size *= 2;
+	size = Min(size, MaxAllocSize);
+	if (size < needed)
+		return false;
+	data = MemoryContextAllocExtended(worker_context, size, MCXT_ALLOC_NO_OOM);
+	if (data == NULL)
+		return false;
+	if (out->data != NULL)
+	{
+		memcpy(data, out->data, out->len);
+		pfree(out->data);
+	}
+	data[out->len] = '\0';
+	out->data = data;
+	out->maxlen = (int) size;
+	return true;
+}
+
+/*
+ * Put a frame, or a part of one, on its way to the backend.  Returns false when
+ * there is no memory for it: then nothing more can be put.
+ */
+static bool
+try_put(Request *req, const void *data, Size len)
 {
 	RingWriter	writer;
 	Size		written = 0;
 
+	if (req->cut)
+		return false;
 	req->put = true;
 	if (req->out.len == 0)
 	{
@@ -71,8 +113,27 @@ request_put(Request *req, const void *data, Size len)
 		written = ring_write(&writer, data, len);
 		ring_write_end(&writer);
 	}
-	if (written < len)
-		message_put(&req->out, (const char *) data + written, len - written);
+	if (written == len)
+		return true;
+	if (!make_room(&req->out, len - written))
+	{
+		req->cut = true;
+		return false;
+	}
+	message_put(&req->out, (const char *) data + written, len - written);
+	return true;
+}
+
+/* The same for what is in the middle of an answer; throws. */
+void
+request_put(Request *req, const void *data, Size len)
+{
+	if (!try_put(req, data, len))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory"),
+				 errdetail("Failed on an answer of %zu bytes that its session does not read.",
+						   len)));
 }
 
 static void
@@ -144,17 +205,18 @@ request_flush(Request *req)
 void
 request_end(Request *req)
 {
-	StringInfoData frame;
 	int32		workers = req->pool != NULL ? pool_spread(req->pool) : 1;
-	int			start;
+	FrameHeader header = {FRAME_END, sizeof(req->remote_us) + sizeof(workers)};
+	char		frame[sizeof(header) + sizeof(req->remote_us) + sizeof(workers)];
 
-	initStringInfo(&frame);
-	start = message_begin_frame(&frame, FRAME_END);
-	message_put(&frame, &req->remote_us, sizeof(req->remote_us));
-	message_put(&frame, &workers, sizeof(workers));
-	message_end_frame(&frame, start);
-	request_put(req, frame.data, frame.len);
-	pfree(frame.data);
+	memcpy(frame, &header, sizeof(header));
+	memcpy(frame + sizeof(header), &req->remote_us, sizeof(req->remote_us));
+	memcpy(frame + sizeof(header) + sizeof(req->remote_us), &workers, sizeof(workers));
+	if (!try_put(req, frame, sizeof(frame)))
+	{
+		request_break(req);
+		return;
+	}
 	req->ending = true;
 	req->conn = NULL;
 	timer_stop(&req->deadline);
@@ -163,24 +225,50 @@ request_end(Request *req)
 	request_flush(req);
 }
 
-/* An error that the worker itself has to tell. */
+/*
+ * Add a field of ErrorFields, or as much as there is room for, to a frame of
+ * len bytes; returns its new length.
+ */
+static Size
+add_field(char *frame, Size len, char field, const char *str)
+{
+	Size		most = ERROR_MOST_BYTES - len - 3;
+	Size		n = str != NULL ? strnlen(str, most + 1) : 0;
+
+	if (n == 0)
+		return len;
+	if (n > most)
+	{
+		/* not within a character of UTF-8 */
+		for (n = most; n > 0 && (str[n] & 0xC0) == 0x80; n--)
+			;
+	}
+	frame[len++] = field;
+	memcpy(frame + len, str, n);
+	frame[len + n] = '\0';
+	return len + n + 1;
+}
+
+/*
+ * An error that the worker itself has to tell.  Where there is no memory for it,
+ * the request will end without an END frame.
+ */
 void
 request_put_error(Request *req, const char *sqlstate, const char *message,
 				  const char *detail, const char *hint)
 {
-	StringInfoData frame;
-	int			start;
+	static char frame[ERROR_MOST_BYTES];
+	FrameHeader header = {FRAME_ERROR, 0};
+	Size		len = sizeof(header);
 
-	initStringInfo(&frame);
-	start = message_begin_frame(&frame, FRAME_ERROR);
-	message_put_field(&frame, 'C', sqlstate);
-	message_put_field(&frame, 'M', message);
-	message_put_field(&frame, 'D', detail);
-	message_put_field(&frame, 'H', hint);
-	appendStringInfoChar(&frame, '\0');
-	message_end_frame(&frame, start);
-	request_put(req, frame.data, frame.len);
-	pfree(frame.data);
+	len = add_field(frame, len, 'C', sqlstate);
+	len = add_field(frame, len, 'M', message);
+	len = add_field(frame, len, 'H', hint);
+	len = add_field(frame, len, 'D', detail);
+	frame[len++] = '\0';
+	header.length = (uint32) (len - sizeof(header));
+	memcpy(frame, &header, sizeof(header));
+	(void) try_put(req, frame, len);
 	req->failed = true;
 }
 
@@ -199,23 +287,30 @@ request_stale(Request *req)
 {
 	FrameHeader header = {FRAME_STALE, 0};
 
-	request_put(req, &header, sizeof(header));
+	(void) try_put(req, &header, sizeof(header));
 	request_end(req);
 }
 
-/* The statement runs again: what was sent of its answer is void. */
-void
+/*
+ * The statement runs again: what was sent of its answer is void.  Returns false
+ * when there is no memory to say so, and the request has ended.
+ */
+bool
 request_restart(Request *req)
 {
 	FrameHeader header = {FRAME_RESTART, 0};
 
-	if (req->put)
-		request_put(req, &header, sizeof(header));
+	if (req->put && !try_put(req, &header, sizeof(header)))
+	{
+		request_break(req);
+		return false;
+	}
 	req->put = false;
 	req->answered = false;
 	req->failed = false;
 	req->rows = 0;
 	req->bytes = 0;
+	return true;
 }
 
 /* The backend has gone, and everybody who knew the request knows it: free it. */
@@ -292,15 +387,10 @@ request_start(Request *req, uint64 hold)
 	req->copy = COPY_WAITING;
 	req->answered = false;
 	req->put = false;
+	req->cut = false;
 	req->queued = false;
-	if (req->out.data == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(worker_context);
-
-		initStringInfo(&req->out);
-		MemoryContextSwitchTo(old);
-	}
-	resetStringInfo(&req->out);
+	req->out.len = 0;
+	req->out.cursor = 0;
 
 	if (total <= REQUEST_UP_SIZE)
 	{
@@ -315,6 +405,12 @@ request_start(Request *req, uint64 hold)
 					 psprintf("The request is %zu bytes long.", total), NULL);
 	else
 		request_receive(req);
+}
+
+static void
+pump_piece(void *conn)
+{
+	conn_pump(conn);
 }
 
 /* The backend has given up. */
@@ -353,26 +449,34 @@ request_look(void *arg)
 	else if (req->ending)
 		request_flush(req);
 	else if (req->conn != NULL)
-		conn_pump(req->conn);
+		(void) work_guard(pump_piece, req->conn, conn_recover, req->conn);
 	else
 		request_flush(req);
 }
 
-/* An error came up while a request was looked at: its backend must hear of it. */
-static void
-request_rescue(Request *req)
+/*
+ * A recovery, see work.h.  One that has been sent is its connection's, whose
+ * work has a guard of its own; what failed was something else then, and nobody
+ * knows how far it has come.
+ */
+void
+request_recover(void *owner, int sqlerrcode)
 {
+	Request    *req = owner;
+
 	if (!req->active || req->ending)
 		return;
-	if (req->conn != NULL)
-		conn_close(req->conn, "of an internal error");
-	else
+	if (req->flight != NULL)
 	{
-		if (req->queued)
-			pool_leave_queue(req);
-		request_fail(req, "XX000", "internal error in the dbpool worker",
-					 "The statement was not run.", "The server's log has the error.");
+		conn_recover(req->conn, sqlerrcode);
+		return;
 	}
+	if (req->queued)
+		pool_leave_queue(req);
+	else if (req->conn != NULL)
+		req->conn->waiter = NULL;
+	request_fail(req, work_error_state(sqlerrcode), work_error_text(sqlerrcode),
+				 "The statement was not run.", "The server's log has the error.");
 }
 
 /*
@@ -393,8 +497,7 @@ requests_take(void)
 			int			index = word * 64 + bit;
 
 			bits &= bits - 1;
-			if (!loop_guard(request_look, &index, NULL))
-				request_rescue(&requests[index]);
+			(void) work_guard(request_look, &index, request_recover, &requests[index]);
 		}
 	}
 }

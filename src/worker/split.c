@@ -115,13 +115,16 @@ pool_spread(const Pool *pool)
 void
 pool_split_progress(Pool *pool)
 {
+	int			workers;
+
 	if (pool->splits_to == 0 || pool_size(pool) > pool_max(pool))
 		return;
-	pg_atomic_write_u32(&pool->shared->workers, (uint32) pool->splits_to);
+	workers = pool->splits_to;
+	pg_atomic_write_u32(&pool->shared->workers, (uint32) workers);
+	pool->splits_to = 0;
 	ereport(LOG,
 			(errmsg("dbpool worker %d is busy: pool \"%s\" now has %d workers",
-					my_worker + 1, NameStr(pool->options.server), pool->splits_to)));
-	pool->splits_to = 0;
+					my_worker + 1, NameStr(pool->options.server), workers)));
 }
 
 /* Begin to split: from now on the home has its share only. */
@@ -162,7 +165,7 @@ settle_split(Pool *pool)
 		return;
 	pool_split_progress(pool);
 	pool->splits_to = 0;
-	pool_dispatch(pool);
+	pool_mark(pool);
 }
 
 static Pool *busiest;
@@ -239,5 +242,5 @@ split_count(Pool *pool)
 void
 split_init(void)
 {
-	timer_init(&look, look_at_load, NULL);
+	timer_init(&look, look_at_load, NULL, NULL);
 }

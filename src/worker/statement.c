@@ -67,6 +67,7 @@ same_text(Text a, Text b)
 
 struct StatementCache
 {
+	MemoryContext context;		/* holds all of it */
 	known_hash *known;
 	dlist_head	lru;			/* last used first */
 	int			n;
@@ -75,26 +76,16 @@ struct StatementCache
 
 static uint64 last_serial;
 
+/* It ends with the context. */
 StatementCache *
-statements_create(void)
+statements_create(MemoryContext context)
 {
-	StatementCache *cache = MemoryContextAllocZero(worker_context,
-												   sizeof(StatementCache));
+	StatementCache *cache = MemoryContextAllocZero(context, sizeof(StatementCache));
 
-	cache->known = known_create(worker_context, 64, NULL);
+	cache->context = context;
+	cache->known = known_create(context, 64, NULL);
 	dlist_init(&cache->lru);
 	return cache;
-}
-
-void
-statements_destroy(StatementCache *cache)
-{
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &cache->lru)
-		pfree(dlist_container(Statement, node, iter.cur));
-	known_destroy(cache->known);
-	pfree(cache);
 }
 
 /* The pool goes to another place: what was learned need not be true there. */
@@ -141,12 +132,14 @@ forget_one(Pool *pool)
 	{
 		Statement  *victim = dlist_container(Statement, node, iter.cur);
 		Text		text = {victim->text, victim->len, victim->hash};
+		KnownEntry *entry = known_lookup(cache->known, text);
 		int			id = victim->id;
 
 		if (victim->refs > 0)
 			continue;
 		conns_forget_statement(pool, victim);
-		known_delete(cache->known, text);
+		if (entry != NULL && entry->statement == victim)
+			known_delete_item(cache->known, entry);
 		dlist_delete(&victim->node);
 		cache->n--;
 		pfree(victim);
@@ -164,24 +157,33 @@ learn(Pool *pool, Text text)
 	int			id = -1;
 	bool		found;
 
+	statement = MemoryContextAllocZero(cache->context,
+									   offsetof(Statement, text) + text.len);
 	while (cache->n >= Max(KNOWN_LEAST, 2 * pool->options.statement_cache_size))
 	{
 		id = forget_one(pool);
 		if (id < 0)
+		{
+			pfree(statement);
 			return NULL;
+		}
 	}
-	statement = MemoryContextAllocZero(worker_context,
-									   offsetof(Statement, text) + text.len);
 	statement->id = id >= 0 ? id : cache->next_id++;
 	statement->hash = text.hash;
 	statement->len = text.len;
 	memcpy(statement->text, text.bytes, text.len);
 	statement_renew(statement);
+	dlist_push_head(&cache->lru, &statement->node);
+	cache->n++;
+
+	/*
+	 * The table may have to grow and find no memory.  Then the text is one
+	 * that nobody will find, and its turn to be forgotten comes as for
+	 * others.
+	 */
 	text.bytes = statement->text;
 	entry = known_insert(cache->known, text, &found);
 	entry->statement = statement;
-	dlist_push_head(&cache->lru, &statement->node);
-	cache->n++;
 	return statement;
 }
 

@@ -36,8 +36,7 @@ typedef struct Statement
 
 typedef struct StatementCache StatementCache;
 
-extern StatementCache *statements_create(void);
-extern void statements_destroy(StatementCache *cache);
+extern StatementCache *statements_create(MemoryContext context);
 extern void statements_mistrust(StatementCache *cache);
 extern void statements_renew(StatementCache *cache);
 extern Statement *statement_use(struct Pool *pool, const char *text, Size len);

@@ -21,7 +21,8 @@ timer_compare(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 }
 
 void
-timer_init(Timer *timer, void (*fire) (void *arg), void *arg)
+timer_init(Timer *timer, void (*fire) (void *owner), WorkRecovery recover,
+		   void *owner)
 {
 	if (timers == NULL)
 	{
@@ -32,8 +33,7 @@ timer_init(Timer *timer, void (*fire) (void *arg), void *arg)
 	}
 	timer->armed = false;
 	timer->at = 0;
-	timer->fire = fire;
-	timer->arg = arg;
+	work_init(&timer->work, fire, recover, owner);
 }
 
 /* Fire at that time, whatever was set before. */
@@ -67,20 +67,19 @@ timer_stop(Timer *timer)
 	}
 }
 
-/* Fire the earliest timer if its time has come; false when none is due. */
-bool
-timer_run_one(Ticks now)
+/* Disarm the earliest timer and return it if its time has come, else NULL. */
+Timer *
+timer_take_due(Ticks now)
 {
 	Timer	   *timer;
 
 	if (timers == NULL || pairingheap_is_empty(timers))
-		return false;
+		return NULL;
 	timer = pairingheap_container(Timer, node, pairingheap_first(timers));
 	if (timer->at > now)
-		return false;
+		return NULL;
 	timer_stop(timer);
-	timer->fire(timer->arg);
-	return true;
+	return timer;
 }
 
 /* Milliseconds until the next timer is due, or -1. */

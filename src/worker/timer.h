@@ -8,21 +8,22 @@
 #include "clock.h"
 #include "dbpool.h"
 #include "lib/pairingheap.h"
+#include "worker/work.h"
 
 typedef struct Timer
 {
 	pairingheap_node node;		/* valid while armed */
 	bool		armed;
 	Ticks		at;
-	void		(*fire) (void *arg);
-	void	   *arg;
+	Work		work;			/* to be done then */
 } Timer;
 
-extern void timer_init(Timer *timer, void (*fire) (void *arg), void *arg);
+extern void timer_init(Timer *timer, void (*fire) (void *owner),
+					   WorkRecovery recover, void *owner);
 extern void timer_set(Timer *timer, Ticks at);
 extern void timer_set_by(Timer *timer, Ticks at);
 extern void timer_stop(Timer *timer);
-extern bool timer_run_one(Ticks now);
+extern Timer *timer_take_due(Ticks now);
 extern long timer_wait_ms(void);
 
 #endif							/* DBPOOL_TIMER_H */

@@ -27,6 +27,7 @@
 #include "lib/stringinfo.h"
 #include "worker/statement.h"
 #include "worker/timer.h"
+#include "worker/work.h"
 
 struct pg_conn;
 struct pg_result;
@@ -52,6 +53,7 @@ struct Request
 	bool		failed;			/* an error has been put */
 	bool		answered;		/* a result or an error has come to an end */
 	bool		put;			/* something has been put for the backend */
+	bool		cut;			/* something could not be put wholly */
 	bool		queued;			/* is in its pool's riders or loners */
 	bool		rides;			/* may share a connection; decides which */
 	CopyPhase	copy;			/* how far the rows of a COPY are */
@@ -84,7 +86,10 @@ struct Request
 
 struct Pool
 {
-	PoolKey		key;			/* hash key */
+	PoolKey		key;
+	MemoryContext context;		/* holds all of it */
+	dlist_node	node;			/* in the list of all */
+	Work		look;			/* marked: something has changed */
 	int			index;			/* of its PoolShared */
 	PoolShared *shared;
 	char	   *definition;		/* NULL after it was forgotten */
@@ -103,7 +108,7 @@ struct Pool
 	Ticks		rider_at;		/* when the last rider came */
 	bool		crowded;		/* riders would be better off with another
 								 * connection */
-	Timer		upkeep;			/* pool_grow() wants to look again */
+	Timer		upkeep;			/* marks it */
 	Ticks		used_at;
 	int			home;			/* index of its first worker's PoolShared, or
 								 * -1 */
@@ -158,6 +163,7 @@ struct Conn
 {
 	dlist_node	node;			/* in pool->conns[state] */
 	dlist_node	all_node;		/* in the loop's list of all */
+	MemoryContext context;		/* holds all of it, but libpq's */
 	Pool	   *pool;
 	ConnState	state;
 	ConnPhase	phase;			/* while CONNECTING */
@@ -236,7 +242,6 @@ struct Conn
 
 /* loop.c */
 extern void loop_run(void);
-extern bool loop_guard(void (*piece) (void *arg), void *arg, Conn *conn);
 extern void loop_add(Conn *conn);
 extern void loop_remove(Conn *conn);
 extern void loop_socket(Conn *conn, pgsocket sock, uint32 wants);
@@ -256,7 +261,8 @@ extern void request_fail(Request *req, const char *sqlstate,
 						 const char *message, const char *detail,
 						 const char *hint);
 extern void request_stale(Request *req);
-extern void request_restart(Request *req);
+extern bool request_restart(Request *req);
+extern void request_recover(void *owner, int sqlerrcode);
 extern void request_end(Request *req);
 extern void request_gone(Request *req);
 extern void request_break(Request *req);
@@ -293,6 +299,7 @@ extern void pool_split_progress(Pool *pool);
 extern void pools_init(void);
 extern void pools_look(void);
 extern void pool_submit(Request *req);
+extern void pool_recover(void *owner, int sqlerrcode);
 extern void pool_waiter_left(Request *req);
 extern void pool_conn_ready(Conn *conn);
 extern void pool_back_off(Pool *pool);
@@ -306,16 +313,25 @@ extern int	pool_size(const Pool *pool);
 extern void pool_close_idle(Pool *pool, const char *reason);
 extern void pools_foreach(void (*fn) (Pool *pool));
 extern void pool_foreach_conn(Pool *pool, void (*fn) (Conn *conn, void *arg), void *arg);
-extern void pool_remove(Pool *pool);
+
+/* The pool is to be looked at before the turn ends: something has changed. */
+static inline void
+pool_mark(Pool *pool)
+{
+	work_mark(&pool->look);
+}
 
 /* dispatch.c: who gets a connection */
 extern void dispatch_submit(Request *req);
 extern void pool_dispatch(Pool *pool);
+extern void pool_checked(Conn *conn, Request *req);
 extern void pool_requeue(Request *req);
 extern void pool_repeat(Request *req, bool alone);
 extern void pool_leave_queue(Request *req);
 extern Request *pool_first_waiter(Pool *pool);
-extern void pool_grow(Pool *pool);
+
+/* connection_run.c */
+extern void conn_recover(void *owner, int sqlerrcode);
 
 /* connection_prepare.c */
 extern void conns_forget_statement(Pool *pool, Statement *statement);
@@ -323,7 +339,6 @@ extern void conns_forget_statement(Pool *pool, Statement *statement);
 /* janitor.c: everything that happens by time */
 extern void janitor_init_conn(Conn *conn);
 extern void janitor_init_request(Request *req);
-extern void janitor_init_pool(Pool *pool);
 extern void janitor_conn_idle(Conn *conn);
 extern void janitor_request_waits(Request *req);
 extern Ticks janitor_lifetime_end(const Pool *pool, Ticks from);
