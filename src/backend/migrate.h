@@ -8,7 +8,9 @@
  *	 migrate_source.c	migrations as registered in this database
  *	 migrate_add.c		the functions that register them one by one
  *	 migrate_load.c		the same, from a directory of the server
- *	 migrate_file.c		what is in one of its files
+ *	 migrate_file.c		the text of one of its files
+ *	 migrate_marks.c	files that have both directions in them
+ *	 migrate_mixed.c	texts that should have one, and seem to have both
  *	 migrate_split.c	the statements of a migration's text
  *	 migrate_checksum.c	what tells that a text is the same as another
  *	 migrate_remote.c	the connection: dedicated, synchronous, short-lived
@@ -167,22 +169,45 @@ extern void split_position(const char *sql, int at, int *line, int *column);
  */
 extern char *file_read(const char *path);
 
-/* What goose's remarks in a text say; see file_goose(). */
-typedef struct GooseFile
+/* --- migrate_marks.c ------------------------------------------------------------ */
+
+/* A tool that has both directions in one file. */
+typedef struct MarkTool MarkTool;
+
+/* What such a file says. */
+typedef struct MarkedFile
 {
 	char	   *up_sql;
-	char	   *down_sql;		/* NULL if there is no such section */
-	bool		transaction;
-} GooseFile;
+	char	   *down_sql;		/* NULL if there is no way back */
+	bool		transaction;	/* false: neither direction can run inside of
+								 * one */
+} MarkedFile;
 
-/* Has the text remarks of goose? */
-extern bool file_is_goose(const char *sql);
+/*
+ * The tool whose marks a text has, or NULL; *number is the line of the first.
+ * Throws when it has those of several.
+ */
+extern const MarkTool *marks_tool(const char *sql, int *number);
+
+extern const char *mark_tool_name(const MarkTool *tool);
+extern const char *mark_tool_up(const MarkTool *tool);
+
+/* Would the tool take a file without marks for a mistake? */
+extern bool mark_tool_is_strict(const MarkTool *tool);
 
 /*
  * The sections of such a text, whose statements keep their lines.  Throws when the
- * remarks are not as they should be.
+ * marks are not as they should be.
  */
-extern void file_goose(const char *sql, GooseFile *goose);
+extern void marks_read(const MarkTool *tool, const char *sql, MarkedFile *file);
+
+/* --- migrate_mixed.c ------------------------------------------------------------ */
+
+/*
+ * Throws when a text for one direction seems to have the other one in it, too.
+ * down_text: it is for the way back.
+ */
+extern void mixed_check(const char *sql, const SqlPiece *pieces, int n, bool down_text);
 
 /* --- migrate_checksum.c --------------------------------------------------------- */
 

@@ -6,9 +6,10 @@
  *
  *	 refinery, Flyway	V1__name.sql.  U1__name.sql beside it is Flyway's undo, so
  *						the way back; without a V of that version it is refinery's
- *						"unversioned", so one that may come out of order
+ *						"unversioned", so one that may come out of order, and only
+ *						where the history is refinery's
  *	 sqlx, golang-migrate	1_name.up.sql, 1_name.down.sql, or simply 1_name.sql
- *	 goose				1_name.sql with sections, see migrate_file.c
+ *	 goose and others	1_name.sql with sections, see migrate_marks.c
  *
  * What could be meant in another way than it would be taken is refused: a
  * migration that is left out silently is found out too late.
@@ -21,6 +22,7 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "common/int.h"
+#include "foreign/foreign.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -61,9 +63,11 @@ typedef struct Load
 	SourceFile *files;
 	int			n;
 	int			size;
+	HistoryFormat format;		/* of the pool's history */
 	bool		undoes;			/* files U are Flyway's */
-	const SourceFile *goose;	/* one with goose's remarks, and one without */
+	const SourceFile *marked;	/* one with a tool's marks, and one without */
 	const SourceFile *plain;
+	const MarkTool *tool;		/* of the first one with marks */
 	const SourceFile *current;	/* for errors */
 } Load;
 
@@ -71,7 +75,7 @@ typedef struct Load
 
 static const char conventions[] =
 "Names are V1__name.sql and U1__name.sql (refinery, Flyway), "
-"1_name.up.sql and 1_name.down.sql (sqlx, golang-migrate), or 1_name.sql (sqlx, goose).";
+"1_name.up.sql and 1_name.down.sql (sqlx, golang-migrate), or 1_name.sql (sqlx, goose, dbmate and others).";
 
 static void
 __attribute__((noreturn))
@@ -308,35 +312,66 @@ check_files(Load *load)
 
 /* --- migrations -------------------------------------------------------------------- */
 
-/* goose and sqlx name their files alike, but mean different things by them. */
+/*
+ * Many tools name their files alike, but mean different things by them.  tool:
+ * whose marks the file has, or NULL.
+ */
 static void
-note_kind(Load *load, const SourceFile *file, bool goose)
+note_kind(Load *load, const SourceFile *file, const MarkTool *tool)
 {
-	if (goose)
-		load->goose = file;
-	else
+	const SourceFile *other = NULL;
+	const char *name;
+
+	if (tool == NULL)
+	{
 		load->plain = file;
-	if (load->goose != NULL && load->plain != NULL)
-		refuse_pair(load, load->goose, load->plain, ERRCODE_INVALID_NAME,
-					"are of different kinds",
-					"The first one has goose's remarks, such as \"-- +goose Up\", the second one has none.");
+		if (load->tool != NULL && mark_tool_is_strict(load->tool))
+			other = load->marked;
+	}
+	else if (load->tool != NULL && load->tool != tool)
+		other = load->marked;
+	else if (load->plain != NULL && mark_tool_is_strict(tool))
+		other = load->plain;
+	if (tool != NULL && load->tool == NULL)
+	{
+		load->tool = tool;
+		load->marked = file;
+	}
+	if (other == NULL)
+		return;
+	name = mark_tool_name(load->tool);
+	if (tool != NULL && load->tool != tool)
+		refuse_pair(load, other, file, ERRCODE_INVALID_NAME, "are of different kinds",
+					psprintf("The first one has marks of %s, the second one has some of %s.", name,
+							 mark_tool_name(tool)));
+	refuse_pair(load, load->marked, load->plain, ERRCODE_INVALID_NAME, "are of different kinds",
+				psprintf("The first one has marks of %s, such as \"%s\", the second one has none.",
+						 name, mark_tool_up(load->tool)));
 }
 
+/*
+ * The text of a file.  *tool is the one whose marks part it, or NULL: only files
+ * that have no direction in their names have sections.
+ */
 static char *
-read_text(Load *load, const SourceFile *file)
+read_text(Load *load, const SourceFile *file, const MarkTool **tool)
 {
 	char	   *sql;
+	int			number;
 
 	load->current = file;
 	sql = file_read(file->path);
-	if (has_letter(file) || file->part != PART_SIMPLE)
+	*tool = marks_tool(sql, &number);
+	if (file->part != PART_SIMPLE)
 	{
-		if (file_is_goose(sql))
+		if (*tool != NULL && mark_tool_is_strict(*tool))
 			refuse_file(load, file->shown,
-						"It has remarks of goose, whose files have names like 1_name.sql.",
+						psprintf("It has remarks of %s, the first in line %d, whose files have names like 1_name.sql.",
+								 mark_tool_name(*tool), number),
 						"Rename it, or remove the remarks and what belongs to the other direction.");
-		note_kind(load, file, false);
+		*tool = NULL;
 	}
+	note_kind(load, file, *tool);
 	return sql;
 }
 
@@ -345,6 +380,7 @@ static void
 read_migration(Load *load, const SourceFile *file, Migration *migration)
 {
 	char	   *sql;
+	const MarkTool *tool;
 
 	if (file->part == PART_DOWN)
 		refuse_file(load, file->shown, "There is no file of that version that it would undo.",
@@ -352,28 +388,25 @@ read_migration(Load *load, const SourceFile *file, Migration *migration)
 	if (file->part == PART_U && load->undoes)
 		refuse_file(load, file->shown, "There is no file V of that version that it would undo.",
 					"Other files U of the directory undo files V, so this one cannot be one of refinery's that may come out of order.");
+	if (file->part == PART_U && load->format != HISTORY_REFINERY)
+		refuse_file(load, file->shown, "There is no file V of that version that it would undo.",
+					"If it is one of refinery's that may come out of order, set the server's option history_format to \"refinery\", or register it by dbpool_add_migration() with {\"out_of_order\": true}.");
 	memset(migration, 0, sizeof(*migration));
 	migration->version = file->version;
 	migration->name = file->name;
 	migration->file = file->shown;
 	migration->out_of_order = file->part == PART_U;
 	migration->transaction = true;
-	sql = read_text(load, file);
+	sql = read_text(load, file, &tool);
 	migration->up_sql = sql;
-	if (file->part == PART_SIMPLE)
+	if (tool != NULL)
 	{
-		bool		is_goose = file_is_goose(sql);
+		MarkedFile	marked;
 
-		note_kind(load, file, is_goose);
-		if (is_goose)
-		{
-			GooseFile	goose;
-
-			file_goose(sql, &goose);
-			migration->up_sql = goose.up_sql;
-			migration->down_sql = goose.down_sql;
-			migration->transaction = goose.transaction;
-		}
+		marks_read(tool, sql, &marked);
+		migration->up_sql = marked.up_sql;
+		migration->down_sql = marked.down_sql;
+		migration->transaction = marked.transaction;
 	}
 	if (split_no_transaction(migration->up_sql))
 		migration->transaction = false;
@@ -447,7 +480,12 @@ load_files(Load *load, ReturnSetInfo *rsinfo)
 		read_migration(load, file, &migration);
 		if (back != NULL)
 		{
-			migration.down_sql = read_text(load, back);
+			const MarkTool *tool;
+
+			if (migration.down_sql != NULL)
+				refuse_pair(load, file, back, ERRCODE_DUPLICATE_OBJECT, "both have the way back",
+							"Remove one of the two.");
+			migration.down_sql = read_text(load, back, &tool);
 			i++;
 		}
 		load->current = file;
@@ -490,7 +528,7 @@ note_gone(const Load *load)
  *
  * Errors: 42501 for those who may not read files of the server, or not migrate
  * the pool; those of reading files; 42602 for names, 42710 for versions that occur
- * twice; 22021 for what is not UTF-8; 42601 for goose's remarks; those of
+ * twice; 22021 for what is not UTF-8; 42601 for marks of directions; those of
  * dbpool_add_migration().
  */
 Datum
@@ -498,9 +536,11 @@ dbpool_load_migrations(PG_FUNCTION_ARGS)
 {
 	Load		load = {.pool = PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0))};
 	char	   *directory;
+	Oid			server;
+	PoolOptions options = {0};
 
 	InitMaterializedSRF(fcinfo, 0);
-	(void) migrate_check_right(load.pool, fcinfo->flinfo->fn_oid);
+	server = migrate_check_right(load.pool, fcinfo->flinfo->fn_oid);
 	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -513,6 +553,8 @@ dbpool_load_migrations(PG_FUNCTION_ARGS)
 	directory = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	canonicalize_path(directory);
 	load.directory = directory;
+	options_read(GetForeignServer(server)->options, &options);
+	load.format = (HistoryFormat) options.history_format;
 	list_directory(&load);
 	check_files(&load);
 	load_files(&load, (ReturnSetInfo *) fcinfo->resultinfo);

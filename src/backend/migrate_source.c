@@ -162,9 +162,12 @@ check_name(const char *pool, const Migration *migration)
 				 errdetail("%s", reason)));
 }
 
-/* A text can be divided, and leaves its transaction alone if it has one. */
+/*
+ * A text can be divided, leaves its transaction alone if it has one, and is for
+ * one direction.
+ */
 static void
-check_text(const char *sql, bool transaction)
+check_text(const char *sql, bool transaction, bool down)
 {
 	int			n;
 	SqlPiece   *pieces = split_sql(sql, true, &n);
@@ -181,6 +184,7 @@ check_text(const char *sql, bool transaction)
 							   "A BEGIN at the very start and a COMMIT at the very end are left out."),
 					 errhint("Leave it out, or have the migration run outside of a transaction: "
 							 "by a line \"-- no-transaction\" at its start, or by the option \"transaction\": false.")));
+	mixed_check(sql, pieces, n, down);
 	pfree(pieces);
 }
 
@@ -214,12 +218,12 @@ source_check(const char *pool, const Migration *migration)
 				 errdetail("Versions are not negative.")));
 	check_name(pool, migration);
 	error_context_stack = &context;
-	check_text(migration->up_sql, migration->transaction);
+	check_text(migration->up_sql, migration->transaction, false);
 	if (migration->down_sql != NULL)
 	{
 		text.which = "down_sql";
 		check_text(migration->down_sql,
-				   migration->transaction && !split_no_transaction(migration->down_sql));
+				   migration->transaction && !split_no_transaction(migration->down_sql), true);
 	}
 	error_context_stack = context.previous;
 }

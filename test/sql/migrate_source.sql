@@ -77,6 +77,15 @@ SELECT dbpool_add_migration('m', 9, 'a', E'-- no-transaction\nCOMMIT', options =
 SELECT dbpool_add_migration('m', 9, 'a', E'SELECT 1;\n-- no-transaction\nCOMMIT');
 SELECT dbpool_add_migration('m', 9, 'a', E'\n-- no-transaction please\nCOMMIT');
 SELECT dbpool_add_migration('m', 9, 'a', 'COPY t FROM STDIN');
+-- both directions in one text
+\set SHOW_CONTEXT errors
+SELECT dbpool_add_migration('m', 9, 'a', E'CREATE TABLE a ();\n  -- //@UNDO\n-- drop it\nDROP TABLE a;');
+SELECT dbpool_add_migration('m', 9, 'a', E'CREATE TABLE a ()', E'DROP TABLE a;\n--- up: ---\nCREATE TABLE a ()');
+\set SHOW_CONTEXT never
+SELECT dbpool_add_migration('m', 9, 'a', E'-- migrate:up\nCREATE TABLE a ();\n-- migrate:down transaction:false\nDROP TABLE a;');
+SELECT dbpool_add_migration('m', 9, 'a', E'CREATE TABLE a ();\n-- @undo the table above\nDROP TABLE a;');
+SELECT dbpool_add_migration('m', 9, 'a', E'CREATE TABLE a ();\n-- down');
+SELECT dbpool_drop_migration('m', 9);
 -- none of that was registered
 SELECT count(*) FROM regress_registered WHERE version = 9;
 -- sqlx looks at the beginning only

@@ -13,6 +13,7 @@ use Test::More;
 
 my $local = make_local();
 my $folder = PostgreSQL::Test::Utils::tempdir;
+my $format = 'dbpool';
 my $n = 0;
 
 $local->safe_psql(
@@ -48,7 +49,7 @@ sub new_pool
 	my $pool = 'p' . ++$n;
 
 	$admin->value(
-		"SET client_min_messages = warning; CREATE SERVER $pool FOREIGN DATA WRAPPER dbpool; RESET client_min_messages"
+		"SET client_min_messages = warning; CREATE SERVER $pool FOREIGN DATA WRAPPER dbpool OPTIONS (history_format '$format'); RESET client_min_messages"
 	);
 	return $pool;
 }
@@ -94,8 +95,40 @@ sub refuses
 	return;
 }
 
+# The statements of both directions of the one file 1_x.sql, with their lines, and
+# whether each is a transaction.
+sub has_sections
+{
+	my ($what, $text, $up, $down, %transaction) = @_;
+	my $pool = new_pool();
+	my $answer = load($pool, directory('1_x.sql' => $text));
+	my @found;
+
+	is($answer->{err}, '', "$what: without a word");
+	foreach my $column ('up_sql', 'down_sql')
+	{
+		push @found,
+		  $admin->value(
+			qq{SELECT string_agg(s.line || ':' || s.statement, ' ' ORDER BY n) FROM dbpool_migrations m,
+			   dbpool_migration_statements($column) WITH ORDINALITY s(line, "column", kind, statement, n) WHERE m.pool = '$pool'}
+		  );
+		push @found,
+		  $admin->value(
+			qq{SELECT coalesce($column, '') ~* '^(\\s|--[^\\n]*\\n)*-- no-transaction\\s*\\n' FROM dbpool_migrations WHERE pool = '$pool'}
+		  );
+	}
+	$found[2] =~ s/\d+://g if defined $down && $down !~ /:/;
+	is("$found[0]|$found[2]", "$up|" . (defined $down ? $down : ''), $what);
+	is( "$found[1]|$found[3]",
+		join('|', map { exists $transaction{$_} ? 't' : 'f' } ('up', 'down')),
+		"$what: transactions");
+	is(rows($pool, 'down_sql IS NULL'), defined $down ? 'f' : 't', "$what: way back");
+	return;
+}
+
 # --- refinery and Flyway ---------------------------------------------------------------
 
+$format = 'refinery';
 my $pool = loads(
 	'refinery',
 	"1|initial|V1__initial.sql|added\n"
@@ -121,6 +154,19 @@ is( $admin->value(
 		"SELECT dbpool_migration_checksum('refinery', 1, 'initial', E'CREATE TABLE a ();\\n')"
 	),
 	'refinery: name and text are what its checksum is of');
+foreach my $other ('dbpool', 'sqlx')
+{
+	$format = $other;
+	refuses(
+		"a U without V, history $other",
+		'42602', qr/file "U3__drop\.sql".*There is no file V.*history_format to "refinery"/s,
+		'V1__a.sql' => 'SELECT 1',
+		'U3__drop.sql' => 'DROP TABLE important');
+	refuses("a U alone, history $other",
+		'42602', qr/file "U3__drop\.sql".*There is no file V/s,
+		'U3__drop.sql' => 'DROP TABLE important');
+}
+$format = 'dbpool';
 
 $pool = loads(
 	'Flyway',
@@ -227,6 +273,249 @@ refuses('goose and sqlx', '42602',
 	qr/files "2_y\.sql" and "1_x\.sql" are of different kinds/,
 	'1_x.sql' => 'SELECT 1',
 	'2_y.sql' => "-- +goose Up\nSELECT 1;\n");
+
+# goose looks at the line without its blanks, and leaves out all double dashes.
+foreach my $down (" -- +goose Down", "\t--+goose down", "---- +goose Down", "\f -- +goose  DOWN \r")
+{
+	has_sections(
+		'goose: ' . $down =~ s/\s/ /gr,
+		"-- +goose Up\nUP;\n$down\nDOWN;\n",
+		'2:UP', '4:DOWN');
+}
+refuses('goose: words around a remark', '42601',
+	qr/unknown remark of goose in line 3/,
+	'1_x.sql' => "-- +goose Up\nSELECT 1;\n--- see: +goose Down\nSELECT 2;\n");
+
+# --- others with both directions in a file -----------------------------------------------
+
+# What other tools make of the same files was tried with those that could be had
+# (dbmate, node-pg-migrate), and read in the sources of the others.
+
+has_sections('dbmate', <<'FILE', '4:CREATE TABLE a ()', '7:DROP TABLE a');
+-- what it does
+
+-- migrate:up
+CREATE TABLE a ();
+
+-- migrate:down
+DROP TABLE a;
+FILE
+has_sections('dbmate: no blank, words behind',
+	"--migrate:up create it\nUP;\n--\t migrate:down \nDOWN;", '2:UP', '4:DOWN');
+has_sections('dbmate: CR LF',
+	"-- migrate:up\r\nUP;\r\n-- migrate:down\r\nDOWN;\r\n", '2:UP', '4:DOWN');
+has_sections('dbmate: only up', "-- migrate:up\nUP;\n", '2:UP', undef);
+has_sections('dbmate: what looks like a mark, and is none',
+	"-- migrate:up\nUP;\n-- migrate:upper\n-- migrate:downer\nUP2;\n-- migrate:down\nDOWN",
+	'2:UP 5:UP2', '7:DOWN');
+has_sections(
+	'dbmate: no transaction, up',
+	"-- migrate:up transaction:false\nVACUUM;\n-- migrate:down\nDOWN;\n",
+	'2:VACUUM', '4:DOWN', up => 0);
+has_sections(
+	'dbmate: no transaction, down',
+	"-- x\n-- migrate:up transaction:true\nUP;\n-- migrate:down  x:y transaction:false\nVACUUM;\n",
+	'3:UP', '5:VACUUM', down => 0);
+has_sections('dbmate: not that option',
+	"-- migrate:up transaction: false\nUP;\n-- migrate:down transaction:falsely\nDOWN;\n",
+	'2:UP', '4:DOWN');
+refuses('dbmate: several pairs', '42601', qr/second "-- migrate:up" in line 5/,
+	'1_x.sql' => "-- migrate:up\nUP;\n-- migrate:down\nDOWN;\n-- migrate:up\nUP;\n");
+refuses('dbmate: down first', '42601', qr/"-- migrate:down" before "-- migrate:up" in line 1/,
+	'1_x.sql' => "-- migrate:down\nDOWN;\n-- migrate:up\nUP;\n");
+refuses('dbmate: a statement before', '42601', qr/statement before "-- migrate:up" in line 1/,
+	'1_x.sql' => "SELECT 1;\n-- migrate:up\nUP;\n-- migrate:down\nDOWN;\n");
+refuses('dbmate in two files', '42602', qr/"1_x\.up\.sql".*remarks of dbmate.*line 2/s,
+	'1_x.up.sql' => "-- x\n-- migrate:up\nUP;\n-- migrate:down\nDOWN;\n");
+refuses('dbmate in a file V', '42602', qr/"V1__x\.sql".*remarks of dbmate/s,
+	'V1__x.sql' => "-- migrate:up\nUP;\n-- migrate:down\nDOWN;\n");
+refuses('dbmate, and another way back', '42710',
+	qr/files "1_x\.sql" and "1_x\.down\.sql" both have the way back/,
+	'1_x.sql' => "-- migrate:up\nUP;\n-- migrate:down\nDOWN;\n",
+	'1_x.down.sql' => 'SELECT 1');
+refuses('dbmate and none', '42602',
+	qr/"1_x\.sql" and "2_y\.sql" are of different kinds.*dbmate/s,
+	'1_x.sql' => "-- migrate:up\nUP;\n-- migrate:down\nDOWN;\n",
+	'2_y.sql' => 'SELECT 1');
+refuses('dbmate and goose', '42602',
+	qr/"1_x\.sql" and "2_y\.sql" are of different kinds.*dbmate.*goose/s,
+	'1_x.sql' => "-- migrate:up\nUP;\n",
+	'2_y.sql' => "-- +goose Up\nUP;\n");
+refuses('dbmate and goose in one', '42601',
+	qr/marks of goose in line 1, and of dbmate in line 3/,
+	'1_x.sql' => "-- +goose Up\nUP;\n-- migrate:down\nDOWN;\n");
+
+has_sections('sql-migrate', <<'FILE', '4:CREATE TABLE a () 13:INSERT INTO a DEFAULT VALUES', '10:DROP TABLE a');
+-- +migration of a
+-- SQL in section 'Up' is executed when this migration is applied
+-- +migrate Up
+CREATE TABLE a ();
+-- +migrate StatementBegin
+;
+-- +migrate StatementEnd
+
+-- +migrate Down
+DROP TABLE a;
+
+-- +migrate Up
+INSERT INTO a DEFAULT VALUES;
+FILE
+has_sections('sql-migrate: down first, and what is before does not count',
+	"NEVER;\n-- +migrate Down\nDOWN;\n-- +migrate  Up x\nUP;\n", '5:UP', '3:DOWN');
+has_sections(
+	'sql-migrate: no transaction',
+	"-- +migrate Up notransaction\nUP;\n-- +migrate Down\nDOWN;\n-- +migrate Down notransaction\nD2\n",
+	'2:UP', '4:DOWN 6:D2', up => 0, down => 0);
+refuses('sql-migrate: small letters', '42601', qr/unknown remark of sql-migrate in line 3/,
+	'1_x.sql' => "-- +migrate Up\nUP;\n-- +migrate down\nDOWN;\n");
+refuses('sql-migrate: never up', '42601', qr/"-- \+migrate Up" is missing/,
+	'1_x.sql' => "-- +migrate Down\nDOWN;\n");
+
+has_sections('rambler', <<'FILE', '3:U1 7:U2', 'D2 D1');
+NEVER;
+-- rambler up
+U1
+-- rambler down
+D1
+-- rambler   up
+U2 -- without a semicolon
+--
+-- rambler down
+D2
+FILE
+has_sections('rambler: one of each', "-- rambler up\nUP\n-- rambler down\nDOWN\n", '2:UP', '4:DOWN');
+refuses('rambler: another', '42601', qr/unknown remark of rambler in line 3/,
+	'1_x.sql' => "-- rambler up\nUP;\n-- rambler downwards\nDOWN;\n");
+
+has_sections('tern', <<'FILE', '1:CREATE TABLE a ()', '6:DROP TABLE a');
+CREATE TABLE a ();
+
+---- create above / drop below ----
+
+-- back
+DROP TABLE a;
+FILE
+has_sections('tern: in a line', "UP; ---- create above / drop below ---- DOWN", '1:UP', '1:DOWN');
+has_sections('tern: no way back', "UP;\n---- create above / drop below ----\n \n", '1:UP', undef);
+has_sections(
+	'tern: no transaction',
+	"-- x\n---- tern: disable-tx ----\nUP;\n---- create above / drop below ----\nDOWN;\n",
+	'3:UP', '5:DOWN', up => 0);
+has_sections(
+	'tern: no transaction, down',
+	"UP;\n---- create above / drop below ----\n\n---- tern: disable-tx ----\nDOWN;\n",
+	'1:UP', '5:DOWN', down => 0);
+refuses('tern: no transaction, later', '42601', qr/disable-tx ----" after a statement/,
+	'1_x.sql' => "UP;\n---- tern: disable-tx ----\nUP2;\n");
+refuses('tern: templates', '42601', qr/template of tern in line 2/,
+	'1_x.sql' => "UP;\nSELECT {{ .x }};\n---- create above / drop below ----\nDOWN;\n");
+loads('tern: none beside one', "1|x|1_x.sql|added\n2|y|2_y.sql|added",
+	'1_x.sql' => "UP;\n---- create above / drop below ----\nDOWN;\n",
+	'2_y.sql' => 'SELECT 1');
+
+has_sections('node-pg-migrate', <<'FILE', '4:CREATE TABLE a ()', '7:DROP TABLE a');
+SELECT 'what is before it does not count';
+
+--  - UP   migration of a
+CREATE TABLE a ();
+
+   -- Down Migration
+DROP TABLE a;
+FILE
+has_sections('node-pg-migrate: down first',
+	"-- Down Migration\nDOWN;\n-- Up Migration\nUP", '4:UP', '2:DOWN');
+has_sections('node-pg-migrate: only up', "-- Up Migration\nUP", '2:UP', undef);
+refuses('node-pg-migrate: down twice', '42601', qr/second "-- Down Migration" in line 5/,
+	'1_x.sql' => "-- Up Migration\nUP;\n-- Down Migration\nDOWN;\n-- Down Migration\nDOWN;\n");
+# the tool itself would run all of it
+refuses('node-pg-migrate: only down', '42601',
+	qr/way back seems to begin in line 2.*"-- Down Migration" looks like a mark of node-pg-migrate/s,
+	'1_x.sql' => "UP;\n-- Down Migration\nDOWN;\n");
+loads('node-pg-migrate: in two files', '1|x|1_x.up.sql|added',
+	'1_x.up.sql' => "-- Up Migration\nUP;\n",
+	'1_x.down.sql' => "-- Down Migration\nDOWN;\n");
+
+# --- tools whose files are not understood --------------------------------------------------
+
+my %marks = (
+	'-- @UNDO' => 'MyBatis Migrations',
+	'-- //@UNDO' => 'MyBatis Migrations',
+	'-- ==== DOWN ====' => 'shmig',
+	'--!Downs' => 'Play',
+	'# --- !Downs' => 'Play',
+	'-- +micrate Down' => 'micrate',
+	'  -- migrate:down' => 'dbmate',
+	'-- Migrate:Down' => 'dbmate',
+	'-- migrate: down' => 'dbmate',
+	'  -- +migrate Down' => 'sql-migrate',
+	'-- create above / drop below' => 'tern',
+	'-- Rambler down' => 'rambler',
+	map { $_ => 'the mark of a direction' } (
+		'-- down', '--DOWN', '--- Down ---', '/* down */', '-- @down', '-- @DOWN {', '-- [DOWN]',
+		'-- DOWN:', '-- Down: remove it again', '-- begin down', '-- migration:down',
+		'--- migration:downgrade', '-- any:down', '-- +any Down', '--;; down', '-- rollback',
+		'-- ROLLBACK:', '-- Rollback script', '-- revert', '-- undo', '-- reverse migration'));
+foreach my $mark (sort keys %marks)
+{
+	foreach my $name ('1_x.sql', '1_x.up.sql', 'V1__x.sql')
+	{
+		refuses("$mark in $name", '42601',
+			qr/way back seems to begin in line 3.*"\Q$mark\E" looks like .*\Q$marks{$mark}\E.*file "\Q$name\E"/s,
+			$name => "CREATE TABLE a ();\n\n$mark\n-- to nothing\nDROP TABLE a;\n");
+	}
+}
+foreach my $mark ('-- up', '-- @Up', '--!Ups', '-- ====  UP  ====', '-- Up Migration', '-- upgrade')
+{
+	refuses("$mark in a way back", '42601',
+		qr/way there seems to begin in line 2 of the way back.*"\Q$mark\E".*file "1_x\.up\.sql"/s,
+		'1_x.up.sql' => 'CREATE TABLE a ()',
+		'1_x.down.sql' => "DROP TABLE a;\n$mark\nCREATE TABLE a ();\n");
+}
+refuses('the other way first', '42601', qr/seems to begin in line 1/,
+	'1_x.sql' => "-- down\nDROP TABLE a;\n-- up\nCREATE TABLE a ();\n");
+refuses('Liquibase', '0A000', qr/line 1 .*changelog of Liquibase/s,
+	'1_x.sql' => "--liquibase formatted sql\n--changeset a:1\nCREATE TABLE a ();\n--rollback DROP TABLE a;\n");
+
+# Comments as people write them.
+loads('ordinary comments', '1|x|1_x.sql|added', '1_x.sql' => <<'FILE');
+-- Rollback
+-- This goes up and down.
+CREATE TABLE payments (
+	-- up
+	up int,
+	-- down
+	down int
+);
+-- down payment table
+-- rollback: DROP TABLE payments
+-- scale down
+-- roll back later
+-- down_payments has the rest
+-- TODO: rollback
+-- ROLLBACK;
+CREATE TYPE direction AS ENUM ('up', 'down');
+-- Rollback:
+--   DROP TYPE direction;
+CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	-- down
+	-- migration:down
+	NULL;
+END $$;
+/*
+-- down
+*/
+SELECT '
+-- down
+';
+-- Down migration of it is not possible
+-- DOWN:
+--   DROP FUNCTION f();
+FILE
+foreach my $text ("BEGIN;\nSELECT 1;\n-- ROLLBACK\nCOMMIT;\n", "SELECT 1;\n-- \@undo\n", "-- Revert\nDROP TABLE a;\n")
+{
+	loads('an ordinary comment: ' . $text =~ s/\s/ /gr, '1|x|1_x.up.sql|added', '1_x.up.sql' => $text);
+}
 
 # --- names -------------------------------------------------------------------------------
 

@@ -875,6 +875,128 @@ subtest 'wide versions of refinery' => sub {
 	is(statuses($pool), '1 applied, 20240101120000 pending', 'the status');
 };
 
+# --- files with both directions -----------------------------------------------------------
+
+# A directory with these files.
+sub directory
+{
+	my (%files) = @_;
+	my $path = PostgreSQL::Test::Utils::tempdir;
+
+	append_to_file("$path/$_", $files{$_}) foreach keys %files;
+	chmod 0755, $path;
+	return $path;
+}
+
+my %both = (
+	'goose' => ["-- +goose Up", '  -- +goose Down'],
+	'dbmate' => ['-- migrate:up', '-- migrate:down'],
+	'sql-migrate' => ['-- +migrate Up', '-- +migrate Down'],
+	'rambler' => ['-- rambler up', '-- rambler down'],
+	'tern' => ['--', '---- create above / drop below ----'],
+	'node-pg-migrate' => ['-- Up Migration', '-- Down Migration']);
+foreach my $tool (sort keys %both)
+{
+	subtest "files of $tool" => sub {
+		my ($up, $down) = @{ $both{$tool} };
+		my $pool = pool("both_$tool" =~ tr/-/_/r, 'dbpool');
+		my $path = directory(
+			'1_rows.sql' =>
+			  "$up\nCREATE TABLE kept (i int);\nINSERT INTO kept SELECT generate_series(1, 1000);\n$down\nDROP TABLE kept;\n",
+			'2_more.sql' =>
+			  "$up\nALTER TABLE kept ADD j int;\n$down\nALTER TABLE kept DROP j;\n");
+
+		is( $control->query(
+				"SELECT version, status FROM dbpool_load_migrations('$pool', '$path')")
+			  ->{out},
+			"1|added\n2|added",
+			'are loaded');
+		is(run_dbpool($pool), '1 2', 'and run');
+		is( $remote->safe_psql('postgres', "SELECT count(*), count(j) FROM $pool.kept"),
+			'1000|0',
+			'up, and not down');
+		$control->value("SELECT count(*) FROM dbpool_rollback('$pool')");
+		is( $remote->psql('postgres', "SELECT j FROM $pool.kept"),
+			3, 'the last one is taken back');
+		is( $remote->safe_psql('postgres', "SELECT count(*) FROM $pool.kept"),
+			'1000', 'alone');
+		$control->value("SELECT count(*) FROM dbpool_rollback('$pool')");
+		is( $remote->safe_psql('postgres', "SELECT to_regclass('$pool.kept')"),
+			'', 'and the first one');
+	};
+}
+
+# What the real dbmate makes of a directory, where there is one: DBMATE names it, or
+# it is in the PATH. (npm has it as the package @dbmate/linux-x64.)
+subtest 'the real dbmate' => sub {
+	my ($dbmate) = grep { -x } ($ENV{DBMATE} || (), map { "$_/dbmate" } split /:/, $ENV{PATH});
+
+	plan skip_all => 'SKIPPED: there is no dbmate here, see DBMATE' unless $dbmate;
+	my $path = directory(
+		'20240101120000_a.sql' => <<'FILE',
+-- some words
+
+-- migrate:up
+CREATE TABLE a (i int PRIMARY KEY, t text DEFAULT '-- not a mark');
+INSERT INTO a SELECT generate_series(1, 1000);
+CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+	-- down
+	RETURN 1;
+END $$;
+
+-- migrate:down
+DROP FUNCTION f();
+DROP TABLE a;
+FILE
+		'20240102120000_b.sql' =>
+		  "--migrate:up transaction:false\r\nCREATE INDEX CONCURRENTLY a_t ON a (t);\r\n--  migrate:down\r\nDROP INDEX a_t;\r\n",
+		'20240103120000_c.sql' =>
+		  "-- migrate:up x\nALTER TABLE a ADD j int;\nUPDATE a SET j = i\n-- migrate:down transaction:false\nALTER TABLE a DROP j",
+		'20240104120000_d.sql' => "-- migrate:up\n\n-- migrate:down\n");
+	my $contents = sub {
+		my ($schema) = @_;
+		return $remote->safe_psql(
+			'postgres', qq{
+			SELECT format('%s %s %s', c.relname, c.relkind, (SELECT string_agg(attname || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped))
+			FROM pg_class c WHERE relnamespace = '$schema'::regnamespace AND relname !~ 'migration' ORDER BY 1;
+			SELECT proname FROM pg_proc WHERE pronamespace = '$schema'::regnamespace;
+			SELECT xmlserialize(content query_to_xml('SELECT count(*), sum(hashtext(a::text)) FROM a', true, false, '') AS text) WHERE to_regclass('a') IS NOT NULL},
+			extra_params => [ '-v', 'ON_ERROR_STOP=1' ],
+			connstr => $remote->connstr('postgres') . " options='-c search_path=$schema'");
+	};
+	my $pool = pool('by_dbpool', 'dbpool');
+	my $run = sub {
+		my ($command) = @_;
+		my $socket = $remote->host =~ s{/}{%2F}gr;
+
+		$remote->command_ok(
+			[
+				$dbmate, '--no-dump-schema', '-d', $path, '--migrations-table',
+				'by_dbmate.schema_migrations', '--url',
+				"postgres:///postgres?host=${\$remote->host}&port=${\$remote->port}&sslmode=disable&search_path=by_dbmate",
+				$command
+			],
+			"dbmate $command");
+	};
+
+	$remote->safe_psql('postgres', 'CREATE SCHEMA by_dbmate');
+	$run->('up');
+	is( $control->value("SELECT count(*) FROM dbpool_load_migrations('$pool', '$path')"),
+		4, 'the same files');
+	is( $control->value("SELECT count(*) FROM dbpool_migrate('$pool')"),
+		4, 'migrated by dbpool');
+	like($contents->($pool), qr/^a r i.*^a_t i.*^f$.*<count>1000</ms, 'do what they say');
+	is($contents->($pool), $contents->('by_dbmate'), 'have the same outcome');
+	foreach my $step (1 .. 4)
+	{
+		$run->('rollback');
+		$control->value("SELECT count(*) FROM dbpool_rollback('$pool')");
+		is($contents->($pool), $contents->('by_dbmate'), "$step steps back as well");
+	}
+	is($contents->($pool), '', 'to nothing');
+};
+
 # --- a remote that has dbpool itself --------------------------------------------------------------
 
 subtest 'the extension is there too' => sub {
