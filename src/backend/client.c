@@ -306,7 +306,6 @@ fill_slot(Client *client)
 	slot->procno = compat_my_proc_number();
 	slot->ticket = pg_atomic_fetch_add_u64(&dbpool_shared->request_ticket, 1);
 	slot->stamp = definition->stamp;
-	slot->need_password = definition->need_password;
 	slot->traces = call_traces(call);
 	slot->nparams = call->nparams;
 	slot->definition_len = definition->len;

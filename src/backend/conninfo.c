@@ -10,6 +10,7 @@
 #include <libpq-fe.h>
 
 #include "backend/options.h"
+#include "lib/stringinfo.h"
 #include "nodes/makefuncs.h"
 #include "nodes/value.h"
 #include "utils/memutils.h"
@@ -37,6 +38,11 @@ static const struct
 
 static const char *const files[] = {
 	"passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir", "sslkeylogfile"
+};
+
+/* These make use of the Kerberos ticket of the server's operating-system user. */
+static const char *const tickets[] = {
+	"gssencmode", "gssdelegation"
 };
 
 static bool
@@ -107,6 +113,7 @@ conninfo_options(int *n)
 				continue;
 			list[noptions].keyword = MemoryContextStrdup(TopMemoryContext, at->keyword);
 			list[noptions].file = is_in(at->keyword, files, lengthof(files));
+			list[noptions].ticket = is_in(at->keyword, tickets, lengthof(tickets));
 			list[noptions].mapping = strchr(at->dispchar, '*') != NULL ||
 				strcmp(at->keyword, "user") == 0 ||
 				strcmp(at->keyword, "sslcert") == 0 ||
@@ -254,4 +261,44 @@ conninfo_parse(const char *conninfo)
 	}
 	PG_END_TRY();
 	return list;
+}
+
+/*
+ * The methods of libpq's option require_auth by which a remote asks for a
+ * password, those that "asked" rules out left out; NULL: that of libpq's own
+ * default.  NULL when this libpq does not have the option yet.
+ */
+char *
+conninfo_password_methods(const char *asked)
+{
+	static const char *const methods[] = {"password", "md5", "scram-sha-256"};
+	PQconninfoOption *defaults = PQconndefaults();
+	StringInfoData allowed;
+	char	   *list = NULL;
+
+	for (PQconninfoOption *at = defaults; at != NULL && at->keyword != NULL; at++)
+	{
+		if (strcmp(at->keyword, "require_auth") == 0)
+			list = pstrdup(asked ? asked : at->val ? at->val : "");
+	}
+	PQconninfoFree(defaults);
+	if (list == NULL)
+		return NULL;
+	initStringInfo(&allowed);
+	for (int i = 0; i < lengthof(methods); i++)
+	{
+		/* a list names those that are allowed, or those that are not */
+		bool		allow = list[0] == '\0' || list[0] == '!';
+		char	   *rest = pstrdup(list);
+		char	   *method;
+
+		while ((method = strsep(&rest, ",")) != NULL)
+		{
+			if (strcmp(method + (method[0] == '!'), methods[i]) == 0)
+				allow = method[0] != '!';
+		}
+		if (allow)
+			appendStringInfo(&allowed, "%s%s", allowed.len > 0 ? "," : "", methods[i]);
+	}
+	return allowed.data;
 }

@@ -195,61 +195,6 @@ find_mapping(Oid roleid, const ForeignServer *server)
 	return tuple;
 }
 
-/* Put libpq's options of a list into the definition, in their order. */
-static void
-put_options(StringInfo buf, List *defs)
-{
-	ListCell   *lc;
-
-	foreach(lc, defs)
-	{
-		DefElem    *def = lfirst_node(DefElem, lc);
-
-		if (option_is_pool(def->defname) || strcmp(def->defname, "password_required") == 0)
-			continue;
-		message_put_string(buf, def->defname);
-		message_put_string(buf, defGetString(def));
-	}
-}
-
-/*
- * Must the role prove itself to the remote by a password?  As in postgres_fdw:
- * else any role could use the server's own credentials and address.
- */
-static bool
-needs_password(Oid roleid, Oid umuser, List *mapping, const char *pool)
-{
-	ListCell   *lc;
-	bool		has_option = false;
-	bool		has_password = false;
-
-	if (superuser_arg(roleid))
-		return false;
-	foreach(lc, mapping)
-	{
-		DefElem    *def = lfirst_node(DefElem, lc);
-
-		if (strcmp(def->defname, "password_required") == 0 && !defGetBoolean(def))
-			return false;
-		if (strcmp(def->defname, "password") == 0)
-		{
-			has_option = true;
-			has_password = defGetString(def)[0] != '\0';
-		}
-	}
-	if (!has_password)
-		ereport(ERROR,
-				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
-				 errmsg("password is required"),
-				 errdetail("Pool \"%s\": non-superusers must provide a password in the user mapping.",
-						   pool),
-				 errhint("ALTER USER MAPPING FOR %s SERVER %s OPTIONS (%s password '...') gives it one, or have a superuser set password_required to false in it.",
-						 OidIsValid(umuser) ?
-						 quote_identifier(GetUserNameFromId(umuser, false)) : "PUBLIC",
-						 quote_identifier(pool), has_option ? "SET" : "ADD")));
-	return true;
-}
-
 static List *
 mapping_options(HeapTuple tuple)
 {
@@ -260,30 +205,108 @@ mapping_options(HeapTuple tuple)
 	return isnull ? NIL : untransformRelOptions(datum);
 }
 
-/*
- * Must the remote ask for a password although the role is a superuser's?  Where
- * statements are run that the server's owner has written, and that one is no
- * superuser, his address could be one that lets the local server's user in.
- */
-bool
-definition_owner_needs_password(const Definition *definition)
+/* An option of a list, or NULL. */
+static DefElem *
+find_option(List *defs, const char *name)
 {
-	ForeignServer *server = GetForeignServer(definition->key.serverid);
-	HeapTuple	mapping = mapping_row(definition->key.userid, definition->key.serverid);
-	bool		needs = !superuser_arg(server->owner);
 	ListCell   *lc;
 
-	if (!HeapTupleIsValid(mapping))
-		return needs;
-	foreach(lc, mapping_options(mapping))
+	foreach(lc, defs)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
 
-		if (strcmp(def->defname, "password_required") == 0 && !defGetBoolean(def))
-			needs = false;
+		if (strcmp(def->defname, name) == 0)
+			return def;
 	}
-	ReleaseSysCache(mapping);
-	return needs;
+	return NULL;
+}
+
+/*
+ * Must the remote ask for the password of a mapping?  It could be one that
+ * trusts the local server's address or operating-system user, and lets anybody
+ * in who gets us to connect.  So only superusers decide that it need not: by an
+ * option of the mapping that is theirs to set, or by having the mapping and the
+ * server for themselves.  That of PUBLIC is for all.  Who calls does not matter,
+ * since others use the same connections.
+ */
+static bool
+needs_password(const ForeignServer *server, Oid umuser, List *mapping)
+{
+	DefElem    *required = find_option(mapping, "password_required");
+
+	if (required != NULL && !defGetBoolean(required))
+		return false;
+	return !OidIsValid(umuser) || !superuser_arg(umuser) || !superuser_arg(server->owner);
+}
+
+/* Has the mapping the password that it needs? */
+static bool
+password_is_there(const PoolOptions *options, List *mapping)
+{
+	DefElem    *password = find_option(mapping, "password");
+
+	return !options->need_password ||
+		(password != NULL && defGetString(password)[0] != '\0');
+}
+
+static void
+throw_no_password(const char *pool, Oid umuser, List *mapping)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+			 errmsg("password is required"),
+			 OidIsValid(umuser) && superuser_arg(umuser) ?
+			 errdetail("Pool \"%s\": a superuser must provide a password in the user mapping for a server that belongs to somebody who is none.",
+					   pool) :
+			 errdetail("Pool \"%s\": non-superusers must provide a password in the user mapping.",
+					   pool),
+			 errhint("ALTER USER MAPPING FOR %s SERVER %s OPTIONS (%s password '...') gives it one, or have a superuser set password_required to false in it.",
+					 OidIsValid(umuser) ?
+					 quote_identifier(GetUserNameFromId(umuser, false)) : "PUBLIC",
+					 quote_identifier(pool),
+					 find_option(mapping, "password") ? "SET" : "ADD")));
+}
+
+/* Put libpq's options of a list into the definition, in their order. */
+static void
+put_options(StringInfo buf, List *defs, const char *left_out)
+{
+	ListCell   *lc;
+
+	foreach(lc, defs)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (option_is_pool(def->defname) || strcmp(def->defname, "password_required") == 0 ||
+			strcmp(def->defname, left_out) == 0)
+			continue;
+		message_put_string(buf, def->defname);
+		message_put_string(buf, defGetString(def));
+	}
+}
+
+/*
+ * Have libpq itself break off the log-in when the remote does not ask for a
+ * password, if it is new enough for that.  What the server's option require_auth
+ * rules out stays ruled out.
+ */
+static void
+put_password_methods(StringInfo buf, const ForeignServer *server)
+{
+	DefElem    *asked = find_option(server->options, "require_auth");
+	char	   *methods = conninfo_password_methods(asked ? defGetString(asked) : NULL);
+
+	if (methods == NULL)
+		return;
+	if (methods[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+				 errmsg("password is required"),
+				 errdetail("Pool \"%s\": require_auth allows no method by which the remote would ask for one.",
+						   server->servername),
+				 errhint("Allow scram-sha-256 in the server's option require_auth, or have a superuser set password_required to false in the user mapping.")));
+	message_put_string(buf, "require_auth");
+	message_put_string(buf, methods);
 }
 
 /* Put together what a server and a user mapping say; in the current context. */
@@ -299,6 +322,7 @@ make_definition(ForeignServer *server, HeapTuple mapping, Definition *definition
 	namestrcpy(&options.server, server->servername);
 	namestrcpy(&options.username,
 			   OidIsValid(umuser) ? GetUserNameFromId(umuser, false) : "public");
+	options.need_password = needs_password(server, umuser, mapping_options(mapping));
 
 	memset(definition, 0, sizeof(Definition));
 	definition->workers = 1;
@@ -308,8 +332,10 @@ make_definition(ForeignServer *server, HeapTuple mapping, Definition *definition
 
 	initStringInfo(&buf);
 	message_put(&buf, &options, sizeof(options));
-	put_options(&buf, server->options);
-	put_options(&buf, mapping_options(mapping));
+	put_options(&buf, server->options, options.need_password ? "require_auth" : "");
+	put_options(&buf, mapping_options(mapping), "");
+	if (options.need_password)
+		put_password_methods(&buf, server);
 	message_put_string(&buf, "client_encoding");
 	message_put_string(&buf, GetDatabaseEncodingName());
 	definition->bytes = buf.data;
@@ -331,6 +357,18 @@ take_stamp(void)
 	return stamp;
 }
 
+/* Has the present transaction changed the role?  Then it may be no superuser any more. */
+static bool
+role_is_uncommitted(Oid roleid)
+{
+	HeapTuple	role = SearchSysCache1(AUTHOID, ObjectIdGetDatum(roleid));
+	bool		uncommitted = HeapTupleIsValid(role) && is_uncommitted(role);
+
+	if (HeapTupleIsValid(role))
+		ReleaseSysCache(role);
+	return uncommitted;
+}
+
 /* Read a definition for a role, with all rights checked. */
 static void
 read_definition(const char *pool, Oid roleid, Definition *definition)
@@ -345,35 +383,41 @@ read_definition(const char *pool, Oid roleid, Definition *definition)
 	mapping = find_mapping(roleid, server);
 	make_definition(server, mapping, definition);
 	definition->stamp = stamp;
-	definition->need_password =
-		needs_password(roleid, definition->key.userid, mapping_options(mapping), pool);
+	if (!password_is_there(definition->options, mapping_options(mapping)))
+		throw_no_password(pool, definition->key.userid, mapping_options(mapping));
 
 	server_row = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(server->serverid));
 	if (!HeapTupleIsValid(server_row))
 		elog(ERROR, "cache lookup failed for foreign server %u", server->serverid);
-	if (is_uncommitted(server_row) || is_uncommitted(mapping))
+	if (is_uncommitted(server_row) || is_uncommitted(mapping) ||
+		role_is_uncommitted(definition->key.userid) || role_is_uncommitted(server->owner))
 		definition->key.xid = own_pools_xid = GetTopTransactionId();
 	ReleaseSysCache(server_row);
 	ReleaseSysCache(mapping);
 }
 
 /*
- * The definition that a server and a user mapping make, whoever may use it;
- * false when either is gone.
+ * The definition that a server and a user mapping make, if connections of it
+ * may be opened before anybody has called: false when either is gone, when the
+ * password is missing that it needs, and when the server's owner would get
+ * others' passwords that way, by putting an address of his own into it.
  */
 bool
-definition_of_mapping(Oid serverid, Oid umuser, Definition *definition)
+definition_to_warm(Oid serverid, Oid umuser, Definition *definition)
 {
 	uint64		stamp = take_stamp();
 	ForeignServer *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
 	HeapTuple	mapping = server ? mapping_row(umuser, serverid) : NULL;
+	bool		warm;
 
 	if (!HeapTupleIsValid(mapping))
 		return false;
 	make_definition(server, mapping, definition);
 	definition->stamp = stamp;
+	warm = (umuser == server->owner || superuser_arg(server->owner)) &&
+		password_is_there(definition->options, mapping_options(mapping));
 	ReleaseSysCache(mapping);
-	return true;
+	return warm;
 }
 
 /*

@@ -352,9 +352,9 @@ list_element(const char *list, int n)
 static int
 list_length_of(const char *list)
 {
-	int			n = list[0] != '\0';
+	int			n = list != NULL && list[0] != '\0';
 
-	for (; *list; list++)
+	for (; list != NULL && *list; list++)
 		n += *list == ',';
 	return n;
 }
@@ -368,24 +368,31 @@ typedef struct Hosts
 	const char *ports;
 } Hosts;
 
-static Hosts
-find_hosts(const Definition *definition)
+/* The value that the definition has for one of libpq's keywords, or NULL. */
+static const char *
+definition_value(const Definition *definition, const char *keyword)
 {
-	Hosts		hosts = {1, "", "", ""};
 	const char *at = definition->bytes + sizeof(PoolOptions);
 
 	while (at < definition->bytes + definition->len)
 	{
 		const char *value = at + strlen(at) + 1;
 
-		if (strcmp(at, "host") == 0)
-			hosts.names = value;
-		else if (strcmp(at, "hostaddr") == 0)
-			hosts.addresses = value;
-		else if (strcmp(at, "port") == 0)
-			hosts.ports = value;
+		if (strcmp(at, keyword) == 0)
+			return value;
 		at = value + strlen(value) + 1;
 	}
+	return NULL;
+}
+
+static Hosts
+find_hosts(const Definition *definition)
+{
+	Hosts		hosts;
+
+	hosts.names = definition_value(definition, "host");
+	hosts.addresses = definition_value(definition, "hostaddr");
+	hosts.ports = definition_value(definition, "port");
 	hosts.n = Max(1, Max(list_length_of(hosts.names), list_length_of(hosts.addresses)));
 	return hosts;
 }
@@ -464,12 +471,38 @@ finish_connection(Remote *remote, Ticks until, char **why)
 	}
 }
 
-/* Connect to the hosts of the definition in turn. */
+/* libpq breaks off by itself if it is new enough for require_auth, and repeats that. */
+static bool
+libpq_missed_password(Remote *remote, const Definition *definition)
+{
+	const char *methods = definition_value(definition, "require_auth");
+
+	return definition->options->need_password && methods != NULL &&
+		!PQconnectionUsedPassword(remote->pg) &&
+		strstr(PQerrorMessage(remote->pg), methods) != NULL;
+}
+
+static void
+throw_unasked(Remote *remote, const char *places)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+			 errmsg("password is required"),
+			 errdetail("Pool \"%s\": non-superusers cannot use a connection for which the remote server did not ask for a password, nor superusers one to a server that belongs to somebody else.\n%s\nNothing was run.",
+					   remote->pool, places),
+			 errhint("Make the remote server's authentication ask for one, or have a superuser set password_required to false in the user mapping.")));
+}
+
+/*
+ * Connect to the hosts of the definition in turn.  No SQL goes to one that does
+ * not ask for the password that the definition demands.
+ */
 static void
 connect_somewhere(Remote *remote, const Definition *definition)
 {
 	Hosts		hosts = find_hosts(definition);
 	StringInfoData errors;
+	bool		unasked = false;
 
 	initStringInfo(&errors);
 	for (int i = 0; i < hosts.n; i++)
@@ -480,11 +513,23 @@ connect_somewhere(Remote *remote, const Definition *definition)
 
 		remote->pg = start_connection(definition, &hosts, i);
 		if (finish_connection(remote, until, &why))
-			return;
+		{
+			if (!definition->options->need_password || PQconnectionUsedPassword(remote->pg))
+				return;
+			why = NULL;
+		}
+		if (why == NULL || libpq_missed_password(remote, definition))
+		{
+			unasked = true;
+			why = psprintf("The remote at host \"%s\", port %s did not ask for a password.",
+						   PQhost(remote->pg), PQport(remote->pg));
+		}
 		appendStringInfo(&errors, "%s%s", i > 0 ? "\n" : "", why);
 		PQfinish(remote->pg);
 		remote->pg = NULL;
 	}
+	if (unasked)
+		throw_unasked(remote, errors.data);
 	ereport(ERROR,
 			(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 			 errmsg("could not connect to the remote of pool \"%s\" for migrations",
@@ -494,11 +539,10 @@ connect_somewhere(Remote *remote, const Definition *definition)
 
 /*
  * Connect to the remote of a pool.  The definition is only needed for this
- * call.  need_password: the remote must have asked for one.  A session has one
- * at a time.
+ * call.  A session has one at a time.
  */
 Remote *
-remote_open(const char *pool, const Definition *definition, bool need_password)
+remote_open(const char *pool, const Definition *definition)
 {
 	static bool registered = false;
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "dbpool migration",
@@ -528,13 +572,6 @@ remote_open(const char *pool, const Definition *definition, bool need_password)
 	PG_TRY();
 	{
 		connect_somewhere(remote, definition);
-		if (need_password && !PQconnectionUsedPassword(remote->pg))
-			ereport(ERROR,
-					(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
-					 errmsg("password is required"),
-					 errdetail("The remote of pool \"%s\" did not ask for a password, which a non-superuser must have given.",
-							   pool),
-					 errhint("Have the remote ask for one, or have a superuser set password_required to false in the user mapping.")));
 		if (PQsetnonblocking(remote->pg, 1) != 0)
 			throw_lost(remote);
 		if (PQparameterStatus(remote->pg, "client_encoding") == NULL)

@@ -52,7 +52,7 @@ typedef struct RemoteWatcher
 	const char *(*failed) (struct RemoteWatcher *watcher, int n, int *position);
 } RemoteWatcher;
 
-extern Remote *remote_open(const char *pool, const Definition *definition, bool need_password);
+extern Remote *remote_open(const char *pool, const Definition *definition);
 extern void remote_close(Remote *remote);
 
 extern RemoteRows *remote_query(Remote *remote, const char *sql);

@@ -289,9 +289,7 @@ migrate_open(MigrateSession *session, const char *pool, Oid function, int lock_t
 		before_shmem_exit(show_end_at_exit, (Datum) 0);
 	registered = true;
 	show_begin(pool);
-	/* what runs there is the server's owner's choice, not ours alone */
-	session->remote = remote_open(pool, definition, definition->need_password ||
-								  definition_owner_needs_password(definition));
+	session->remote = remote_open(pool, definition);
 	if (lock_timeout >= 0)
 	{
 		refuse_pooler(session);

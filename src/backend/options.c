@@ -262,15 +262,49 @@ unknown_option(const char *keyword, Oid catalog)
 			 errhint("%s", hint)));
 }
 
-/* Options that let one read the server's files are for superusers. */
 static void
-check_right(const ConninfoOption *option)
+refuse_right(const ConninfoOption *option, const char *detail)
 {
-	if (option->file && !superuser())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to set option \"%s\"", option->keyword),
-				 errdetail("It names a file on the database server's machine, and only superusers may set such options.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied to set option \"%s\"", option->keyword),
+			 errdetail_internal("%s", detail)));
+}
+
+/*
+ * Would these command-line options have the remote load a library?  It does so
+ * when somebody has logged in, and before we can tell whether he should have
+ * been asked for a password.  The remote does not mind case, nor "-" for "_" in
+ * names, and takes away backslashes.
+ */
+static bool
+loads_libraries(const char *value)
+{
+	char	   *plain = palloc(strlen(value) + 1);
+	char	   *end = plain;
+
+	for (; *value != '\0'; value++)
+	{
+		if (*value != '\\')
+			*end++ = *value == '-' ? '_' : pg_ascii_tolower(*value);
+	}
+	*end = '\0';
+	return strstr(plain, "preload_libraries") != NULL ||
+		strstr(plain, "dynamic_library_path") != NULL;
+}
+
+/* What would lend others the server's own rights is for superusers to set. */
+static void
+check_right(const ConninfoOption *option, const char *value)
+{
+	if (superuser())
+		return;
+	if (option->file)
+		refuse_right(option, _("It names a file on the database server's machine, and only superusers may set such options."));
+	if (option->ticket && strcmp(value, "disable") != 0 && strcmp(value, "0") != 0)
+		refuse_right(option, _("It makes use of the Kerberos ticket of the database server's operating-system user, and only superusers may set such options."));
+	if (strcmp(option->keyword, "options") == 0 && loads_libraries(value))
+		refuse_right(option, _("It would have the remote load a library at log-in, and only superusers may do that."));
 }
 
 static void
@@ -296,7 +330,7 @@ check_libpq_option(DefElem *def, Oid catalog)
 		if (options[i].mapping != (catalog == UserMappingRelationId) ||
 			catalog == ForeignDataWrapperRelationId)
 			break;
-		check_right(&options[i]);
+		check_right(&options[i], defGetString(def));
 		conninfo_check_value(def->defname, defGetString(def));
 		return;
 	}

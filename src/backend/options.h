@@ -15,7 +15,6 @@ typedef struct Definition
 {
 	PoolKey		key;
 	uint64		stamp;
-	bool		need_password;
 	int			workers;		/* that the pool has; as its worker last said */
 	PoolOptions *options;		/* = bytes */
 	char	   *bytes;			/* as message.h says */
@@ -50,8 +49,7 @@ extern void nearest_try(NearestName *nearest, const char *name);
 
 /* definition.c */
 extern const Definition *definition_find(const char *pool);
-extern bool definition_of_mapping(Oid serverid, Oid umuser, Definition *definition);
-extern bool definition_owner_needs_password(const Definition *definition);
+extern bool definition_to_warm(Oid serverid, Oid umuser, Definition *definition);
 extern void definition_stale(void);
 extern void definition_spread(const char *pool, int workers);
 extern Oid	definition_server(const char *pool, bool missing_ok);
@@ -62,11 +60,13 @@ typedef struct ConninfoOption
 	const char *keyword;
 	bool		mapping;		/* belongs to the user mapping */
 	bool		file;			/* names a file of the server's machine */
+	bool		ticket;			/* may lend the server's Kerberos ticket */
 } ConninfoOption;
 
 extern const ConninfoOption *conninfo_options(int *n);
 extern const char *conninfo_why_left_out(const char *keyword);
 extern List *conninfo_parse(const char *conninfo);
+extern char *conninfo_password_methods(const char *asked);
 
 /* conninfo_value.c */
 extern void conninfo_check_value(const char *keyword, const char *value);

@@ -187,7 +187,7 @@ warm_mapping(const Mapping *mapping, int worker)
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (definition_of_mapping(mapping->serverid, mapping->umuser, &definition) &&
+	if (definition_to_warm(mapping->serverid, mapping->umuser, &definition) &&
 		definition.options->min_size > 0 &&
 		shmem_home_of(&definition.key) == worker)
 	{

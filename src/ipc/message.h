@@ -74,6 +74,8 @@ typedef struct PoolOptions
 									 * 0: never */
 	int			statement_cache_size;	/* prepared statements per connection */
 	int			history_format; /* of migrations; backend/options.h */
+	int			need_password;	/* a remote that does not ask for the password
+								 * gets no byte of SQL */
 } PoolOptions;
 
 #define FRAME_SHAPE		'T'

@@ -184,7 +184,6 @@ typedef struct RequestSlot
 	int			procno;
 	uint64		ticket;			/* order of coming */
 	uint64		stamp;			/* of the definition, see DbpoolShared */
-	bool		need_password;	/* refuse a connection made without one */
 	int			traces;			/* TRACE_ flags */
 	int			nparams;
 	Size		definition_len; /* lengths of the parts of "up", in order */

@@ -40,7 +40,7 @@
 	"SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; " \
 	"SET extra_float_digits = 3; SET lc_monetary = 'C'; SET xmloption = 'content'; " \
 	"SELECT 1 AS dbpool_synchronous" \
-	" WHERE pg_catalog.current_setting('synchronous_standby_names', true) <> ''"
+	" WHERE pg_catalog.current_setting('synchronous_standby_names', true) OPERATOR(pg_catalog.<>) ''"
 
 /* connection.c */
 extern bool conn_take_entry(Conn *conn);

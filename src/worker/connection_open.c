@@ -9,6 +9,10 @@
  * address, or a socket) is a libpq connection of its own with a deadline,
  * connect_timeout.  target_session_attrs is libpq's business, but for
  * prefer-standby, which is two rounds through the places.
+ *
+ * authenticated() is the one place that decides, by the definition alone, whether
+ * a remote that has let us in without a password is talked to.  Before it only
+ * the log-in has gone there: no SQL of ours.
  */
 #include "postgres.h"
 
@@ -368,9 +372,10 @@ open_gave_up(Conn *conn)
 {
 	Pool	   *pool = conn->pool;
 	char	   *errors = pstrdup(conn->errors.data);
+	const char *sqlstate = conn->password_unasked ? "2F003" : "08001";
 
 	conn_close(conn, "it could not be opened");
-	pool_conn_failed(pool, "08001", errors);
+	pool_conn_failed(pool, sqlstate, errors);
 }
 
 /* Is there another place to try?  Moves to it. */
@@ -459,14 +464,48 @@ conn_open_failed(Conn *conn, const char *message)
 		open_gave_up(conn);
 }
 
-/* Logged in: make our settings. */
+/*
+ * The remote has let us in, or libpq has broken off since it would have done so,
+ * without the password that the definition demands.
+ */
 static void
-logged_in(Conn *conn)
+password_not_asked(Conn *conn)
+{
+	const Place *place = &conn->candidates->places[conn->candidates->at];
+
+	conn->password_unasked = true;
+	conn_open_failed(conn,
+					 psprintf("The remote at host \"%s\", port %s did not ask for a password.",
+							  place->host ? place->host : PQhost(conn->pg),
+							  PQport(conn->pg)));
+}
+
+/*
+ * Did libpq break off since the remote did not ask for a password?  Its message
+ * is in the language of the server, but repeats the value of require_auth.
+ */
+static bool
+libpq_missed_password(Conn *conn)
+{
+	const char *methods = definition_value(conn->pool, "require_auth");
+
+	return conn->pool->options.need_password && methods != NULL &&
+		!PQconnectionUsedPassword(conn->pg) &&
+		strstr(PQerrorMessage(conn->pg), methods) != NULL;
+}
+
+/* Logged in: make our settings, if we may. */
+static void
+authenticated(Conn *conn)
 {
 	ConnShared *shared = conn->shared;
 	const char *host = PQhost(conn->pg);
 
-	conn->used_password = PQconnectionUsedPassword(conn->pg) != 0;
+	if (conn->pool->options.need_password && !PQconnectionUsedPassword(conn->pg))
+	{
+		password_not_asked(conn);
+		return;
+	}
 	conn->tls = PQsslInUse(conn->pg) != 0;
 	SpinLockAcquire(&shared->mutex);
 	shared->remote_pid = PQbackendPID(conn->pg);
@@ -543,10 +582,13 @@ conn_open_event(Conn *conn)
 			loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_WRITEABLE);
 			break;
 		case PGRES_POLLING_OK:
-			logged_in(conn);
+			authenticated(conn);
 			break;
 		default:
-			conn_open_failed(conn, PQerrorMessage(conn->pg));
+			if (libpq_missed_password(conn))
+				password_not_asked(conn);
+			else
+				conn_open_failed(conn, PQerrorMessage(conn->pg));
 			break;
 	}
 }

@@ -429,18 +429,6 @@ conn_start(Conn *conn, Request *req)
 	}
 	timer_stop(&req->deadline);
 	req->started_at = ticks_now();
-	if (slot->need_password && !conn->used_password)
-	{
-		char		detail[DBPOOL_SHOWN_ERROR];
-
-		dlist_push_head(&free_flights, &flight->node);
-		snprintf(detail, sizeof(detail),
-				 "Pool \"%s\": non-superusers cannot use a connection for which the remote server did not ask for a password.",
-				 NameStr(conn->pool->options.server));
-		request_fail(req, "2F003", "password is required", detail,
-					 "Make the remote server's authentication ask for one, or have a superuser set password_required to false in the user mapping.");
-		return;
-	}
 	if (slot->sql_len + slot->params_len > BIG_REQUEST_BYTES)
 		conn->big = true;
 	conn->dirty |= (slot->traces & TRACE_RESET) != 0;

@@ -130,7 +130,6 @@ can_join(Conn *conn, const Request *req, Ticks now)
 		conn->norphans == 0 && conn->rows == NULL && !conn->dirty && !conn->big && !conn->broken &&
 		conn->generation == conn->pool->generation &&
 		(conn->expires_at == 0 || now < conn->expires_at) &&
-		(conn->used_password || !req->slot->need_password) &&
 		conn_head_us(conn, now) < STALLED_US + conn->pool->rtt_us;
 }
 

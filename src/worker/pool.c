@@ -526,14 +526,23 @@ pool_conn_failed(Pool *pool, const char *sqlstate, const char *message)
 	{
 		char		what[DBPOOL_SHOWN_ERROR];
 		char		detail[DETAIL_MOST_BYTES];
+		const char *server = NameStr(pool->options.server);
+		const char *hint = NULL;
 
-		snprintf(what, sizeof(what), "could not open a connection of pool \"%s\"",
-				 NameStr(pool->options.server));
+		snprintf(what, sizeof(what), "could not open a connection of pool \"%s\"", server);
 		snprintf(detail, sizeof(detail), "%.*s\nThe statement was not run.",
 				 (int) sizeof(detail) / 2, message);
-		fail_waiters(pool, sqlstate, what, detail,
-					 strcmp(sqlstate, "53300") != 0 ? NULL :
-					 "Raise dbpool.max_connections in postgresql.conf, and restart the server.");
+		if (strcmp(sqlstate, "53300") == 0)
+			hint = "Raise dbpool.max_connections in postgresql.conf, and restart the server.";
+		else if (strcmp(sqlstate, "2F003") == 0)
+		{
+			strlcpy(what, "password is required", sizeof(what));
+			snprintf(detail, sizeof(detail),
+					 "Pool \"%s\": non-superusers cannot use a connection for which the remote server did not ask for a password.\n%.*s\nThe statement was not run.",
+					 server, (int) sizeof(detail) / 2, message);
+			hint = "Make the remote server's authentication ask for one, or have a superuser set password_required to false in the user mapping.";
+		}
+		fail_waiters(pool, sqlstate, what, detail, hint);
 	}
 	pool_mark(pool);
 	if (first)

@@ -194,7 +194,7 @@ struct Conn
 	struct Candidates *candidates;
 	struct OffloadJob *lookup;
 	StringInfoData errors;		/* what went wrong at each place */
-	bool		used_password;
+	bool		password_unasked;	/* a place would have let us in without */
 	bool		tls;
 	bool		integer_datetimes;	/* the remote has them, as binary.h wants */
 	bool		synchronous;	/* commits wait for standbys of the remote */

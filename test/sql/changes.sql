@@ -42,7 +42,7 @@ ALTER USER MAPPING FOR CURRENT_USER SERVER remote OPTIONS (DROP user);
 SELECT regress_ask('current_user <> ''regress_dbpool_role''');
 DROP USER MAPPING FOR CURRENT_USER SERVER remote;
 DO $$ BEGIN PERFORM regress_ask('1'); EXCEPTION WHEN undefined_object THEN RAISE WARNING 'no user mapping'; END $$;
-CREATE USER MAPPING FOR PUBLIC SERVER remote OPTIONS (user 'regress_dbpool_role');
+CREATE USER MAPPING FOR PUBLIC SERVER remote OPTIONS (user 'regress_dbpool_role', password_required 'false');
 SELECT regress_ask('current_user');
 CREATE USER MAPPING FOR CURRENT_USER SERVER remote;
 SELECT regress_ask('current_user <> ''regress_dbpool_role''');

@@ -31,8 +31,10 @@ ALTER USER MAPPING FOR CURRENT_USER SERVER remote OPTIONS (ADD password '');
 SELECT dbpool_query('remote', 'SELECT 1');
 -- that the remote asks for, which this one does not
 ALTER USER MAPPING FOR CURRENT_USER SERVER remote OPTIONS (SET password 'regress-secret');
+\set VERBOSITY terse
 SELECT dbpool_query('remote', 'SELECT 1');
 SELECT dbpool_ping('remote');
+\set VERBOSITY default
 -- and so has PUBLIC's
 RESET ROLE;
 GRANT USAGE ON FOREIGN SERVER remote TO regress_dbpool_bob;
@@ -48,7 +50,9 @@ SET ROLE regress_dbpool_alice;
 SELECT * FROM dbpool_query('remote', 'SELECT current_user') AS t(who name);
 ALTER USER MAPPING FOR CURRENT_USER SERVER remote OPTIONS (SET user 'regress_dbpool_reader');
 ALTER USER MAPPING FOR CURRENT_USER SERVER remote OPTIONS (DROP password_required);
+\set VERBOSITY terse
 SELECT dbpool_query('remote', 'SELECT 1');
+\set VERBOSITY default
 RESET ROLE;
 ALTER USER MAPPING FOR regress_dbpool_alice SERVER remote OPTIONS (ADD password_required 'false');
 -- rights that are taken away are gone at once

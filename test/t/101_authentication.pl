@@ -38,6 +38,7 @@ my $local = make_local();
 my $where = sprintf q{host '%s', port '%s', dbname 'postgres'}, $remote->host,
   $remote->port;
 my $whoami = q{SELECT dbpool_query('remote', 'SELECT current_user')};
+my $superuser = $local->safe_psql('postgres', 'SELECT current_user');
 
 $local->safe_psql(
 	'postgres', qq{
@@ -124,7 +125,13 @@ like(
 
 foreach my $method ('trust', 'peer')
 {
+	my ($host, $port) = ($remote->host, $remote->port);
+
 	map_role('alice', "user '${method}_user', password 'unasked'");
+	like(
+		as_role('alice', $whoami),
+		qr/host "\Q$host\E", port $port did not ask.*statement was not run/s,
+		"$method: who did not ask for it, is told");
 	foreach my $time ('first', 'second')
 	{
 		like(
@@ -196,6 +203,24 @@ foreach my $option ('passfile', 'sslkey', 'sslcert', 'sslrootcert')
 		"$option names a file and is for superusers");
 }
 
+foreach my $option (
+	q{gssencmode 'prefer'},
+	q{options '-c session_preload_libraries=/tmp/mine'},
+	q{options '-c work_mem=1MB --Session-Preload-Libraries=/tmp/mine'},
+	q{options '-cloc\al_preload_libraries=mine'})
+{
+	like(
+		as_role('bob', "ALTER SERVER bobs OPTIONS (ADD $option)"),
+		qr/ERROR:  42501: permission denied to set option/,
+		"what lends the server's rights is for superusers: $option");
+}
+is( as_role(
+		'bob',
+		q{ALTER SERVER bobs OPTIONS (ADD gssencmode 'disable', options '-c search_path=a -c work_mem=1MB')}
+	),
+	'',
+	'what does not is not');
+
 map_role('alice', q{user 'trust_user', password_required 'false'});
 is(as_role('alice', $whoami),
 	'(trust_user)', 'password_required=false, set by a superuser, lets her in');
@@ -213,26 +238,23 @@ superuser_does(
 	q{DROP USER MAPPING FOR alice SERVER remote;
 	  CREATE USER MAPPING FOR PUBLIC SERVER remote
 	  OPTIONS (user 'trust_user', password 'unasked')});
-is(superuser_does($whoami), '(trust_user)',
-	'a superuser may use a connection without a password');
-is( superuser_does(
-		q{SELECT count(*) FROM dbpool_connections
-		  WHERE pool = 'remote' AND user_name = 'public' AND state = 'idle'}),
-	'1',
-	'which stays open');
-foreach my $time ('first', 'second')
+foreach my $who ($superuser, 'alice', $superuser)
 {
 	like(
-		as_role('alice', $whoami),
-		qr/ERROR:  2F003: password is required/,
-		"it is not handed to another role, $time time");
+		as_role($who, $whoami),
+		qr/ERROR:  2F003: password is required.*did not ask/s,
+		'PUBLIC has to be asked for its password, whoever calls');
 }
-is(superuser_does($whoami), '(trust_user)', 'the superuser still may');
+is( superuser_does(
+		q{SELECT count(*) FROM dbpool_connections
+		  WHERE pool = 'remote' AND user_name = 'public'}),
+	'0',
+	'no connection stays open');
 is( superuser_does(
 		q{SELECT busy || ' ' || waiting FROM dbpool_pools
 		  WHERE pool = 'remote' AND user_name = 'public'}),
 	'0 0',
-	'no connection is stuck');
+	'nor is one stuck');
 
 superuser_does(
 	q{ALTER USER MAPPING FOR PUBLIC SERVER remote
@@ -273,5 +295,134 @@ like(
 	qr/permission denied for foreign server remote/,
 	'until the right is revoked');
 $carol->quit;
+
+# --- the own server as the remote, by a role that may create servers --------------
+
+# It lets its operating-system user in without a password. So whoever gets us to
+# connect there, and has planted things where we would find them, is superuser.
+# The log tells what was executed; every statement of a pool's is in it.
+$local->append_conf('postgresql.conf', "log_statement = 'all'\n");
+$local->reload;
+superuser_does(
+	qq{
+	CREATE ROLE lowly LOGIN;
+	GRANT USAGE ON FOREIGN DATA WRAPPER dbpool TO lowly;
+	GRANT CREATE ON SCHEMA public TO lowly;});
+my $home = sprintf q{host '%s', port '%s', dbname 'postgres'}, $local->host,
+  $local->port;
+my $planted = q{options '-c search_path=public,pg_catalog'};
+as_role(
+	'lowly', qq{
+	CREATE FUNCTION planted(text, text) RETURNS boolean LANGUAGE plpgsql AS \$\$
+	BEGIN
+		RAISE LOG 'planted: executed by %', current_user;
+		IF (SELECT rolsuper FROM pg_catalog.pg_roles
+		    WHERE rolname OPERATOR(pg_catalog.=) current_user)
+		THEN EXECUTE 'ALTER ROLE lowly SUPERUSER'; END IF;
+		RETURN false;
+	END \$\$;
+	CREATE OPERATOR public.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = planted);
+	CREATE SERVER esc FOREIGN DATA WRAPPER dbpool OPTIONS ($home, $planted, min_size '1');
+	CREATE USER MAPPING FOR lowly SERVER esc OPTIONS (user '$superuser', password 'anything');
+	CREATE SERVER warm FOREIGN DATA WRAPPER dbpool OPTIONS ($home, $planted, min_size '1');
+	CREATE USER MAPPING FOR lowly SERVER warm OPTIONS (user '$superuser');
+	CREATE SERVER lent FOREIGN DATA WRAPPER dbpool OPTIONS ($home, $planted, min_size '1');
+	CREATE USER MAPPING FOR "$superuser" SERVER lent OPTIONS (user '$superuser');
+	CREATE SERVER everybodys FOREIGN DATA WRAPPER dbpool OPTIONS ($home, $planted, min_size '1');
+	CREATE USER MAPPING FOR PUBLIC SERVER everybodys OPTIONS (user '$superuser', password 'anything');
+	SELECT dbpool_add_migration(pool, 1, 'm', 'SELECT 1')
+	FROM unnest('{esc,warm,lent,everybodys}'::name[]) AS pool;
+	CREATE TABLE some AS SELECT 1 AS n;});
+
+# What the log has got since then of the pools of dbpool, and of what was planted.
+my $log_from = -s $local->logfile;
+
+sub executed
+{
+	my $log = slurp_file($local->logfile, $log_from);
+	$log_from = -s $local->logfile;
+	my @lines =
+	  $log =~ /^.*(?:\] dbpool(?: migration)? LOG:  (?:statement|execute)|planted: executed).*$/mg;
+	return join "\n", @lines;
+}
+
+like(
+	as_role(
+		'lowly',
+		q{SET search_path = public, pg_catalog; SELECT 'a'::text <> 'b'::text; SELECT 'done'}
+	),
+	qr/done/,
+	'what is planted can be executed');
+like(executed(), qr/planted: executed by lowly/, 'and the log has it');
+superuser_does(
+	qq{CREATE SERVER own FOREIGN DATA WRAPPER dbpool OPTIONS ($home, $planted, min_size '1');
+	   CREATE USER MAPPING FOR CURRENT_USER SERVER own;
+	   GRANT USAGE ON FOREIGN SERVER own TO lowly;
+	   SELECT dbpool_ping('own')});
+my $executed = executed();
+like($executed, qr/dbpool LOG: .*SET datestyle/,
+	'a superuser may have such a pool, and the log has what it does');
+unlike($executed, qr/planted/, 'which is nothing of what others have planted');
+
+my @calls = (
+	q{SELECT dbpool_query('%s', 'SELECT 1')},
+	q{SELECT dbpool_query_json('%s', 'SELECT $1::int', 1)},
+	q{SELECT dbpool_exec('%s', 'SELECT 1; SELECT 2')},
+	q{SELECT dbpool_ping('%s')},
+	q{SELECT dbpool_bulk_insert('%s', 'public.some', 'SELECT 1')},
+	q{SELECT * FROM dbpool_migrate('%s')},
+	q{SELECT * FROM dbpool_migrate('%s', dry_run => true)},
+	q{SELECT * FROM dbpool_migration_status('%s')},
+	q{SELECT dbpool_migration_baseline('%s', 1)},
+	q{SELECT * FROM dbpool_rollback('%s')});
+foreach my $try (
+	[ 'lowly', 'esc' ],
+	[ 'lowly', 'warm' ],
+	[ 'lowly', 'everybodys' ],
+	[ $superuser, 'lent' ],
+	[ $superuser, 'everybodys' ])
+{
+	my ($who, $server) = @$try;
+
+	foreach my $call (@calls)
+	{
+		my $sql = sprintf $call, $server;
+
+		like(as_role($who, $sql),
+			qr/ERROR:  2F003: password is required/,
+			($who eq 'lowly' ? 'lowly' : 'a superuser') . " is refused: $sql");
+	}
+}
+is(executed(), '', 'nothing was executed');
+
+# The warmer passes them by. It comes to those that it warms in the end.
+superuser_does(
+	qq{CREATE SERVER last FOREIGN DATA WRAPPER dbpool OPTIONS ($home, min_size '1');
+	   CREATE USER MAPPING FOR CURRENT_USER SERVER last});
+$local->restart;
+my $s = session($local);
+ok( $s->poll(
+		q{SELECT string_agg(pool, ',' ORDER BY pool) FROM dbpool_connections WHERE state = 'idle'},
+		'last,own'),
+	'after a start the pools are warm');
+ok( $s->poll(
+		q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE '%warm%'},
+		'0'),
+	'the warmer has done its work');
+ok( $s->poll(
+		q{SELECT count(*) FROM dbpool_connections WHERE state <> 'idle'},
+		'0'),
+	'and nobody connects any more');
+$executed = executed();
+like($executed, qr/SET datestyle/, 'the warm pools have made their settings');
+unlike($executed, qr/planted/, 'but nothing of what was planted was executed');
+is( $s->value(
+		q{SELECT coalesce(string_agg(DISTINCT pool, ','), '') FROM dbpool_stat_pools
+		  WHERE pool IN ('warm', 'lent', 'everybodys')}),
+	'',
+	'the warmer has not even tried the mappings of others, nor those without a password');
+is( $s->value(q{SELECT rolsuper FROM pg_roles WHERE rolname = 'lowly'}),
+	'f', 'nobody has become superuser');
+$s->quit;
 
 done_testing();
