@@ -372,9 +372,9 @@ WITH defined AS (
 	SELECT d.oid AS dbid, s.oid AS serverid, m.umuser AS userid, s.srvname AS pool,
 		coalesce(r.rolname, 'public') AS user_name,
 		(SELECT o.option_value::int FROM pg_catalog.pg_options_to_table(s.srvoptions) o
-		 WHERE o.option_name = 'min_size') AS min_size,
+		 WHERE o.option_name OPERATOR(pg_catalog.=) 'min_size') AS min_size,
 		(SELECT o.option_value::int FROM pg_catalog.pg_options_to_table(s.srvoptions) o
-		 WHERE o.option_name = 'max_size') AS max_size
+		 WHERE o.option_name OPERATOR(pg_catalog.=) 'max_size') AS max_size
 	FROM pg_catalog.pg_foreign_server s
 	JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw
 	JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()

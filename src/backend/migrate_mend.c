@@ -44,14 +44,15 @@ read_failures(const char *pool)
 
 	if (SPI_execute_with_args(psprintf("SELECT version, detail FROM "
 									   "(SELECT DISTINCT ON (version) version, status, pg_catalog.format('%%s of %%s at %%s%%s', "
-									   "CASE status WHEN 'failed' THEN 'failure' WHEN 'unknown' THEN 'unknown end' ELSE 'interruption' END, "
+									   "CASE WHEN status OPERATOR(pg_catalog.=) 'failed' THEN 'failure' "
+									   "WHEN status OPERATOR(pg_catalog.=) 'unknown' THEN 'unknown end' ELSE 'interruption' END, "
 									   "executed_by, pg_catalog.date_trunc('second', started_at), "
 									   "': ' OPERATOR(pg_catalog.||) sqlstate OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) error) AS detail "
 									   "FROM %s.dbpool_migration_history "
 									   "WHERE pool OPERATOR(pg_catalog.=) $1::pg_catalog.name "
 									   "AND mode OPERATOR(pg_catalog.<>) 'dry run' "
 									   "ORDER BY version, id DESC) l "
-									   "WHERE status IN ('failed', 'unknown', 'interrupted') ORDER BY version",
+									   "WHERE status OPERATOR(pg_catalog.=) ANY ('{failed,unknown,interrupted}') ORDER BY version",
 									   schema),
 							  1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the history of migrations");

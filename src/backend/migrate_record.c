@@ -343,8 +343,8 @@ do_begin(MessageReader *reader)
 	params[7] = psprintf("%d", task->pid);
 	return run(psprintf("INSERT INTO %s (version, pool, name, direction, mode, checksum, status, "
 						"started_at, executed_by, pid) "
-						"VALUES ($1::bigint, $2::name, $3, $4, $5, $6, 'running', "
-						"pg_catalog.clock_timestamp(), $7::name, $8::int) RETURNING id",
+						"VALUES ($1::bigint, $2::pg_catalog.name, $3, $4, $5, $6, 'running', "
+						"pg_catalog.clock_timestamp(), $7::pg_catalog.name, $8::int) RETURNING id",
 						history_table()), 8, params);
 }
 
@@ -362,7 +362,7 @@ do_end(MessageReader *reader)
 	for (int i = 2; i < 5; i++)
 		params[i] = message_get_string(reader);
 	(void) run(psprintf("UPDATE %s SET duration = pg_catalog.make_interval(secs => $2::double precision), "
-						"status = $3, sqlstate = $4, error = $5 WHERE id = $1::bigint",
+						"status = $3, sqlstate = $4, error = $5 WHERE id OPERATOR(pg_catalog.=) $1::bigint",
 						history_table()), 5, params);
 	return id;
 }
@@ -374,7 +374,9 @@ do_sweep(MessageReader *reader)
 	const char *params[1];
 
 	params[0] = message_get_string(reader);
-	(void) run(psprintf("UPDATE %s SET status = 'interrupted' WHERE pool = $1::name AND status = 'running'",
+	(void) run(psprintf("UPDATE %s SET status = 'interrupted' "
+						"WHERE pool OPERATOR(pg_catalog.=) $1::pg_catalog.name "
+						"AND status OPERATOR(pg_catalog.=) 'running'",
 						history_table()), 1, params);
 	return 0;
 }
@@ -418,8 +420,9 @@ do_interrupted(void)
 	appendStringInfoChar(&ids, '}');
 	params[0] = ids.data;
 	(void) run(psprintf("UPDATE %s SET status = 'interrupted', "
-						"duration = pg_catalog.clock_timestamp() - started_at "
-						"WHERE id = ANY ($1::bigint[]) AND status = 'running'",
+						"duration = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started_at "
+						"WHERE id OPERATOR(pg_catalog.=) ANY ($1::bigint[]) "
+						"AND status OPERATOR(pg_catalog.=) 'running'",
 						history_table()), 1, params);
 	return 0;
 }

@@ -36,7 +36,7 @@ PG_FUNCTION_INFO_V1(dbpool_guard_migrations);
 	"WHERE pool OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2 " \
 	"AND mode OPERATOR(pg_catalog.<>) 'dry run') h " \
 	"WHERE h.status OPERATOR(pg_catalog.=) 'done' " \
-	"OR (h.status IN ('running', 'unknown') AND h.id OPERATOR(pg_catalog.=) h.last) " \
+	"OR (h.status OPERATOR(pg_catalog.=) ANY ('{running,unknown}') AND h.id OPERATOR(pg_catalog.=) h.last) " \
 	"ORDER BY h.id DESC LIMIT 1"
 
 /* --- the table ------------------------------------------------------------------- */
