@@ -16,6 +16,9 @@
 /* Most workers that dbpool.workers may ask for. */
 #define DBPOOL_MAX_WORKERS		32
 
+/* Most hosts of a pool, and most of their addresses that one connection tries. */
+#define DBPOOL_MAX_PLACES		64
+
 /* Bytes of SQL text kept for the views; longer texts are cut. */
 #define DBPOOL_SHOWN_SQL		1024
 

@@ -127,6 +127,92 @@ conninfo_options(int *n)
 	return options;
 }
 
+/* How a URI begins, for libpq; the length of that, 0 for what is none. */
+static Size
+uri_prefix(const char *conninfo)
+{
+	static const char *const prefixes[] = {"postgresql://", "postgres://"};
+
+	for (int i = 0; i < lengthof(prefixes); i++)
+	{
+		if (strncmp(conninfo, prefixes[i], strlen(prefixes[i])) == 0)
+			return strlen(prefixes[i]);
+	}
+	return 0;
+}
+
+/* Does libpq take it for a URI? */
+bool
+conninfo_is_uri(const char *conninfo)
+{
+	return uri_prefix(conninfo) > 0;
+}
+
+static void
+throw_ambiguous(const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SYNTAX_ERROR),
+			 errmsg("the connection string is not clear"),
+			 errdetail("%s A piece of the password could be taken for a host, a port or a database, which all may read.", detail),
+			 errhint("In names and passwords write %%40 for @, %%2F for /, %%3A for :, %%3F for ? and %%25 for %%.")));
+}
+
+/*
+ * A URI whose password has a / or an @ in it means something else to libpq,
+ * without an error: what stands behind would become a host, a port or a
+ * database, which go into the server, for all to read.  So what can be such a
+ * piece is refused.
+ */
+static void
+check_uri(const char *conninfo)
+{
+	const char *rest = conninfo + uri_prefix(conninfo);
+	const char *at = strchr(rest, '@');
+	const char *path = strchr(rest, '/');
+	const char *end;
+
+	if (at != NULL && strchr(at + 1, '@') != NULL)
+		throw_ambiguous("It has more than one @.");
+	if (at != NULL && path != NULL && path < at)
+		throw_ambiguous("It has an @ behind the first slash.");
+	/* behind the credentials: hosts and ports, to the path or the parameters */
+	rest = at ? at + 1 : rest;
+	end = rest + strcspn(rest, "/?");
+	while (rest < end)
+	{
+		if (*rest == '[')
+			rest += strcspn(rest, "]/?");
+		else if (*rest++ == ':')
+		{
+			rest += strspn(rest, "0123456789");
+			if (rest < end && *rest != ',')
+				throw_ambiguous("What stands where a port is expected is no number.");
+		}
+	}
+	if (*end == '/' && strcspn(end + 1, "/:") < strcspn(end + 1, "?"))
+		throw_ambiguous("The name of the database has a slash or a colon.");
+}
+
+/* host=db2;password=secret is a host to libpq, which separates by blanks. */
+static void
+check_separated(const PQconninfoOption *option)
+{
+	if (strchr(option->dispchar, '*') != NULL)
+		return;
+	for (const char *at = option->val; *at; at++)
+	{
+		if (pg_strncasecmp(at, "password=", strlen("password=")) == 0 ||
+			pg_strncasecmp(at, "pwd=", strlen("pwd=")) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("the connection string is not clear"),
+					 errdetail("The value of \"%s\" holds a password, and all may read it.",
+							   option->keyword),
+					 errhint("Separate keywords and values by blanks: host=db2 user=app password=...")));
+	}
+}
+
 /* Does libpq know that keyword?  All of its own count, those left out too. */
 static bool
 is_known(const char *keyword)
@@ -148,8 +234,7 @@ is_known(const char *keyword)
 static char *
 unknown_keyword(const char *conninfo, bool *certain)
 {
-	bool		uri = strncmp(conninfo, "postgresql://", 13) == 0 ||
-	strncmp(conninfo, "postgres://", 11) == 0;
+	bool		uri = conninfo_is_uri(conninfo);
 	const char *at = conninfo;
 
 	*certain = true;
@@ -239,9 +324,12 @@ List *
 conninfo_parse(const char *conninfo)
 {
 	char	   *error = NULL;
-	PQconninfoOption *parsed = PQconninfoParse(conninfo, &error);
+	PQconninfoOption *parsed;
 	List	   *list = NIL;
 
+	if (conninfo_is_uri(conninfo))
+		check_uri(conninfo);
+	parsed = PQconninfoParse(conninfo, &error);
 	if (error != NULL)
 		PQfreemem(error);
 	if (parsed == NULL)
@@ -250,9 +338,11 @@ conninfo_parse(const char *conninfo)
 	{
 		for (PQconninfoOption *at = parsed; at->keyword != NULL; at++)
 		{
-			if (at->val != NULL)
-				list = lappend(list, makeDefElem(pstrdup(at->keyword),
-												 (Node *) makeString(pstrdup(at->val)), -1));
+			if (at->val == NULL)
+				continue;
+			check_separated(at);
+			list = lappend(list, makeDefElem(pstrdup(at->keyword),
+											 (Node *) makeString(pstrdup(at->val)), -1));
 		}
 	}
 	PG_FINALLY();

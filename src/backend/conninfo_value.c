@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <limits.h>
 
 #include "backend/options.h"
@@ -241,6 +242,95 @@ check_range(List *defs, const char *min, const char *max)
 						 psprintf("It is below \"%s\", which is \"%s\".", min, lowest), NULL);
 }
 
+/*
+ * What one host of a list may be.  Else it may be a piece of a connection
+ * string that was cut at the wrong place, and all may read a server's options:
+ * so the error does not repeat it.
+ */
+static void
+check_host(const char *host, Size len)
+{
+	if (len == 0 || host[0] == '/' || host[0] == '@')
+		return;
+	for (Size i = 0; i < len; i++)
+	{
+		if (!isalnum((unsigned char) host[i]) && !IS_HIGHBIT_SET(host[i]) &&
+			strchr("-._:%", host[i]) == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+					 errmsg("invalid character in option \"host\""),
+					 errdetail("A host is a name, an address, or the directory of a Unix socket."),
+					 errhint("Separate several hosts by commas. Ports, names and passwords are options of their own.")));
+	}
+}
+
+/* Look at each element of a list; returns how many there are, 0 for none. */
+static int
+count_elements(const char *list, void (*check) (const char *element, Size len))
+{
+	int			n = 1;
+
+	if (list == NULL)
+		return 0;
+	for (;; n++)
+	{
+		Size		len = strcspn(list, ",");
+
+		if (check != NULL)
+			check(list, len);
+		if (list[len] == '\0')
+			return n;
+		list += len + 1;
+	}
+}
+
+/*
+ * Lists of hosts, addresses and ports have to be of one length, but that one
+ * port may do for all; as libpq has it ("Specifying Multiple Hosts" in the
+ * manual's chapter on libpq), which never sees the lists themselves.
+ */
+static void
+check_places(List *defs)
+{
+	const char *host = value_of(defs, "host");
+	const char *hostaddr = value_of(defs, "hostaddr");
+	int			nhosts = count_elements(host, check_host);
+	int			naddrs = count_elements(hostaddr, NULL);
+	int			nports = count_elements(value_of(defs, "port"), NULL);
+	int			n = Max(Max(nhosts, naddrs), 1);
+
+	if (nhosts > 0 && naddrs > 0 && nhosts != naddrs)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("could not match %d host names to %d addresses", nhosts, naddrs),
+				 errhint("The lists in \"host\" and \"hostaddr\" must be of the same length.")));
+	if (nports > 1 && nports != n)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("could not match %d ports to %d hosts", nports, n),
+				 errhint("Give one port for all hosts, or one for each, separated by commas.")));
+	if (n > DBPOOL_MAX_PLACES)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("too many hosts: %d", n),
+				 errdetail("At most %d are tried.", DBPOOL_MAX_PLACES)));
+}
+
+/*
+ * The name of the database is all that a server shows which could be anything:
+ * no connection string may be in it.
+ */
+static void
+check_dbname(const char *dbname)
+{
+	if (dbname == NULL || !conninfo_is_uri(dbname))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+			 errmsg("option \"dbname\" holds a connection string"),
+			 errhint("Give the connection string to dbpool_create_pool(), which puts the password into the user mapping.")));
+}
+
 /* Refuse options of a server that libpq takes one by one, but not together. */
 void
 conninfo_check_together(List *defs)
@@ -248,6 +338,8 @@ conninfo_check_together(List *defs)
 	const char *sslmode = value_of(defs, "sslmode");
 	const char *negotiation = value_of(defs, "sslnegotiation");
 
+	check_places(defs);
+	check_dbname(value_of(defs, "dbname"));
 	check_range(defs, "ssl_min_protocol_version", "ssl_max_protocol_version");
 	check_range(defs, "min_protocol_version", "max_protocol_version");
 	if (negotiation != NULL && strcmp(negotiation, "direct") == 0 &&

@@ -14,11 +14,12 @@ typedef struct ErrorFields
 } ErrorFields;
 
 /*
- * Text that came from elsewhere, safe to show: what the remote's server says
- * before it knows our encoding may be in any.
+ * Text that came from elsewhere, safe to show and to keep: what the remote's
+ * server says before it knows our encoding may be in any.  In the current
+ * context.
  */
-static char *
-clean_text(const char *text)
+char *
+error_clean_text(const char *text)
 {
 	char	   *copy = pstrdup(text);
 
@@ -46,7 +47,7 @@ read_fields(MessageReader *body, ErrorFields *fields)
 			break;
 		if (letter > 'z')
 			elog(ERROR, "dbpool error message has an impossible field");
-		fields->of[letter] = clean_text(message_get_string(body));
+		fields->of[letter] = error_clean_text(message_get_string(body));
 	}
 	if (fields->of['M'] == NULL)
 		fields->of['M'] = "the remote server reported an error without a message";

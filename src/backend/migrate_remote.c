@@ -102,7 +102,7 @@ remote_wait(int milliseconds)
 static char *
 libpq_message(PGconn *pg)
 {
-	char	   *message = pstrdup(pg ? PQerrorMessage(pg) : "out of memory");
+	char	   *message = error_clean_text(pg ? PQerrorMessage(pg) : "out of memory");
 	size_t		len = strlen(message);
 
 	while (len > 0 && message[len - 1] == '\n')

@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/reloptions.h"
 #include "backend/client.h"
 #include "backend/options.h"
@@ -100,12 +102,34 @@ option_bad_value(const char *keyword, const char *value, const char *detail,
 	pg_unreachable();
 }
 
+/*
+ * The number without zeros before it, since parse_int() would take it for an
+ * octal one.  NULL when it begins otherwise than a decimal number.
+ */
+static const char *
+decimal(const char *value)
+{
+	bool		negative;
+
+	while (isspace((unsigned char) *value))
+		value++;
+	negative = *value == '-';
+	value += negative || *value == '+';
+	while (value[0] == '0' && isdigit((unsigned char) value[1]))
+		value++;
+	if (!isdigit((unsigned char) *value) && *value != '.')
+		return NULL;
+	if (value[0] == '0' && (value[1] == 'x' || value[1] == 'X'))
+		return NULL;
+	return negative ? psprintf("-%s", value) : value;
+}
+
 /* The value of a pool's option as a number. */
 static int
 parse_value(const struct PoolOption *option, const char *value)
 {
 	const char *hint = NULL;
-	const char *number = value;
+	const char *number = decimal(value);
 	int			result;
 
 	if (option->type == OPTION_RESET)
@@ -138,13 +162,13 @@ parse_value(const struct PoolOption *option, const char *value)
 	}
 	/* parse_int() takes a bare number in the unit that the flag names */
 	if (option->type == OPTION_SECONDS &&
-		strspn(value, "0123456789 ") == strlen(value) && value[0] != '\0')
-		number = psprintf("%s s", value);
+		number != NULL && strspn(number, "0123456789 ") == strlen(number))
+		number = psprintf("%s s", number);
 	/* the views cast these to int */
 	if (option->type == OPTION_COUNT && strspn(value, "0123456789") != strlen(value))
 		option_bad_value(option->keyword, value, NULL, "A whole number is expected.");
-	if (!parse_int(number, &result,
-				   option->type == OPTION_COUNT ? 0 : GUC_UNIT_MS, &hint))
+	if (number == NULL || !parse_int(number, &result,
+									 option->type == OPTION_COUNT ? 0 : GUC_UNIT_MS, &hint))
 		option_bad_value(option->keyword, value, NULL,
 						 hint ? hint : "A number is expected.");
 	if (result < option->min || result > option->max)

@@ -65,6 +65,7 @@ typedef struct ConninfoOption
 
 extern const ConninfoOption *conninfo_options(int *n);
 extern const char *conninfo_why_left_out(const char *keyword);
+extern bool conninfo_is_uri(const char *conninfo);
 extern List *conninfo_parse(const char *conninfo);
 extern char *conninfo_password_methods(const char *asked);
 

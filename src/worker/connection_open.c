@@ -29,8 +29,6 @@
 #include "worker/connection.h"
 #include "worker/offload.h"
 
-/* Most places that one connection tries. */
-#define MAX_PLACES		64
 #define MAX_KEYWORDS	96
 
 typedef struct Place
@@ -49,7 +47,7 @@ typedef struct Candidates
 	int			round;
 	const char *session_attrs;	/* target_session_attrs, or NULL */
 	bool		shuffle;		/* load_balance_hosts=random */
-	Place		places[MAX_PLACES];
+	Place		places[DBPOOL_MAX_PLACES];
 } Candidates;
 
 /* The job of looking up a name; all of it malloc'd, as the thread needs it. */
@@ -134,7 +132,7 @@ list_places(Conn *conn)
 	int			nports = list_elements(ports);
 	int			n = Max(Max(list_elements(hosts), list_elements(addrs)), 1);
 
-	list->n = Min(n, MAX_PLACES);
+	list->n = Min(n, DBPOOL_MAX_PLACES);
 	for (int i = 0; i < list->n; i++)
 	{
 		Place	   *place = &list->places[i];
@@ -202,7 +200,7 @@ put_addresses(Candidates *list, const struct addrinfo *found)
 	list->n--;
 	memmove(&list->places[at], &list->places[at + 1], sizeof(Place) * (list->n - at));
 	named.lookup = false;
-	for (; found != NULL && list->n < MAX_PLACES; found = found->ai_next)
+	for (; found != NULL && list->n < DBPOOL_MAX_PLACES; found = found->ai_next)
 	{
 		char		address[NI_MAXHOST];
 

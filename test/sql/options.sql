@@ -47,6 +47,24 @@ ALTER SERVER s OPTIONS (SET validate_after '-2');
 ALTER SERVER s OPTIONS (SET reset 'sometimes');
 ALTER SERVER s OPTIONS (SET reset 'ALWAYS');
 ALTER USER MAPPING FOR CURRENT_USER SERVER s OPTIONS (SET password_required 'perhaps');
+-- numbers are decimal, and times may have a unit
+ALTER SERVER s OPTIONS (SET max_size '0x10');
+ALTER SERVER s OPTIONS (SET acquire_timeout '0x10');
+ALTER SERVER s OPTIONS (SET acquire_timeout '');
+ALTER SERVER s OPTIONS (SET min_size '000', SET max_size '010', SET acquire_timeout '010', SET connect_timeout ' 010 ', SET validate_after '-01');
+SELECT min_size, max_size FROM dbpool_pools WHERE pool = 's';
+ALTER SERVER s OPTIONS (SET min_size '9');
+ALTER SERVER s OPTIONS (SET min_size '011');
+-- lists of hosts, addresses and ports
+ALTER SERVER s OPTIONS (SET host 'a,b,c', SET port '1,2', DROP hostaddr);
+ALTER SERVER s OPTIONS (SET host 'a', SET port '1,2', DROP hostaddr);
+ALTER SERVER s OPTIONS (SET host 'a,b', SET hostaddr '127.0.0.1');
+ALTER SERVER s OPTIONS (DROP host, DROP hostaddr);
+ALTER SERVER s OPTIONS (SET host 'a,b,c', SET hostaddr '::1,::2,::3', SET port '1,,3');
+ALTER SERVER s OPTIONS (SET host '', SET hostaddr '::1,::2', SET port '1');
+DO $$ BEGIN EXECUTE format('ALTER SERVER s OPTIONS (SET host %L, DROP hostaddr)', repeat('a,', 64)); END $$;
+ALTER SERVER s OPTIONS (SET host 'a;password=secret', DROP hostaddr);
+ALTER SERVER s OPTIONS (SET host 'a b', DROP hostaddr);
 -- places and names; the lists of valid ones depend on libpq, so only that they name some is shown
 CREATE FUNCTION regress_try(sql text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -161,6 +179,13 @@ CREATE FUNCTION regress_pool(name) RETURNS TABLE (server text[], mapping text[])
   SELECT (SELECT array_agg(format('%s=%s', (o).option_name, (o).option_value) ORDER BY (o).option_name COLLATE "C") FROM pg_options_to_table(srvoptions) o),
     (SELECT array_agg(format('%s=%s', (o).option_name, (o).option_value) ORDER BY (o).option_name COLLATE "C") FROM pg_options_to_table(umoptions) o)
   FROM pg_foreign_server s JOIN pg_user_mappings m ON m.srvid = s.oid WHERE s.srvname = $1 $$;
+-- makes a pool, tells of it, drops it
+CREATE FUNCTION regress_make(conninfo text) RETURNS TABLE (server text[], mapping text[]) LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM dbpool_create_pool('made', conninfo);
+  RETURN QUERY SELECT * FROM regress_pool('made');
+  PERFORM dbpool_drop_pool('made');
+END $$;
 SELECT dbpool_create_pool('p', 'host=h port=1 dbname=d user=u password=''a b''');
 SELECT * FROM regress_pool('p');
 SELECT dbpool_create_pool('p', '');
@@ -196,6 +221,17 @@ SELECT dbpool_create_pool('p', 'mysql://u:secret@h/d');
 SELECT dbpool_create_pool('p', 'password=''secret');
 SELECT regress_try($$SELECT dbpool_create_pool('p', 'service=x')$$);
 SELECT regress_try($$SELECT dbpool_create_pool('p', 'client_encoding=LATIN1')$$);
+-- what could be a piece of a password is not taken for a place
+SELECT dbpool_create_pool('p', 'postgresql://app:p/ssword@127.0.0.1:5432/app');
+SELECT dbpool_create_pool('p', 'postgresql://app:p@ssword@127.0.0.1:5432/app');
+SELECT dbpool_create_pool('p', 'postgresql://app:ssword');
+SELECT dbpool_create_pool('p', 'postgresql://h/a/b');
+SELECT dbpool_create_pool('p', 'host=h;port=1;password=secret');
+SELECT dbpool_create_pool('p', 'dbname=postgres://u:secret@h/d');
+-- while these are clear
+SELECT regress_make(uri) FROM (VALUES ('postgresql://u:p%2Fss%40w%3Ford@h:1/d'), ('postgresql://u@h'), ('postgresql://[::1]:5433,[fe80::1%25eth0]/d'),
+  ('postgresql://u:p?w@h1:1,h2,h3:3/d?sslmode=require'), ('postgresql:///d?host=/tmp'), ('postgresql://%2Ftmp:5433/d'), ('postgresql://h:5432?application_name=a/b:c'),
+  ('host=/tmp,@abstract,::1,h_1.example.com'), ('postgresql://h/d%2Fe')) v(uri);
 SELECT dbpool_create_pool('p', '', '{"max_size": "x"}');
 SELECT dbpool_create_pool('p', '', '{"max_size": null}');
 SELECT dbpool_create_pool('p', '', '{"max_size": [1]}');
@@ -232,4 +268,4 @@ SELECT dbpool_ping('purchases');
 SELECT dbpool_pause('Sale');
 SELECT dbpool_drop_pool('salles');
 SELECT dbpool_drop_pool('sales'), dbpool_drop_pool('Sales EU');
-DROP FUNCTION regress_try, regress_pool;
+DROP FUNCTION regress_try, regress_pool, regress_make;

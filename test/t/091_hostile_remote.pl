@@ -139,6 +139,12 @@ sub serve
 	my $startup = read_exactly($client, unpack('N', read_exactly($client, 4)) - 4);
 	my ($database) = $startup =~ /database\0([^\0]*)/;
 
+	if ($database eq 'babel')
+	{
+		# nobody has said yet in which encoding
+		syswrite $client, message('E', "SFATAL\0VFATAL\0C28000\0Mcaf\xe9 \xff\0\0");
+		exit 0;
+	}
 	syswrite $client,
 	  message('R', pack('N', 0))
 	  . message('S', "server_version\0" . "15.0\0")
@@ -191,6 +197,12 @@ if ($remote_pid == 0)
 	exit 0;
 }
 
+# it would keep the output of a test that dies open
+END
+{
+	kill 'KILL', $remote_pid if $remote_pid;
+}
+
 my $good = make_remote();
 my $local = make_local();
 create_pool($local, 'good', $good);
@@ -239,6 +251,32 @@ is(join(' ', map { run_changing('changing') } 1 .. 5),
 is(join(' ', map { run_changing('changing_floats') } 1 .. 5),
 	'4 4 4 4 4', 'changing: without integer datetimes nothing is asked for in binary');
 is(worker_pid($watcher), $worker, 'changing: the worker lives');
+
+# What it says while it lets nobody in is text of ours, wherever it is kept.
+create_pool($local, 'babel', undef,
+	host => '127.0.0.1', port => $port, dbname => 'babel', sslmode => 'disable');
+$watcher->value(q{SELECT dbpool_add_migration('babel', 1, 'one', 'SELECT 1')});
+$watcher->value('CREATE TABLE babel (who text, what text)');
+$watcher->value(sprintf q{
+	DO $$
+	DECLARE
+	  detail text;
+	BEGIN
+	  PERFORM %s;
+	EXCEPTION WHEN OTHERS THEN
+	  GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+	  INSERT INTO babel VALUES ('%s', SQLERRM || ' ' || detail);
+	END $$}, @$_)
+  foreach [ q{dbpool_ping('babel')}, 'ping' ], [ q{count(*) FROM dbpool_migrate('babel')}, 'migrate' ],
+  [ q{count(*) FROM dbpool_migration_status('babel')}, 'status' ];
+$watcher->value('SET client_min_messages = error');
+$watcher->value(q{INSERT INTO babel SELECT 'all', m::text FROM dbpool_migrate_all('{babel}') m});
+$watcher->value(q{INSERT INTO babel SELECT 'view', connect_error FROM dbpool_pools WHERE pool = 'babel'});
+$watcher->value(q{INSERT INTO babel SELECT 'history', h::text FROM dbpool_migration_history h WHERE pool = 'babel'});
+is( $watcher->value(
+		# a conversion looks at each byte
+		q{SELECT string_agg(who, ' ' ORDER BY who) FROM babel WHERE convert_to(what, 'LATIN1') IS NOT NULL AND (what LIKE '%caf%' OR who = 'all')}),
+	'all migrate ping status view', 'babel: no text in another encoding');
 
 # One that hangs up as soon as it is greeted is not called without end.
 create_pool($local, 'bye', undef,
