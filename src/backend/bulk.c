@@ -331,7 +331,7 @@ dbpool_bulk_insert(PG_FUNCTION_ARGS)
 	Target		target = {.ncolumns = -1};
 	char	   *query;
 
-	client_require_preload();
+	client_require_workers();
 	bulk = palloc0(sizeof(Bulk));
 	bulk->call.pool = PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0));
 	(void) definition_server(bulk->call.pool, false);

@@ -75,7 +75,7 @@ client_preload_hint(void)
 				   ConfigFileName, list);
 }
 
-/* Every function that needs the workers calls this first. */
+/* Every function that needs the shared memory calls this first. */
 void
 client_require_preload(void)
 {
@@ -84,6 +84,19 @@ client_require_preload(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("dbpool must be loaded via shared_preload_libraries"),
 				 client_preload_hint()));
+}
+
+/* Every function that has something done remotely calls this first. */
+void
+client_require_workers(void)
+{
+	client_require_preload();
+	if (IsBinaryUpgrade)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("dbpool has no workers in binary upgrade mode"),
+				 errdetail("The server was started with -b, as by pg_upgrade. Nothing was sent to a remote."),
+				 errhint("Start the server without -b.")));
 }
 
 /* Give up a request in whatever state it is, unless the slot is ours no more. */
@@ -652,7 +665,7 @@ client_run(const Call *call, AnswerSink *sink)
 {
 	Client		client;
 
-	client_require_preload();
+	client_require_workers();
 	memset(&client, 0, sizeof(client));
 	client.call = call;
 	client.sink = sink;

@@ -42,7 +42,7 @@ make_call(FunctionCallInfo fcinfo, int first, RequestKind kind)
 {
 	Call		call;
 
-	client_require_preload();
+	client_require_workers();
 	memset(&call, 0, sizeof(call));
 	call.kind = kind;
 	call.pool = PG_ARGISNULL(first) ? NULL : NameStr(*PG_GETARG_NAME(first));

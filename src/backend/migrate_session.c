@@ -272,7 +272,7 @@ migrate_open(MigrateSession *session, const char *pool, Oid function, int lock_t
 	const Definition *definition;
 	HistoryFormat format;
 
-	client_require_preload();
+	client_require_workers();
 	session->pool = pool;
 	session->serverid = migrate_check_right(pool, function);
 	if (lock_timeout >= 0 && RecoveryInProgress())

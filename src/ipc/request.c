@@ -7,6 +7,7 @@
 
 #include "compat.h"
 #include "ipc/request.h"
+#include "miscadmin.h"
 #include "storage/shmem.h"
 
 /* Memory of a slot: the slot, its "up" ring, its "down" ring. */
@@ -51,10 +52,17 @@ request_state_name(RequestState state)
 	return names[state];
 }
 
+/* How many slots there are; by default as many as there can be client sessions. */
+int
+request_count(void)
+{
+	return dbpool_max_requests > 0 ? dbpool_max_requests : MaxConnections;
+}
+
 int
 request_attention_words(void)
 {
-	return (dbpool_max_requests + 63) / 64;
+	return (request_count() + 63) / 64;
 }
 
 Size
@@ -62,7 +70,7 @@ request_shmem_bytes(void)
 {
 	Size		size;
 
-	size = mul_size(SLOT_STRIDE, dbpool_max_requests);
+	size = mul_size(SLOT_STRIDE, request_count());
 	size = add_size(size, mul_size(sizeof(pg_atomic_uint64),
 								   dbpool_workers * request_attention_words()));
 	return add_size(size, RING_CACHELINE);
@@ -75,13 +83,13 @@ request_shmem_init(char *memory, bool found)
 	int			words = dbpool_workers * request_attention_words();
 
 	slots = (char *) TYPEALIGN(RING_CACHELINE, memory);
-	attention = (pg_atomic_uint64 *) (slots + SLOT_STRIDE * dbpool_max_requests);
+	attention = (pg_atomic_uint64 *) (slots + SLOT_STRIDE * request_count());
 	if (found)
 		return;
 
 	for (int i = 0; i < words; i++)
 		pg_atomic_init_u64(&attention[i], 0);
-	for (int i = 0; i < dbpool_max_requests; i++)
+	for (int i = 0; i < request_count(); i++)
 	{
 		RequestSlot *slot = request_slot(i);
 

@@ -206,6 +206,7 @@ typedef struct RequestSlot
 	char		target[DBPOOL_SHOWN_TARGET];	/* of a REQUEST_COPY */
 } RequestSlot;
 
+extern int	request_count(void);
 extern Size request_shmem_bytes(void);
 extern void request_shmem_init(char *memory, bool found);
 

@@ -22,13 +22,6 @@ static ConnShared *conn_array;
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
-/* Slots for requests; by default as many as there can be client sessions. */
-static int
-request_count(void)
-{
-	return dbpool_max_requests > 0 ? dbpool_max_requests : MaxConnections;
-}
-
 static void
 shmem_on_request(void)
 {
@@ -37,7 +30,6 @@ shmem_on_request(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 
-	dbpool_max_requests = request_count();
 	size = add_size(size, MAXALIGN(sizeof(DbpoolShared)));
 	size = add_size(size, MAXALIGN(mul_size(sizeof(WorkerShared), dbpool_workers)));
 	size = add_size(size, MAXALIGN(mul_size(sizeof(PoolShared), dbpool_max_pools)));
@@ -62,6 +54,11 @@ init_workers(void)
 	}
 }
 
+/*
+ * Find the shared memory, and set it up if nobody has.  In the postmaster, of
+ * which all processes inherit the pointers; where they are programs run anew
+ * (EXEC_BACKEND), in each of them.
+ */
 static void
 shmem_on_startup(void)
 {
@@ -90,7 +87,7 @@ shmem_on_startup(void)
 		memset(dbpool_shared, 0, sizeof(DbpoolShared));
 		dbpool_shared->pools_lock = &(GetNamedLWLockTranche("dbpool"))->lock;
 		dbpool_shared->nworkers = dbpool_workers;
-		dbpool_shared->nrequests = dbpool_max_requests;
+		dbpool_shared->nrequests = request_count();
 		dbpool_shared->npools = dbpool_max_pools;
 		dbpool_shared->nconns = dbpool_max_connections;
 		dbpool_shared->started_at = ticks_now();
@@ -117,7 +114,7 @@ shmem_on_startup(void)
 	LWLockRelease(AddinShmemInitLock);
 }
 
-/* Called by _PG_init() in the postmaster. */
+/* Called by _PG_init(), where shmem_on_startup() says. */
 void
 shmem_register(void)
 {

@@ -3,7 +3,8 @@
  *	  The shared memory of dbpool: workers, pools, connections, requests.
  *
  * All of it is set up at preload and of a fixed size.  It holds no pointers
- * but offsets and indexes.  There are four arrays:
+ * but one, into PostgreSQL's own shared memory (pools_lock), which lies at the
+ * same place in all processes; else offsets and indexes.  There are four arrays:
  *
  *	 WorkerShared	one per worker: is it alive, who wants its attention
  *	 PoolShared		one per pool that was ever used, and worker of it: what the

@@ -38,12 +38,17 @@ MemoryContext worker_context;
 PGDLLEXPORT void dbpool_worker_main(Datum arg);
 extern void worker_register(void);
 
-/* Called by _PG_init() in the postmaster. */
+/*
+ * Called by _PG_init() in the postmaster.  While pg_upgrade has the server, no
+ * process is to do anything on its own.
+ */
 void
 worker_register(void)
 {
 	BackgroundWorker bgw;
 
+	if (IsBinaryUpgrade)
+		return;
 	for (int i = 0; i < dbpool_workers; i++)
 	{
 		dbpool_fill_bgworker(&bgw, "dbpool_worker_main", "dbpool worker", i);

@@ -132,6 +132,51 @@ foreach my $target ($local, $elsewhere)
 	}
 }
 
+# --- in the hands of pg_upgrade ------------------------------------------------------
+
+$elsewhere->stop;
+command_ok(
+	[   'pg_ctl', '-w', '-D', $elsewhere->data_dir, '-l',
+		$elsewhere->logfile, '-o', '-b', 'start'
+	],
+	'the server starts in binary upgrade mode');
+$elsewhere->_update_pid(1);
+my $admin = session($elsewhere, dbname => 'custom_copy');
+foreach my $call (
+	q{dbpool_ping('made')},
+	q{dbpool_query('made', 'SELECT 1')},
+	q{dbpool_exec('made', 'CREATE TABLE t ()')},
+	q{dbpool_bulk_insert('made', 't', 'SELECT 1')},
+	q{dbpool_migrate('made')},
+	q{dbpool_migration_status('made')})
+{
+	my $answer = $admin->query("SELECT $call");
+
+	is($answer->{state}, '55000', "$call is refused there");
+	like(
+		$answer->{err},
+		qr/binary upgrade mode.*DETAIL:.*HINT:/s,
+		"$call: it is said why");
+}
+is( $admin->value(
+		q{SELECT count(pid) FROM dbpool_workers
+		  UNION ALL SELECT count(*) FROM dbpool_connections
+		  UNION ALL SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'dbpool%'}
+	),
+	"0\n0\n0",
+	'nothing of dbpool runs');
+is($admin->query('ALTER SERVER made OPTIONS (SET max_size \'3\')')->{err},
+	'', 'definitions can be changed');
+$admin->quit;
+$elsewhere->stop;
+$elsewhere->start;
+$admin = session($elsewhere, dbname => 'custom_copy');
+is($admin->value(q{SELECT dbpool_ping('made') IS NOT NULL}),
+	't', 'afterwards all is as before');
+$admin->quit;
+
+# --- the end of a database -----------------------------------------------------------
+
 # The pools of a database go with it.
 $local->safe_psql('postgres', 'DROP DATABASE plain_copy');
 ok( $local->poll_query_until(

@@ -19,8 +19,7 @@ my $s = session($local);
 my %settings = (
 	'dbpool.max_connections' => [ 256, 300, [ 0, -1, 100001, "'many'" ] ],
 	'dbpool.max_pools' => [ 128, 130, [ 0, -1, 100001, "'many'" ] ],
-	# zero: as many as max_connections, which is what it then shows
-	'dbpool.max_requests' => [ 300, 40, [ -1, 100001, "'many'" ] ],
+	'dbpool.max_requests' => [ 0, 40, [ -1, 100001, "'many'" ] ],
 	'dbpool.split_threshold' => [ 80, 50, [ -1, 101, "'many'" ] ],
 	'dbpool.stall_timeout' => [ '100ms', 50, [ -1, "'1 mile'" ], '50ms' ],
 	'dbpool.workers' => [ 1, 2, [ 0, -1, 1000000, "'many'" ] ]);
@@ -68,6 +67,38 @@ foreach my $name (sort keys %settings)
 is($s->value('SELECT count(*) FROM dbpool_workers'),
 	'2', 'dbpool.workers is how many there are');
 ok(worker_pid($s, $_), "worker $_ runs") foreach (1, 2);
+
+# --- after a reload ------------------------------------------------------------------
+
+# The defaults, written down: nothing is said of them, or waits for a restart.
+foreach my $name (sort keys %settings)
+{
+	$s->value("ALTER SYSTEM RESET $name");
+	$local->append_conf('postgresql.conf', "$name = $settings{$name}->[0]\n");
+}
+$s->quit;
+$local->restart;
+my $reloaded_at = -s $local->logfile;
+$local->append_conf('postgresql.conf', "dbpool.stall_timeout = 77\n");
+$local->reload;
+$s = session($local);
+$s->poll('SHOW dbpool.stall_timeout', '77ms');
+is( $s->value(
+		q{SELECT count(*) FROM pg_settings WHERE name LIKE 'dbpool.%' AND pending_restart}
+	),
+	'0',
+	'no setting waits for a restart after a reload');
+unlike(
+	slurp_file($local->logfile, $reloaded_at),
+	qr/cannot be changed without restarting/,
+	'and the log says nothing of the kind');
+is($s->value('SHOW dbpool.max_requests'),
+	'0', 'what a setting shows is what was set');
+$s->value(
+	"ALTER SYSTEM SET $_ = $settings{$_}->[1]") foreach (sort keys %settings);
+$s->quit;
+$local->restart;
+$s = session($local);
 
 # --- names that are none ------------------------------------------------------------------
 
