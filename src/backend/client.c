@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "backend/client.h"
+#include "backend/text.h"
 #include "catalog/pg_authid.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
@@ -306,9 +307,8 @@ fill_slot(Client *client)
 	const Call *call = client->call;
 	const Definition *definition = client->definition;
 	Size		sql_len = strlen(call->sql) + 1;
-	const char *shown_sql = call->shown ? call->shown : call->sql;
-	int			shown;
-	int			target = 0;
+	char		sql[DBPOOL_SHOWN_SQL];
+	char		target[DBPOOL_SHOWN_TARGET];
 
 	pg_atomic_write_u32(&slot->sent, 0);
 	pg_atomic_write_u32(&slot->copy_phase, COPY_WAITING);
@@ -326,12 +326,8 @@ fill_slot(Client *client)
 	slot->params_len = call->nparams > 0 ? call->params.len : 0;
 	slot->ntypes = call->ntypes;
 
-	shown = (int) strnlen(shown_sql, 2 * DBPOOL_SHOWN_SQL);
-	if (shown >= DBPOOL_SHOWN_SQL)
-		shown = pg_mbcliplen(shown_sql, shown, DBPOOL_SHOWN_SQL - 1);
-	if (call->target != NULL)
-		target = pg_mbcliplen(call->target, (int) strlen(call->target),
-							  DBPOOL_SHOWN_TARGET - 1);
+	text_clip(sql, call->shown ? call->shown : call->sql, sizeof(sql));
+	text_clip(target, call->target ? call->target : "", sizeof(target));
 	SpinLockAcquire(&slot->mutex);
 	slot->pid = MyProcPid;
 	slot->roleid = GetUserId();
@@ -341,11 +337,8 @@ fill_slot(Client *client)
 	slot->running_since = 0;
 	slot->server = definition->options->server;
 	slot->remote_pid = 0;
-	memcpy(slot->sql, shown_sql, shown);
-	slot->sql[shown] = '\0';
-	if (target > 0)
-		memcpy(slot->target, call->target, target);
-	slot->target[target] = '\0';
+	strlcpy(slot->sql, sql, sizeof(slot->sql));
+	strlcpy(slot->target, target, sizeof(slot->target));
 	SpinLockRelease(&slot->mutex);
 
 	fill_ring(client, sql_len);

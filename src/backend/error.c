@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "backend/client.h"
+#include "backend/text.h"
 #include "mb/pg_wchar.h"
 #include "postgres_ext.h"
 
@@ -21,17 +22,7 @@ typedef struct ErrorFields
 char *
 error_clean_text(const char *text)
 {
-	char	   *copy = pstrdup(text);
-
-	if (!pg_verifymbstr(copy, strlen(copy), true))
-	{
-		for (char *at = copy; *at; at++)
-		{
-			if (IS_HIGHBIT_SET(*at))
-				*at = '?';
-		}
-	}
-	return copy;
+	return text_from(text, GetDatabaseEncoding());
 }
 
 static void

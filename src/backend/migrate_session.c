@@ -19,6 +19,7 @@
 #include "access/xlog.h"
 #include "backend/client.h"
 #include "backend/migrate.h"
+#include "backend/text.h"
 #include "catalog/pg_foreign_server.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -111,14 +112,17 @@ migrate_show_progress(int done, int total)
 void
 migrate_show_migration(const Migration *migration, Direction direction, int statements)
 {
+	char		name[sizeof(shown->name)];
+
 	if (shown == NULL)
 		return;
+	text_clip(name, migration->name, sizeof(name));
 	SpinLockAcquire(&shown->mutex);
 	shown->version = migration->version;
 	shown->down = direction == DIRECTION_DOWN;
 	shown->statements_total = statements;
 	shown->statements_done = 0;
-	strlcpy(shown->name, migration->name, sizeof(shown->name));
+	strlcpy(shown->name, name, sizeof(shown->name));
 	SpinLockRelease(&shown->mutex);
 }
 

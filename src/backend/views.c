@@ -10,7 +10,9 @@
 #include "postgres.h"
 
 #include "backend/client.h"
+#include "backend/text.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -100,28 +102,37 @@ put_time(Row *row, Ticks moment)
 	put(row, TimestampTzGetDatum(time_of_day(moment)), moment == 0);
 }
 
-static void
-put_name(Row *row, const char *name)
+/*
+ * Encoding of a database, from where the texts of its pools and sessions come.
+ * One that is gone has none that is known.
+ */
+static int
+encoding_of(Oid dbid)
 {
-	put(row, DirectFunctionCall1(namein, CStringGetDatum(name)), false);
+	HeapTuple	row;
+	int			encoding = PG_SQL_ASCII;
+
+	if (dbid == MyDatabaseId)
+		return GetDatabaseEncoding();
+	row = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dbid));
+	if (HeapTupleIsValid(row))
+	{
+		encoding = ((Form_pg_database) GETSTRUCT(row))->encoding;
+		ReleaseSysCache(row);
+	}
+	return encoding;
 }
 
-/* Text that may be in the encoding of another database. */
+static void
+put_name(Row *row, const char *name, int encoding)
+{
+	put(row, DirectFunctionCall1(namein, CStringGetDatum(text_from(name, encoding))), false);
+}
+
 static void
 put_text(Row *row, const char *text, int encoding)
 {
-	if (encoding != GetDatabaseEncoding() || !pg_verifymbstr(text, strlen(text), true))
-	{
-		char	   *copy = pstrdup(text);
-
-		for (char *at = copy; *at; at++)
-		{
-			if (IS_HIGHBIT_SET(*at))
-				*at = '?';
-		}
-		text = copy;
-	}
-	put(row, CStringGetTextDatum(text), false);
+	put(row, CStringGetTextDatum(text_from(text, encoding)), false);
 }
 
 static void
@@ -190,6 +201,7 @@ static void
 put_pool(Row *row, const PoolShared *pool)
 {
 	const PoolCounters *c = &pool->counters;
+	int			encoding = encoding_of(pool->key.dbid);
 	bool		may_see = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
 	(pool->key.dbid == MyDatabaseId &&
 	 SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(pool->key.serverid)) &&
@@ -199,8 +211,8 @@ put_pool(Row *row, const PoolShared *pool)
 	put(row, ObjectIdGetDatum(pool->key.serverid), false);
 	put(row, ObjectIdGetDatum(pool->key.userid), false);
 	put(row, BoolGetDatum(pool->key.xid != 0), false);
-	put_name(row, NameStr(pool->server));
-	put_name(row, NameStr(pool->username));
+	put_name(row, NameStr(pool->server), encoding);
+	put_name(row, NameStr(pool->username), encoding);
 	put_int(row, pool->worker + 1, false);
 	put(row, BoolGetDatum(pool->live), false);
 	put(row, BoolGetDatum(pool->paused), false);
@@ -218,7 +230,7 @@ put_pool(Row *row, const PoolShared *pool)
 	put_time(row, pool->connected_at);
 	put_time(row, pool->connect_failed_at);
 	if (may_see && pool->connect_error[0] != '\0')
-		put_text(row, pool->connect_error, GetDatabaseEncoding());
+		put_text(row, pool->connect_error, encoding);
 	else
 		put(row, (Datum) 0, true);
 	put_count(row, c->statements);
@@ -285,6 +297,7 @@ dbpool_get_connections(PG_FUNCTION_ARGS)
 		NameData	server;
 		NameData	username;
 		Oid			dbid = InvalidOid;
+		int			encoding;
 
 		/* as long as we have the lock, no other pool gets this one's entry */
 		LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
@@ -305,15 +318,16 @@ dbpool_get_connections(PG_FUNCTION_ARGS)
 		if (!conn.in_use)
 			continue;
 
-		put_name(&row, NameStr(server));
-		put_name(&row, NameStr(username));
+		encoding = encoding_of(dbid);
+		put_name(&row, NameStr(server), encoding);
+		put_name(&row, NameStr(username), encoding);
 		put(&row, ObjectIdGetDatum(dbid), false);
 		put_int(&row, conn.worker + 1, false);
 		put(&row, CStringGetTextDatum(states[conn.state]), false);
 		put_time(&row, conn.state_since);
 		put_int(&row, conn.remote_pid, conn.remote_pid == 0);
 		if (conn.address.data[0] != '\0')
-			put_text(&row, NameStr(conn.address), GetDatabaseEncoding());
+			put_text(&row, NameStr(conn.address), encoding);
 		else
 			put(&row, (Datum) 0, true);
 		put_int(&row, conn.port, conn.port == 0);
@@ -362,7 +376,7 @@ dbpool_get_requests(PG_FUNCTION_ARGS)
 
 		if (!copy_request(request_slot(i), &copy, &state))
 			continue;
-		put_name(&row, NameStr(copy.server));
+		put_name(&row, NameStr(copy.server), copy.encoding);
 		put(&row, ObjectIdGetDatum(copy.dbid), false);
 		put_int(&row, copy.pid, false);
 		put(&row, ObjectIdGetDatum(copy.roleid), false);
@@ -393,7 +407,7 @@ dbpool_get_bulk_inserts(PG_FUNCTION_ARGS)
 			continue;
 		put_int(&row, copy.pid, false);
 		put(&row, ObjectIdGetDatum(copy.dbid), false);
-		put_name(&row, NameStr(copy.server));
+		put_name(&row, NameStr(copy.server), copy.encoding);
 		put_sql(&row, copy.target, copy.encoding, copy.roleid);
 		put(&row, CStringGetTextDatum(phases[pg_atomic_read_u32(&copy.copy_phase)]), false);
 		put_count(&row, pg_atomic_read_u64(&copy.copy_bytes));
@@ -420,11 +434,10 @@ dbpool_get_migrations(PG_FUNCTION_ARGS)
 		SpinLockRelease(&entry->mutex);
 		if (copy.pid == 0)
 			continue;
-		copy.name[sizeof(copy.name) - 1] = '\0';
 
 		put_int(&row, copy.pid, false);
 		put(&row, ObjectIdGetDatum(copy.dbid), false);
-		put_name(&row, NameStr(copy.pool));
+		put_name(&row, NameStr(copy.pool), copy.encoding);
 		put(&row, CStringGetTextDatum(copy.phase), false);
 		put(&row, Int64GetDatum(copy.version), copy.version < 0);
 		if (copy.version < 0)

@@ -49,8 +49,43 @@ SELECT dbpool_query('remote', 'SELECT ''es geht weiter: ä''');
 -- one in UTF8 that is looked at from here does no harm
 SELECT query FROM dbpool_connections WHERE pool = 'latin1';
 
--- SQL_ASCII passes bytes
+-- each sees what the other does, as far as it has the characters
+SELECT format('host=%s port=%s dbname=', split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port')) AS here \gset
+\set conninfo :here :local
+SET client_min_messages = warning;
+SELECT dbpool_create_pool('größe', :'conninfo');
+SELECT dbpool_create_pool('fehler', 'host=/nirgends/größe', '{"acquire_timeout": "100ms"}');
+RESET client_min_messages;
+SELECT * FROM dbpool_query('größe', 'SELECT pool, query FROM dbpool_requests /* größe */') AS t(pool name, query text);
+SELECT * FROM dbpool_query('größe', $$SELECT pool, query FROM dbpool_connections WHERE pool LIKE 'g%' /* größe */$$) AS t(pool name, query text);
+\set VERBOSITY sqlstate
+SELECT dbpool_ping('fehler');
+\set VERBOSITY default
+SELECT * FROM dbpool_query('größe', $$SELECT pool, substring(connect_error FROM '/nirgends/[^/]+/') FROM dbpool_pools WHERE pool = 'fehler'$$) AS t(pool name, last_error text);
 \c :local
+\set conninfo :here regress_local_latin1
+SET client_min_messages = warning;
+SELECT dbpool_create_pool('größe €', :'conninfo');
+RESET client_min_messages;
+SELECT * FROM dbpool_query('größe €', 'SELECT pool, query FROM dbpool_requests /* größe */') AS t(pool name, query text);
+SELECT dbpool_exec('größe €', 'CREATE TABLE "größe" (pool name, target text)');
+SELECT dbpool_exec('größe €', 'CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SELECT g.pool, g.target INTO new FROM dbpool_progress_bulk_insert g; RETURN new; END $$');
+SELECT dbpool_exec('größe €', 'CREATE TRIGGER look BEFORE INSERT ON "größe" FOR EACH ROW EXECUTE FUNCTION look()');
+SELECT dbpool_bulk_insert('größe €', '"größe"', 'SELECT 1, 2');
+SELECT dbpool_exec('größe €', 'DROP TRIGGER look ON "größe"; CREATE SCHEMA regress');
+ALTER SERVER "größe €" OPTIONS (ADD options '-c search_path=regress,public');
+SELECT dbpool_add_migration('größe €', 1, 'größe', 'INSERT INTO "größe" SELECT pool, name FROM dbpool_progress_migrate');
+SET client_min_messages = warning;
+SELECT status FROM dbpool_migrate('größe €');
+RESET client_min_messages;
+SELECT * FROM dbpool_query('größe €', 'SELECT * FROM "größe"') AS t(pool name, target text);
+SELECT dbpool_drop_pool('größe €');
+
+-- what is cut is not cut within a character
+SELECT dbpool_query('latin1', 'SELECT ''' || repeat('ä', 700) || '''') IS NOT NULL AS answered;
+SELECT octet_length(query), query ~ '^SELECT .ä*$' AS whole FROM dbpool_connections WHERE pool = 'latin1';
+
+-- SQL_ASCII passes bytes
 DROP DATABASE regress_local_latin1;
 SET client_min_messages = warning;
 SELECT dbpool_exec('remote', 'DROP DATABASE IF EXISTS regress_ascii');
