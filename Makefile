@@ -14,7 +14,8 @@
 #
 #   make lint format format-check typedefs
 #   make check-valgrind       the SQL tests with the server under memcheck
-#   make check-assert         on a PostgreSQL 17 with assertions, ASSERT_PG= or built
+#   make check-assert         on a PostgreSQL with assertions, ASSERT_PG= or built
+#   make check-exec-backend   the same, each process having the program run anew
 #   make stress               many sessions at random for ten minutes, STRESS_SECONDS=
 #   make stress-valgrind      fewer of them, with the local server under memcheck
 #   make check-versions       on other versions of PostgreSQL; as root
@@ -110,11 +111,13 @@ stress-valgrind: export STRESS_VALGRIND = 1
 stress-valgrind:
 	scripts/test --only tap 120_stress
 
-.PHONY: check-valgrind check-assert check-versions
+.PHONY: check-valgrind check-assert check-exec-backend check-versions
 check-valgrind:
 	scripts/test --valgrind
 check-assert:
 	scripts/assert $(ASSERT_PG)
+check-exec-backend:
+	scripts/assert --exec-backend $(ASSERT_PG)
 check-versions:
 	scripts/versions $(VERSIONS)
 
