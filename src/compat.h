@@ -87,6 +87,7 @@ compat_server_owner(Oid serverid, Oid roleid)
 
 #ifdef LIBPQ_FE_H
 
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 /*
@@ -137,6 +138,18 @@ compat_hidden_input(PGconn *conn)
 	return ssl != NULL && SSL_pending != NULL && SSL_pending(ssl) > 0;
 }
 
+/* Is a TLS handshake under way?  Then what comes is not for us to look at. */
+extern int	SSL_is_init_finished(const void *ssl) __attribute__((weak));
+
+static inline bool
+compat_handshake(PGconn *conn)
+{
+	const void *ssl = PQsslStruct(conn, "OpenSSL");
+
+	return ssl != NULL &&
+		(SSL_is_init_finished == NULL || !SSL_is_init_finished(ssl));
+}
+
 /*
  * The end of one statement of a pipeline.  Before libpq 17 each is handed to
  * the kernel at once; from then on, PQflush() does it for all of them.
@@ -177,9 +190,20 @@ compat_peek_input(PGconn *conn, char *buf, Size size)
 {
 	void	   *ssl = PQsslStruct(conn, "OpenSSL");
 
+	if (PQgssEncInUse(conn))
+		return -1;
 	if (ssl != NULL)
 		return SSL_peek != NULL ? SSL_peek(ssl, buf, (int) size) : -1;
 	return recv(PQsocket(conn), buf, size, MSG_PEEK | MSG_DONTWAIT);
+}
+
+/* How many bytes the socket has, encrypted or not. */
+static inline int
+compat_unread_bytes(PGconn *conn)
+{
+	int			n = 0;
+
+	return ioctl(PQsocket(conn), FIONREAD, &n) == 0 ? n : 0;
 }
 
 static inline void

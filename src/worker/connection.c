@@ -102,6 +102,9 @@ conn_move(Conn *conn, ConnState to)
 						&conn->node);
 	if (to != CONN_CLOSED)
 		pool->nconns[to]++;
+	conn->received = 0;
+	if (to == CONN_IDLE || to == CONN_RESETTING)
+		wire_idle(&conn->wire);
 	if (to == CONN_IDLE)
 		loop_want(conn, WL_SOCKET_READABLE);
 	show_counts(pool);

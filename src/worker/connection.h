@@ -56,6 +56,22 @@ extern void conn_open(Pool *pool);
 extern void conn_open_event(Conn *conn);
 extern void conn_open_failed(Conn *conn, const char *message);
 extern void conn_open_abandon(Conn *conn);
+extern void conn_open_polled(Conn *conn, int status);
+
+/* connection_login.c */
+extern void login_step(Conn *conn);
+extern void login_abandon(Conn *conn);
+
+/* connection_input.c */
+typedef enum InputLook
+{
+	INPUT_FITS,
+	INPUT_LARGE,
+	INPUT_REFUSED
+} InputLook;
+
+extern InputLook input_look(Conn *conn, WireMessage *large);
+extern void input_too_large(Conn *conn, const WireMessage *large);
 
 /* connection_run.c */
 extern void conn_start(Conn *conn, Request *req);
@@ -124,6 +140,7 @@ extern void connections_watch(void);
 extern void reply_shape(Request *req, struct pg_result *res);
 extern void reply_tag(Request *req, struct pg_result *res);
 extern void reply_error(Request *req, const struct pg_result *res, char type);
+extern bool reply_large_error(Request *req, const WireMessage *message);
 extern void reply_rows(Conn *conn, struct pg_result *res);
 extern bool reply_pump(Conn *conn, Request *req);
 extern void reply_drop_rows(Conn *conn);

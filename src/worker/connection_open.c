@@ -281,6 +281,7 @@ void
 conn_open_abandon(Conn *conn)
 {
 	lookup_abandon(conn);
+	login_abandon(conn);
 	if (conn->candidates != NULL)
 		MemoryContextDelete(conn->candidates->context);
 	conn->candidates = NULL;
@@ -364,6 +365,14 @@ notice_receiver(void *arg, const PGresult *res)
 		reply_error(req, res, FRAME_NOTICE);
 }
 
+/* Of a log-in, which may be in a thread's hands. */
+static void
+ignore_notice(void *arg, const PGresult *res)
+{
+	(void) arg;
+	(void) res;
+}
+
 /* Every place was tried. */
 static void
 open_gave_up(Conn *conn)
@@ -431,7 +440,13 @@ attempt(Conn *conn)
 		conn_open_failed(conn, PQerrorMessage(conn->pg));
 	else
 	{
-		PQsetNoticeReceiver(conn->pg, notice_receiver, conn);
+		/* so that a remote which does not read cannot hold us either */
+		(void) PQsetnonblocking(conn->pg, 1);
+		PQsetNoticeReceiver(conn->pg, ignore_notice, NULL);
+		conn->accepted = false;
+		conn->received = 0;
+		conn->lost_error[0] = '\0';
+		wire_init(&conn->wire);
 		loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_WRITEABLE);
 	}
 }
@@ -456,6 +471,7 @@ conn_open_failed(Conn *conn, const char *message)
 	}
 	loop_socket(conn, PGINVALID_SOCKET, 0);
 	lookup_abandon(conn);
+	login_abandon(conn);
 	if (next_place(conn->candidates))
 		attempt(conn);
 	else
@@ -514,6 +530,8 @@ authenticated(Conn *conn)
 
 	conn->phase = PHASE_SETTINGS;
 	conn->asked_at = ticks_now();
+	conn->received = 0;
+	PQsetNoticeReceiver(conn->pg, notice_receiver, conn);
 	if (PQsetnonblocking(conn->pg, 1) != 0 ||
 		PQsendQuery(conn->pg, CONN_SETTINGS_SQL) != 1)
 		conn_open_failed(conn, PQerrorMessage(conn->pg));
@@ -526,7 +544,18 @@ static void
 settings_event(Conn *conn)
 {
 	PGresult   *res;
+	WireMessage large;
 
+	switch (input_look(conn, &large))
+	{
+		case INPUT_REFUSED:
+			return;
+		case INPUT_LARGE:
+			input_too_large(conn, &large);
+			return;
+		default:
+			break;
+	}
 	if (PQconsumeInput(conn->pg) != 1)
 	{
 		conn_open_failed(conn, PQerrorMessage(conn->pg));
@@ -571,7 +600,14 @@ conn_open_event(Conn *conn)
 		settings_event(conn);
 		return;
 	}
-	switch (PQconnectPoll(conn->pg))
+	login_step(conn);
+}
+
+/* A step of the log-in was made; status is what PQconnectPoll() returned. */
+void
+conn_open_polled(Conn *conn, int status)
+{
+	switch (status)
 	{
 		case PGRES_POLLING_READING:
 			loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_READABLE);

@@ -16,6 +16,9 @@
 /* How often a statement is sent again that fails for no fault of its own. */
 #define MAX_REPEATS		5
 
+/* A statement has one error, that of a remote that ends perhaps another. */
+#define MAX_ERRORS		10
+
 /* After an error that another preparation might have spared, none is tried so long. */
 #define FUTILE_USES		100
 
@@ -309,11 +312,19 @@ error_result(Conn *conn, PGresult *res)
 	const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
 	Flight	   *flight = conn_head(conn);
 
+	if (strlen(PQresultErrorMessage(res)) > WIRE_OTHER_LARGE)
+		conn->big = true;
 	if (severity != NULL &&
 		(strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0))
 		note_last_words(conn, res, severity);
 	else if (PQstatus(conn->pg) == CONNECTION_BAD)
 		return;
+	else if (flight != NULL && ++flight->errors > MAX_ERRORS)
+	{
+		strlcpy(conn->lost_error, "The remote server sent one error after the other.",
+				sizeof(conn->lost_error));
+		conn_lost(conn);
+	}
 	else if (flight != NULL)
 	{
 		flight->answered = true;
@@ -471,6 +482,7 @@ next_result(Conn *conn)
 	if (res != NULL)
 	{
 		conn->empty_results = 0;
+		wire_result(&conn->wire);
 		return one_result(conn, res);
 	}
 	/* in a pipeline, a gap between two commands; nothing follows a third one */
@@ -530,7 +542,11 @@ static void
 read_socket(Conn *conn)
 {
 	PGnotify   *notify;
+	WireMessage large;
+	InputLook	look = input_look(conn, &large);
 
+	if (look == INPUT_REFUSED)
+		return;
 	copy_look(conn);
 	want_rows(conn);
 	if (PQconsumeInput(conn->pg) != 1)
@@ -550,6 +566,8 @@ read_socket(Conn *conn)
 		idle_event(conn);
 	else
 		read_results(conn);
+	if (look == INPUT_LARGE)
+		input_too_large(conn, &large);
 }
 
 /*

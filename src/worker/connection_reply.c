@@ -13,9 +13,6 @@
 #include "compat.h"
 #include "worker/connection.h"
 
-/* Above this, a row makes libpq's buffers so large that they are given up. */
-#define BIG_ROW_BYTES	(16 * 1024 * 1024)
-
 /*
  * What a session does not take of a statement that holds up others is kept up to
  * this.  It is more than the kernel usually has of a connection's answers.
@@ -70,7 +67,7 @@ reply_tag(Request *req, PGresult *res)
 	put_frame(req, &frame, start);
 }
 
-/* Pass on an error or a notice with all its fields. */
+/* Pass on an error or a notice with all its fields, each cut if it is very long. */
 void
 reply_error(Request *req, const PGresult *res, char type)
 {
@@ -101,16 +98,40 @@ reply_error(Request *req, const PGresult *res, char type)
 	start = message_begin_frame(&frame, type);
 	/* what libpq itself has to say comes without fields */
 	if (PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) == NULL)
-		message_put_field(&frame, 'M', PQresultErrorMessage(res));
+		message_put_cut(&frame, 'M', PQresultErrorMessage(res), req->slot->encoding);
 	for (int i = 0; i < lengthof(fields); i++)
-		message_put_field(&frame, fields[i].field,
-						  PQresultErrorField(res, fields[i].libpq));
+		message_put_cut(&frame, fields[i].field,
+						PQresultErrorField(res, fields[i].libpq), req->slot->encoding);
 	appendStringInfoChar(&frame, '\0');
 	put_frame(req, &frame, start);
 	if (type == FRAME_ERROR)
 		req->failed = true;
 	else
 		request_wake_backend(req->slot);
+}
+
+/*
+ * Pass on what can be seen of an error that is too large for libpq; false when
+ * that does not say what went wrong.
+ */
+bool
+reply_large_error(Request *req, const WireMessage *message)
+{
+	StringInfoData frame;
+	int			start;
+	Size		len;
+	bool		cut;
+
+	if (wire_field(message, 'C', &len, &cut) == NULL ||
+		wire_field(message, 'M', &len, &cut) == NULL)
+		return false;
+	initStringInfo(&frame);
+	start = message_begin_frame(&frame, FRAME_ERROR);
+	message_put_large(&frame, message, req->slot->encoding);
+	appendStringInfoChar(&frame, '\0');
+	put_frame(req, &frame, start);
+	req->failed = true;
+	return true;
 }
 
 /* A result's rows are to be sent; takes over the result. */
@@ -212,7 +233,7 @@ put_whole_row(const PGresult *res, int row, int ncols, Size bytes, RingWriter *w
 static void
 count_row(Conn *conn, Request *req, Size bytes)
 {
-	if (bytes > BIG_ROW_BYTES)
+	if (bytes > WIRE_ROW_LARGE)
 		conn->big = true;
 	req->bytes += bytes;
 	req->rows++;

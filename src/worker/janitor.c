@@ -138,11 +138,19 @@ conn_deadline(void *arg)
 	}
 }
 
-/* Others may be waiting behind a connection's first flight. */
+/*
+ * Others may be waiting behind a connection's first flight, or it waits itself
+ * for what does not make its socket ready.
+ */
 static void
 conn_watch_fire(void *arg)
 {
-	conn_look(arg);
+	Conn	   *conn = arg;
+
+	if (conn->state == CONN_CONNECTING)
+		conn_open_event(conn);
+	else
+		conn_look(conn);
 }
 
 /* When an idle connection wants attention next; 0: never. */

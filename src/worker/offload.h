@@ -2,9 +2,9 @@
  * offload.h
  *	  Calls that may block, run in threads of their own.
  *
- * Two things that a worker needs have no non-blocking form everywhere: looking
- * up host names (getaddrinfo) and cancelling a statement (libpq before 17).
- * Each such call is a job that runs in a thread; the loop is told of its end
+ * Three things that a worker needs have no form everywhere that does not block:
+ * looking up host names (getaddrinfo), cancelling a statement (libpq before 17)
+ * and the arithmetic of a log-in (SCRAM).  Each such call is a job that runs in a thread; the loop is told of its end
  * through a pipe.
  */
 #ifndef DBPOOL_OFFLOAD_H
@@ -15,6 +15,7 @@
 typedef enum OffloadKind
 {
 	OFFLOAD_LOOKUP,
+	OFFLOAD_LOGIN,
 	OFFLOAD_CANCEL
 } OffloadKind;
 

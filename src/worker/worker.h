@@ -26,6 +26,7 @@
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
 #include "worker/statement.h"
+#include "wire.h"
 #include "worker/timer.h"
 #include "worker/work.h"
 
@@ -115,6 +116,7 @@ struct Pool
 	int			splits_to;		/* so many workers; 0: it does not split now */
 	uint64		taken;			/* requests since the load was last looked at */
 	int			cancels;		/* threads that cancel for it */
+	int			steps;			/* threads that log in for it */
 	int			failures;		/* connects that failed in a row */
 	Ticks		retry_at;		/* no connect before, while others work */
 	Ticks		failed_at;
@@ -140,6 +142,7 @@ struct Flight
 	bool		reused;			/* it had been prepared before */
 	uint64		preparation;	/* which one that was */
 	bool		parsing;		/* the answer to its Parse comes first */
+	int			errors;			/* so many has the remote sent */
 	bool		row_mode;		/* libpq gives its result row by row */
 	bool		shape_sent;
 	bool		plain;			/* tags so far are of plain reads and writes */
@@ -185,6 +188,10 @@ struct Conn
 	Timer		watch;			/* of what its first flight is doing to others */
 	Timer		janitor;		/* while idle */
 
+	/* what the remote sends (connection_input.c) */
+	Wire		wire;
+	int64		received;		/* bytes in its state, when it is not busy */
+
 	/* the loop's */
 	pgsocket	sock;
 	uint32		wants;			/* events of the socket */
@@ -193,6 +200,8 @@ struct Conn
 	/* connecting: places to try (connection_open.c) */
 	struct Candidates *candidates;
 	struct OffloadJob *lookup;
+	struct OffloadJob *step;	/* has pg meanwhile (connection_login.c) */
+	bool		accepted;		/* the remote has authenticated us */
 	StringInfoData errors;		/* what went wrong at each place */
 	bool		password_unasked;	/* a place would have let us in without */
 	bool		tls;

@@ -1,0 +1,120 @@
+/*
+ * connection_input.c
+ *	  What the remote may send, once we are logged in.
+ *
+ * A look is taken at the messages that libpq will read (wire.c), as it collects
+ * each of them whole, and some of them several times over.
+ *	 - A row may be as long as in PostgreSQL, any other message WIRE_OTHER_MOST.
+ *	   Of an error that is longer, its beginning is passed on.
+ *	 - While nobody's statement runs, the remote has little to say.
+ *	 - What it reports of settings libpq keeps until the connection ends.
+ * Beyond these bounds the connection is given up.  Below them, one that
+ * carried something large is given up when it has done its work, so that libpq's
+ * buffers go (conn_settle()).
+ */
+#include "postgres.h"
+
+#include <libpq-fe.h>
+
+#include "compat.h"
+#include "worker/connection.h"
+
+/* Most bytes in answer to a check, a reset or our settings, and of an idle remote. */
+#define OWN_MOST		(256 * 1024)
+
+/* With so much of settings the connection is given up at once. */
+#define SETTINGS_MOST	(4 * 1024 * 1024)
+
+/* Give up a connection in a state of its own. */
+static void
+give_up(Conn *conn)
+{
+	if (conn->state == CONN_CONNECTING)
+		conn_open_failed(conn, conn->lost_error);
+	else
+		conn_lost(conn);
+}
+
+/* Is it too much in this state? */
+static bool
+is_too_much(Conn *conn, Size n)
+{
+	if (n == (Size) conn->wire.reach)
+		n = Max(n, (Size) compat_unread_bytes(conn->pg));
+	conn->received += n;
+	if (conn->received <= OWN_MOST)
+		return false;
+	snprintf(conn->lost_error, sizeof(conn->lost_error),
+			 "The remote server sent more than %d bytes %s.", OWN_MOST,
+			 conn->state == CONN_IDLE ? "without being asked anything" :
+			 conn->state == CONN_CHECKING ? "in answer to a check" :
+			 conn->state == CONN_RESETTING ? "in answer to a reset of the session" :
+			 "in answer to the settings of the session");
+	return true;
+}
+
+/*
+ * The message at which input_look() has stopped is the next for libpq, which has
+ * given all before it: give the connection up, and tell its session.
+ */
+void
+input_too_large(Conn *conn, const WireMessage *large)
+{
+	Request    *req = conn_head_request(conn);
+
+	if (conn->state == CONN_CLOSED)
+		return;
+	snprintf(conn->lost_error, sizeof(conn->lost_error),
+			 "The remote server sent %s of %u bytes, and dbpool takes %d at most.",
+			 wire_name(large->type), large->length, conn->wire.other_most);
+	if (large->type == 'E' && large->certain && req != NULL && conn->rows == NULL &&
+		reply_large_error(req, large))
+	{
+		/* the statement has failed: that was its answer */
+		conn_count_request(conn, req, conn_head_us(conn, ticks_now()), true);
+		flight_remove(conn, conn_head(conn));
+		request_end(req);
+	}
+	give_up(conn);
+}
+
+/*
+ * Before libpq reads from the socket, look at what it will read.  INPUT_LARGE: it
+ * is to read once more, and what it then gives is to be taken, before
+ * input_too_large(conn, large); until then nothing else may be looked at.
+ * INPUT_REFUSED: the connection was given up, and those who waited for it have
+ * been told.
+ */
+InputLook
+input_look(Conn *conn, WireMessage *large)
+{
+	static char window[WIRE_WINDOW];
+	Wire	   *wire = &conn->wire;
+	ssize_t		n;
+	bool		runs = conn->state == CONN_BUSY || conn->state == CONN_CANCELLING;
+	bool		fits;
+
+	if (runs && !wire_wants(wire))
+		return INPUT_FITS;
+	n = compat_peek_input(conn->pg, window, wire->reach);
+	if (n <= 0)
+		return INPUT_FITS;
+	wire->row_most = runs ? WIRE_ROW_MOST : OWN_MOST;
+	wire->other_most = runs ? WIRE_OTHER_MOST : OWN_MOST;
+	if (!runs && is_too_much(conn, n))
+	{
+		give_up(conn);
+		return INPUT_REFUSED;
+	}
+	fits = wire_look(wire, window, n, large);
+	if (wire->settings > SETTINGS_MOST)
+	{
+		snprintf(conn->lost_error, sizeof(conn->lost_error),
+				 "The remote server reported more than %d bytes of settings.",
+				 SETTINGS_MOST);
+		give_up(conn);
+		return INPUT_REFUSED;
+	}
+	conn->big |= wire->large;
+	return fits ? INPUT_FITS : INPUT_LARGE;
+}
