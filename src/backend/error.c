@@ -8,6 +8,7 @@
 #include "backend/text.h"
 #include "mb/pg_wchar.h"
 #include "postgres_ext.h"
+#include "utils/memutils.h"
 
 typedef struct ErrorFields
 {
@@ -139,10 +140,13 @@ error_throw(const char *pool, const char *sql, MessageReader *body)
 			 context_of(&fields, pool)));
 }
 
-/* Pass on the notice that a FRAME_NOTICE describes. */
+/* Pass on the notice that a FRAME_NOTICE describes; there may be many. */
 void
 error_notice(const char *pool, MessageReader *body)
 {
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dbpool notice",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
 	ErrorFields fields;
 
 	read_fields(body, &fields);
@@ -152,4 +156,6 @@ error_notice(const char *pool, MessageReader *body)
 			 fields.of['D'] ? errdetail_internal("%s", fields.of['D']) : 0,
 			 fields.of['H'] ? errhint("%s", fields.of['H']) : 0,
 			 context_of(&fields, pool)));
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
 }
