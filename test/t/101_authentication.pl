@@ -275,6 +275,31 @@ superuser_does(
 	  CREATE USER MAPPING FOR carol SERVER remote OPTIONS (user 'trust_user')});
 my $carol = session($local, user => 'carol');
 is($carol->value($whoami), '(trust_user)', 'a superuser without a password');
+my $pid = $carol->value(q{SELECT dbpool_query('remote', 'SELECT pg_backend_pid()')});
+my $other = session($local);
+$other->value('BEGIN; ALTER ROLE carol NOSUPERUSER');
+$other->value('GRANT USAGE ON FOREIGN SERVER remote TO carol; SET LOCAL ROLE carol');
+like(
+	$other->query($whoami)->{err},
+	qr/password is required/,
+	'a transaction in which she is none any more');
+$other->value('ROLLBACK');
+superuser_does(
+	q{ALTER USER MAPPING FOR carol SERVER remote OPTIONS (ADD password 'unasked')});
+$carol->value($whoami);
+$pid = $carol->value(q{SELECT dbpool_query('remote', 'SELECT pg_backend_pid()')});
+$other->value('BEGIN; ALTER ROLE carol NOSUPERUSER');
+$other->value('GRANT USAGE ON FOREIGN SERVER remote TO carol; SET LOCAL ROLE carol');
+like(
+	$other->query($whoami)->{err},
+	qr/password is required.*did not ask/s,
+	'or with one that the remote does not ask for');
+$other->value('ROLLBACK');
+is($carol->value(q{SELECT dbpool_query('remote', 'SELECT pg_backend_pid()')}),
+	$pid, 'has a pool of its own, and does not touch that of others');
+$other->quit;
+superuser_does(
+	q{ALTER USER MAPPING FOR carol SERVER remote OPTIONS (DROP password)});
 superuser_does('ALTER ROLE carol NOSUPERUSER');
 like(
 	$carol->query($whoami)->{err},
@@ -295,6 +320,58 @@ like(
 	qr/permission denied for foreign server remote/,
 	'until the right is revoked');
 $carol->quit;
+
+# The owner of the server counts as well: it is his to say where it leads.
+superuser_does(
+	q{CREATE ROLE dave SUPERUSER; ALTER SERVER remote OWNER TO dave;
+	  CREATE USER MAPPING FOR CURRENT_USER SERVER remote OPTIONS (user 'trust_user')});
+my $boss = session($local);
+is($boss->value($whoami), '(trust_user)',
+	'a superuser on the server of another one');
+superuser_does('ALTER ROLE dave NOSUPERUSER');
+like(
+	$boss->query($whoami)->{err},
+	qr/password is required.*belongs to somebody who is none/s,
+	'who is none any more');
+superuser_does('ALTER ROLE dave SUPERUSER');
+is($boss->value($whoami), '(trust_user)', 'and again');
+$boss->quit;
+
+# --- libpq's own check, from 16 on ------------------------------------------------
+
+SKIP:
+{
+	skip 'libpq has no require_auth before 16', 8
+	  if as_role($superuser,
+		q{ALTER SERVER remote OPTIONS (ADD require_auth 'none')}) =~
+	  /invalid option/;
+
+	map_role('alice', q{user 'trust_user', password 'unasked'});
+	like(
+		as_role('alice', $whoami),
+		qr/ERROR:  2F003: password is required.*require_auth allows no method/s,
+		'require_auth that allows no password');
+	is(superuser_does($whoami), '(trust_user)',
+		'does not matter where none is needed');
+	foreach my $list ('none,scram-sha-256', '!gss')
+	{
+		superuser_does(
+			"ALTER SERVER remote OPTIONS (SET require_auth '$list')");
+		map_role('alice', q{user 'trust_user', password 'unasked'});
+		like(
+			as_role('alice', $whoami),
+			qr/ERROR:  2F003: password is required.*did not ask/s,
+			"require_auth '$list' does not lift the rule");
+		map_role('alice', q{user 'scram_user', password 'scram secret'});
+		is(as_role('alice', $whoami), '(scram_user)', 'nor harm who obeys it');
+	}
+	superuser_does(
+		q{ALTER SERVER remote OPTIONS (SET require_auth '!scram-sha-256')});
+	like(as_role('alice', $whoami),
+		qr/ERROR:  (?:08001|2F003)/, 'what it rules out stays ruled out');
+	superuser_does(q{ALTER SERVER remote OPTIONS (DROP require_auth)});
+	is(as_role('alice', $whoami), '(scram_user)', 'until it does not');
+}
 
 # --- the own server as the remote, by a role that may create servers --------------
 
@@ -394,6 +471,29 @@ foreach my $try (
 	}
 }
 is(executed(), '', 'nothing was executed');
+
+# Of several hosts one may ask for the password and another not.
+superuser_does(
+	sprintf q{
+	CREATE ROLE scram_user LOGIN;
+	CREATE SERVER pair FOREIGN DATA WRAPPER dbpool
+	    OPTIONS (host '%s,%s', port '%s,%s', dbname 'postgres');
+	GRANT USAGE ON FOREIGN SERVER pair TO lowly;
+	CREATE USER MAPPING FOR lowly SERVER pair OPTIONS (user 'scram_user', password 'scram secret');
+	SELECT dbpool_add_migration('pair', 1, 'm', 'SELECT 1');
+	GRANT EXECUTE ON FUNCTION dbpool_migration_status TO lowly},
+	$local->host, $remote->host, $local->port, $remote->port);
+is( as_role(
+		'lowly',
+		q{SELECT dbpool_query('pair', $$SELECT current_setting('port')$$)}),
+	'(' . $remote->port . ')',
+	'a host that does not ask for the password is passed by');
+like(
+	as_role(
+		'lowly', q{SELECT status FROM dbpool_migration_status('pair')}),
+	qr/^pending$/,
+	'for migrations as well');
+is(executed(), '', 'and nothing was executed there');
 
 # The warmer passes them by. It comes to those that it warms in the end.
 superuser_does(

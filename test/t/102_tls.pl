@@ -75,6 +75,7 @@ $remote->safe_psql(
 	'postgres', q{
 	CREATE ROLE tls_user LOGIN PASSWORD 'secret';
 	CREATE ROLE cert_user LOGIN;
+	CREATE ROLE half_user LOGIN PASSWORD 'half secret';
 });
 unlink $remote->data_dir . '/pg_hba.conf';
 $remote->append_conf(
@@ -83,6 +84,8 @@ local all all trust
 hostssl all cert_user 127.0.0.1/32 cert
 hostssl all tls_user 127.0.0.1/32 scram-sha-256
 hostnossl all tls_user 127.0.0.1/32 scram-sha-256
+hostssl all half_user 127.0.0.1/32 scram-sha-256
+hostnossl all half_user 127.0.0.1/32 trust
 });
 $remote->reload;
 
@@ -246,6 +249,19 @@ like(
 # A certificate is no password: a role that is not superuser may not use one
 # that a superuser put into the mapping, but for one whose password need not be
 # asked for.
+# With a wrong password libpq tries again without TLS, where nobody asks for it.
+like(
+	does(
+		q{CREATE ROLE half LOGIN;
+		  GRANT USAGE ON FOREIGN SERVER remote TO half;
+		  CREATE USER MAPPING FOR half SERVER remote OPTIONS (user 'half_user', password 'wrong');
+		  ALTER SERVER remote OPTIONS (SET sslmode 'prefer');
+		  SET ROLE half;
+		  SELECT dbpool_query('remote', 'SELECT current_user')}),
+	qr/ERROR:  2F003: password is required/,
+	'that a password was asked for over TLS does not count without');
+does(q{ALTER SERVER remote OPTIONS (SET sslmode 'verify-full')});
+
 chmod 0600, "$certs/client.key";
 is( with_mapping(
 		qq{user 'cert_user', password 'unasked', sslcert '$certs/client.crt', sslkey '$certs/client.key'}

@@ -27,9 +27,20 @@ $local->safe_psql(
 	'postgres', sprintf q{
 	CREATE ROLE alice LOGIN;
 	CREATE SERVER one FOREIGN DATA WRAPPER dbpool
-	    OPTIONS (host '%s', port '%s', dbname 'postgres', min_size '1');
+	    OPTIONS (host '%1$s', port '%2$s', dbname 'postgres', min_size '1');
 	GRANT USAGE ON FOREIGN SERVER one TO alice;
 	CREATE USER MAPPING FOR alice SERVER one OPTIONS (user 'app', password 'secret');
+	-- whose owner sees the passwords that are sent to where he points it
+	CREATE ROLE bob LOGIN;
+	GRANT USAGE ON FOREIGN DATA WRAPPER dbpool TO bob;
+	SET ROLE bob;
+	CREATE SERVER bobs FOREIGN DATA WRAPPER dbpool
+	    OPTIONS (host '%1$s', port '%2$s', dbname 'postgres', min_size '1');
+	GRANT USAGE ON FOREIGN SERVER bobs TO alice;
+	CREATE USER MAPPING FOR PUBLIC SERVER bobs OPTIONS (user 'app', password 'secret');
+	SET ROLE alice;
+	CREATE USER MAPPING FOR alice SERVER bobs OPTIONS (user 'app', password 'secret');
+	RESET ROLE;
 	CREATE DATABASE second;
 	CREATE DATABASE closed ALLOW_CONNECTIONS false;
 	CREATE DATABASE plain;
@@ -75,6 +86,10 @@ ok( $s->poll(
 	'who warmed them is gone');
 is($s->value('SELECT count(*) FROM dbpool_requests'),
 	'0', 'and left no request behind');
+is( $s->value(q{SELECT count(*) FROM dbpool_stat_pools WHERE pool = 'bobs'}),
+	'0',
+	'nobody connects for mappings of others than the owner, who is no superuser'
+);
 ok( $s->poll(
 		q{SELECT connect_error LIKE '%/nowhere/at/all%' FROM dbpool_pools
 		  WHERE pool = 'broken'}),
@@ -95,13 +110,17 @@ foreach my $database ('plain', 'closed')
 
 # --- the end of the worker ----------------------------------------------------------
 
+$local->safe_psql('postgres',
+	q{CREATE USER MAPPING FOR bob SERVER bobs OPTIONS (user 'app', password 'secret')}
+);
+$expected = "postgres/bobs/bob 1, $expected";
 $s->value(sprintf 'SELECT pg_terminate_backend(%d)', worker_pid($s));
 $s->poll('SELECT starts FROM dbpool_workers', '2');
 ok($s->poll($idle, $expected),
-	'after the end of the worker the pools are warm again');
+	'after the end of the worker the pools are warm again, the owner\'s too');
 ok( $remote->poll_query_until(
 		'postgres',
-		q{SELECT count(*) = 6 FROM pg_stat_activity WHERE application_name = 'dbpool'}
+		q{SELECT count(*) = 7 FROM pg_stat_activity WHERE application_name = 'dbpool'}
 	),
 	'the old connections are gone');
 
