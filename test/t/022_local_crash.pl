@@ -12,6 +12,9 @@ use DbpoolTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+# what this test is about
+announce(qr/terminated by signal 9/);
+
 my $remote = make_remote();
 my $local = make_local(conf => "restart_after_crash = on\n");
 

@@ -19,6 +19,9 @@ use lib $FindBin::RealBin;
 use DbpoolTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
+
+# processes are killed here
+announce(qr/terminated by signal 9/);
 use Time::HiRes qw(time);
 
 # How many places each kind of end is tried at; the others are left out evenly.

@@ -13,6 +13,9 @@ use DbpoolTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+# processes are killed here
+announce(qr/terminated by signal 9/);
+
 my $remote = make_remote();
 my $local = make_local(conf => "restart_after_crash = on\n");
 my $control = session($local);

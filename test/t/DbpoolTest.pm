@@ -12,6 +12,9 @@
 #   $s->send("SELECT * FROM dbpool_query('p', 'SELECT pg_sleep(60)') AS t(x text)");
 #   ...
 #   my $answer = $s->wait;    # out, err, state (SQLSTATE or ''), seconds
+#
+# done_testing() looks, at each local node, whether dbpool has kept what always
+# holds; see check_invariants().
 
 package DbpoolTest;
 
@@ -30,7 +33,11 @@ our @EXPORT = qw(
   make_local make_remote create_pool session wait_until
   worker_pid rss_kb child_pids silent_listener query_sleeps
   suspend resume preload_library start_pgbench
+  announce broken_invariants
 );
+
+my @locals;
+my @announced;
 
 # A node that stays as quiet and small as the tests allow.
 sub make_node
@@ -55,11 +62,13 @@ sub make_local
 	my $workers = $params{workers} || 1;
 	my $conf =
 		"shared_preload_libraries = 'dbpool'\n"
+	  . "log_line_prefix = '%m [%p] %b %q%a '\n"
 	  . "dbpool.workers = $workers\n"
 	  . "max_connections = 300\n"
 	  . ($params{conf} || '');
 	my $node = make_node($params{name} || 'local', %params, conf => $conf);
 
+	push @locals, $node;
 	$node->safe_psql('postgres', 'CREATE EXTENSION dbpool')
 	  unless $params{no_start};
 	return $node;
@@ -251,6 +260,90 @@ sub preload_library
 	return
 	  system("$cc -shared -fPIC -o '$path.so' '$path.c' -ldl") == 0 &&
 	  "$path.so";
+}
+
+# Lines of a local node's log that match are what the test is about: they do not
+# count as signs of a fault.
+sub announce
+{
+	push @announced, @_;
+	return;
+}
+
+# What of a node's views contradicts itself, or limits. What is under way may look
+# so for a moment.
+sub contradictions
+{
+	my ($node) = @_;
+	my $schema = $node->safe_psql(
+		'postgres', q{
+		SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'dbpool'
+		AND current_setting('shared_preload_libraries') ~ '\mdbpool\M'});
+
+	return '' if $schema eq '';
+	return $node->safe_psql(
+		'postgres', qq{
+		SELECT format('pool "%s" has waiting = %s', pool, waiting)
+		FROM $schema.dbpool_pools WHERE waiting < 0
+		UNION ALL
+		SELECT format('pool "%s" has %s of at most %s connections', pool, size, max_size)
+		FROM (SELECT *, connecting + idle + busy + cancelling + resetting + checking AS size
+			FROM $schema.dbpool_pools) p WHERE size > max_size
+		UNION ALL
+		SELECT format('a connection of pool "%s" is %s with nothing under way', pool, state)
+		FROM $schema.dbpool_connections WHERE state IN ('busy', 'cancelling') AND in_flight = 0
+		AND state_since < clock_timestamp() - interval '5 s'
+		UNION ALL
+		SELECT format('a request of pool "%s" is %s, and its session %s has gone', pool, state, pid)
+		FROM $schema.dbpool_requests
+		WHERE NOT EXISTS (SELECT FROM pg_stat_get_activity(pid))});
+}
+
+# What does not hold of a node, a line each. Whatever a test has done to it:
+#  - no count is negative, no pool has more connections than it may have;
+#  - no connection is busy with nothing, no request belongs to nobody;
+#  - no process has crashed, no worker has thrown an error.
+sub broken_invariants
+{
+	my ($node) = @_;
+	my $found = '';
+	my $log = -e $node->logfile ? slurp_file($node->logfile) : '';
+
+	foreach my $line (split /\n/, $log)
+	{
+		next
+		  unless $line =~
+		  /PANIC:|TRAP:|terminated by signal|impossible move|\] dbpool worker (?:ERROR|FATAL):/;
+		next if $line =~ /due to administrator command/;
+		$found .= "$line\n" unless grep { $line =~ $_ } @announced;
+	}
+	return $found unless defined $node->{_pid};
+
+	my $contradictions = '';
+	my $end = time + 20;
+	do
+	{
+		$contradictions = contradictions($node);
+	} while ($contradictions ne '' && time < $end && sleep 0.1);
+	return $found . $contradictions;
+}
+
+sub check_invariants
+{
+	is(broken_invariants($_), '',
+		'node "' . $_->name . '" has kept what always holds')
+	  foreach @locals;
+	return;
+}
+
+{
+	my $done_testing = \&Test::More::done_testing;
+
+	no warnings 'redefine';
+	*Test::More::done_testing = sub {
+		check_invariants() unless Test::More->builder->parent;
+		goto &$done_testing;
+	};
 }
 
 package DbpoolTest::Session;
