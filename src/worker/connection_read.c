@@ -156,6 +156,12 @@ answered(Conn *conn)
 	{
 		if (conn_reset_more(conn))
 			return;
+		/* every statement would be told that it has changed that */
+		if (session_text_changed(conn) != NULL)
+		{
+			conn_close(conn, "a reset does not make it what it was when it was new");
+			return;
+		}
 		conn->dirty = false;
 		conn->changed = false;
 		pool_conn_ready(conn);
