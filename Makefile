@@ -18,6 +18,7 @@
 #   make check-exec-backend   the same, each process having the program run anew
 #   make stress               many sessions at random for ten minutes, STRESS_SECONDS=
 #   make stress-valgrind      fewer of them, with the local server under memcheck
+#   make fault-sweep          each call of the worker that may fail fails once
 #   make check-versions       on other versions of PostgreSQL; as root
 #
 #   make bench                side by side with dblink and others; half an hour
@@ -35,7 +36,7 @@ SOURCES = $(wildcard src/*.c src/*/*.c)
 SOURCE_HEADERS = $(wildcard src/*.h src/*/*.h)
 OBJS = $(SOURCES:.c=.o)
 
-PG_CPPFLAGS = -I$(srcdir)/src -I$(libpq_srcdir)
+PG_CPPFLAGS = -I$(srcdir)/src -I$(libpq_srcdir) $(if $(FAULTS),-DDBPOOL_FAULTS)
 # PostgreSQL's own headers do not pass -Wextra: unused parameters and signed
 # comparisons in inline functions, and its initialisers leave fields out.
 PG_CFLAGS = -Wall -Wextra $(if $(WERROR),-Werror) -Wno-unused-parameter -Wno-sign-compare \
@@ -110,6 +111,12 @@ stress-valgrind: export STRESS_SECONDS ?= 300
 stress-valgrind: export STRESS_VALGRIND = 1
 stress-valgrind:
 	scripts/test --only tap 120_stress
+
+.PHONY: fault-sweep
+fault-sweep: export FAULT_SWEEP ?= long
+fault-sweep: export STAGE_TIMEOUT ?= 7200
+fault-sweep:
+	scripts/test --only tap 112_faults
 
 .PHONY: check-valgrind check-assert check-exec-backend check-versions
 check-valgrind:

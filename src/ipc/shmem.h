@@ -23,6 +23,7 @@
 
 #include "clock.h"
 #include "dbpool.h"
+#include "fault.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
@@ -214,6 +215,10 @@ typedef struct DbpoolShared
 
 	/* Those that find no place are not shown. */
 	MigrateShared migrations[DBPOOL_SHOWN_MIGRATIONS];
+
+#ifdef DBPOOL_FAULTS
+	FaultShared faults;
+#endif
 } DbpoolShared;
 
 extern DbpoolShared *dbpool_shared;

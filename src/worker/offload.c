@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "worker/fault_points.h"
 #include "worker/offload.h"
 
 #define MAX_THREADS		128

@@ -69,7 +69,7 @@ request_release(Request *req)
 static bool
 make_room(StringInfo out, Size len)
 {
-	Size		needed = out->len + len + 1;
+	Size		needed = out->len + len;
 	Size		size = Max(out->maxlen, 1024);
 	char	   *data;
 
@@ -88,7 +88,6 @@ make_room(StringInfo out, Size len)
 		memcpy(data, out->data, out->len);
 		pfree(out->data);
 	}
-	data[out->len] = '\0';
 	out->data = data;
 	out->maxlen = (int) size;
 	return true;
@@ -120,7 +119,8 @@ try_put(Request *req, const void *data, Size len)
 		req->cut = true;
 		return false;
 	}
-	message_put(&req->out, (const char *) data + written, len - written);
+	memcpy(req->out.data + req->out.len, (const char *) data + written, len - written);
+	req->out.len += (int) (len - written);
 	return true;
 }
 

@@ -140,6 +140,7 @@ dbpool_worker_main(Datum arg)
 	WorkerShared *shared;
 
 	my_worker = DatumGetInt32(arg);
+	fault_worker_starts();
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);

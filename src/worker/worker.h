@@ -352,4 +352,6 @@ extern void janitor_conn_idle(Conn *conn);
 extern void janitor_request_waits(Request *req);
 extern Ticks janitor_lifetime_end(const Pool *pool, Ticks from);
 
+#include "worker/fault_points.h"
+
 #endif							/* DBPOOL_WORKER_H */
