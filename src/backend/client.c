@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "ipc/home.h"
 
 /* Milliseconds to wait for a worker that is being started. */
 #define WORKER_START_MS		10000
@@ -56,6 +57,7 @@ static uint32 wait_answer_event;
 static uint32 wait_room_event;
 static uint32 wait_worker_event;
 static uint32 wait_slot_event;
+static uint32 wait_stop_event;
 
 /*
  * The hint of an ereport() for a server that has not loaded dbpool.  What the
@@ -100,8 +102,12 @@ client_require_workers(void)
 				 errhint("Start the server without -b.")));
 }
 
-/* Give up a request in whatever state it is, unless the slot is ours no more. */
-static void
+/*
+ * Give up a request in whatever state it is, unless the slot is ours no more.
+ * Returns true if it runs in this very server; then wait_until_stopped() is to
+ * be called.
+ */
+static bool
 abandon(const Client *client)
 {
 	RequestSlot *slot = client->slot;
@@ -113,16 +119,21 @@ abandon(const Client *client)
 
 		if (request_word_hold(word) != client->hold ||
 			state == REQUEST_FREE || state == REQUEST_ABANDONED)
-			return;
+			return false;
 		if (state == REQUEST_CLAIMED || state == REQUEST_DONE)
 		{
 			if (request_move(slot, client->hold, state, REQUEST_FREE))
-				return;
+				return false;
 		}
-		else if (request_move(slot, client->hold, state, REQUEST_ABANDONED))
+		else
 		{
+			/* as soon as it is moved, it is the worker's */
+			bool		home = slot->home_pid != 0;
+
+			if (!request_move(slot, client->hold, state, REQUEST_ABANDONED))
+				continue;
 			request_attention(slot, request_word_worker(word));
-			return;
+			return home && state == REQUEST_RUNNING;
 		}
 	}
 }
@@ -140,13 +151,46 @@ ask_for_attention(const Client *client)
 	request_attention(client->slot, client->worker);
 }
 
+/*
+ * Wait, but not for long, until what a request has left running in this very
+ * server has ended.  Our locks, which it may be waiting for, are released after
+ * that, so that it cannot go on by that.
+ */
+static void
+wait_until_stopped(const Client *client)
+{
+	Ticks		until = ticks_plus_ms(ticks_now(), HOME_STOP_MS);
+
+	/* an error is on its way, another would take its place */
+	HOLD_INTERRUPTS();
+	ConditionVariablePrepareToSleep(&dbpool_shared->slot_freed_cv);
+	while (request_word(client->slot) == (client->hold | REQUEST_ABANDONED))
+	{
+		long		left = ticks_left_ms(until);
+
+		if (left <= 0)
+			break;
+		(void) ConditionVariableTimedSleep(&dbpool_shared->slot_freed_cv, left,
+										   compat_wait_event(&wait_stop_event, "DbpoolStop"));
+	}
+	ConditionVariableCancelSleep();
+	RESUME_INTERRUPTS();
+}
+
+/* Before locks are released: this is called before what was registered earlier. */
 static void
 on_backend_exit(int code, Datum arg)
 {
 	(void) code;
 	(void) arg;
 	while (!dlist_is_empty(&open_requests))
-		abandon(dlist_container(Client, node, dlist_pop_head_node(&open_requests)));
+	{
+		Client	   *client = dlist_container(Client, node,
+											 dlist_pop_head_node(&open_requests));
+
+		if (abandon(client))
+			wait_until_stopped(client);
+	}
 }
 
 /* Wait until the worker is there. */
@@ -318,6 +362,7 @@ fill_slot(Client *client)
 	slot->key = definition->key;
 	slot->procno = compat_my_proc_number();
 	slot->ticket = pg_atomic_fetch_add_u64(&dbpool_shared->request_ticket, 1);
+	slot->home_pid = 0;
 	slot->stamp = definition->stamp;
 	slot->traces = call_traces(call);
 	slot->nparams = call->nparams;
@@ -641,8 +686,11 @@ run_once(Client *client)
 	{
 		if (client->slot != NULL)
 		{
-			abandon(client);
+			bool		home = abandon(client);
+
 			dlist_delete(&client->node);
+			if (home)
+				wait_until_stopped(client);
 		}
 	}
 	PG_END_TRY();

@@ -38,13 +38,17 @@
  *	 5. At DONE, with "down" read empty, moves DONE -> FREE.
  *	 6. To give up at any moment (error, cancel, exit): moves whatever state it
  *		finds to ABANDONED and sets the attention bit, or DONE -> FREE; both
- *		return at once.  From then on it does not touch the slot.
+ *		return at once.  From then on it does not touch the slot.  Of what was
+ *		RUNNING in this very server (home_pid) it waits for the end: until the
+ *		slot is free or HOME_STOP_MS have passed, and before its locks are
+ *		released, see home.c.
  *
  * The worker:
  *	 1. On attention to a slot whose word names this worker: SUBMITTED becomes
  *		RECEIVING, and with all of it here QUEUED (a request that fits into "up"
- *		at once); ABANDONED is torn off its queue or connection and freed;
- *		anything else means that "up" has more bytes or "down" has room again.
+ *		at once); ABANDONED is torn off its queue or connection and freed, but
+ *		what runs in this server when it has ended; anything else means that "up"
+ *		has more bytes or "down" has room again.
  *	 2. Moves QUEUED -> RUNNING when a connection takes it, and back when the
  *		connection proves dead before the statement was sent.
  *	 3. Sets "sent" before the statement's first byte can leave.
@@ -172,6 +176,12 @@ typedef struct RequestSlot
 	 * REQUEST_COPY: has the end of its rows?  Worker's.
 	 */
 	pg_atomic_uint32 sent;
+
+	/*
+	 * The process of this server that runs it; 0 if it runs elsewhere.
+	 * Written by the worker before it moves the slot to RUNNING.
+	 */
+	int			home_pid;
 
 	/* REQUEST_COPY: written by the backend alone, as long as it has the slot. */
 	pg_atomic_uint32 copy_phase;	/* CopyPhase */

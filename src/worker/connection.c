@@ -149,6 +149,7 @@ conn_close(Conn *conn, const char *reason)
 
 	if (conn->state == CONN_CLOSED)
 		return;
+	conn_stop_home(conn);
 	req = conn->waiter;
 	conn->waiter = NULL;
 	if (req != NULL)

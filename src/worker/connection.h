@@ -98,6 +98,7 @@ extern bool conn_flush(Conn *conn);
 extern void copy_begin(Conn *conn, Request *req, struct pg_result *res);
 extern bool copy_send(Conn *conn);
 extern void copy_look(Conn *conn);
+extern void copy_stop(Conn *conn, Request *req);
 extern bool copy_lost(Conn *conn, Request *req);
 
 /* connection_read.c */
@@ -132,6 +133,8 @@ extern void conn_look(Conn *conn);
 extern void conn_cancel(Conn *conn);
 extern void conn_after_cancel(Conn *conn);
 extern void conn_cancel_overdue(Conn *conn);
+extern void conn_deadlocked(Conn *conn, Flight *flight, const char *detail);
+extern void conn_stop_home(Conn *conn);
 extern void conn_orphan(Conn *conn, Flight *flight);
 extern void connections_cancel(void);
 extern void connections_watch(void);

@@ -42,7 +42,11 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include <libpq-fe.h>
+
+#include "utils/memutils.h"
 
 #include "compat.h"
 #include "worker/connection.h"
@@ -53,6 +57,9 @@
 
 /* Milliseconds after which it is cancelled again; each time twice as long. */
 #define AGAIN_MS		100
+
+/* The same where it costs no more than a signal, and a session waits. */
+#define HOME_AGAIN_MS	10
 
 /* Milliseconds that others wait for an orphan to end by itself. */
 #define ORPHAN_MS		20
@@ -92,7 +99,8 @@ static bool cancel_start(Conn *conn);
 static bool
 is_unwanted(const Flight *flight)
 {
-	return flight_is_orphan(flight) || (flight != NULL && flight->stalled);
+	return flight_is_orphan(flight) ||
+		(flight != NULL && (flight->stalled || flight->deadlock != NULL));
 }
 
 /*
@@ -211,12 +219,80 @@ conn_orphan(Conn *conn, Flight *flight)
 	conn->norphans++;
 }
 
+/*
+ * The same for a process of this server, which needs no connection: when this
+ * returns, the signal is there.
+ */
+static bool
+cancel_home(Conn *conn)
+{
+	if (conn->home_pid == 0 || !home_signal(conn->home_pid, SIGINT))
+		return false;
+	conn_head(conn)->cancelled = true;
+	return true;
+}
+
+/*
+ * The connection's end must not leave anything running that its session takes
+ * for ended: a process of this server ends with it.
+ */
+void
+conn_stop_home(Conn *conn)
+{
+	if (conn->home_pid != 0 && conn->nflights > 0)
+		(void) home_signal(conn->home_pid, SIGTERM);
+}
+
 /* From now on the remote has its time to end what nobody waits for. */
 static void
 give_time(Conn *conn)
 {
 	conn->cancelled_at = ticks_now();
 	conn_set_deadline(conn, CANCEL_MS);
+}
+
+/* How long the first flight has been given up, in milliseconds. */
+static int
+cancelled_ms(Conn *conn)
+{
+	return (int) ((ticks_now() - conn->cancelled_at) / 1000);
+}
+
+/* After how many milliseconds a cancel is sent again for the first time. */
+static int
+again_ms(Conn *conn)
+{
+	return conn->home_pid != 0 ? HOME_AGAIN_MS : AGAIN_MS;
+}
+
+/* A cancel was delivered: look again at what has come of it. */
+static void
+watch_head(Conn *conn)
+{
+	int			ms = cancelled_ms(conn);
+
+	conn_set_deadline(conn, Min(Max(ms, again_ms(conn)), Max(CANCEL_MS - ms, 0)));
+}
+
+/* The same for one that has stalled, and for which its session waits. */
+static void
+watch_stalled(Conn *conn)
+{
+	Ticks		now = ticks_now();
+	int64		ms = conn_head_us(conn, now) / 1000;
+
+	timer_set(&conn->watch,
+			  ticks_plus_ms(now, Min(Max(ms, again_ms(conn)), CANCEL_MS)));
+}
+
+/* The first flight has been cancelled. */
+static void
+watch_cancelled(Conn *conn)
+{
+	if (flight_is_orphan(conn_head(conn)))
+		watch_head(conn);
+	else
+		watch_stalled(conn);
 }
 
 /*
@@ -233,39 +309,18 @@ cancel_head(Conn *conn)
 	else
 		timer_stop(&conn->deadline);	/* of an orphan that was the first
 										 * before */
+	if (cancel_home(conn))
+	{
+		conn->cancel_ended = true;
+		watch_cancelled(conn);
+		return true;
+	}
 	conn->cancel_ended = false;
 	conn->cancel_waits = conn->pool->cancels >= CANCELS_PER_POOL;
 	if (conn->cancel_waits || cancel_start(conn))
 		return true;
 	conn->cancel_ended = true;
 	return !orphan;
-}
-
-/* How long the first flight has been given up, in milliseconds. */
-static int
-cancelled_ms(Conn *conn)
-{
-	return (int) ((ticks_now() - conn->cancelled_at) / 1000);
-}
-
-/* A cancel was delivered: look again at what has come of it. */
-static void
-watch_head(Conn *conn)
-{
-	int			ms = cancelled_ms(conn);
-
-	conn_set_deadline(conn, Min(Max(ms, AGAIN_MS), Max(CANCEL_MS - ms, 0)));
-}
-
-/* The same for one that has stalled, and for which its session waits. */
-static void
-watch_stalled(Conn *conn)
-{
-	Ticks		now = ticks_now();
-	int64		ms = conn_head_us(conn, now) / 1000;
-
-	timer_set(&conn->watch,
-			  ticks_plus_ms(now, Min(Max(ms, AGAIN_MS), CANCEL_MS)));
 }
 
 /* The first flight, which is cancelled, has not ended in time. */
@@ -276,6 +331,8 @@ conn_cancel_overdue(Conn *conn)
 
 	if (!conn->cancel_ended || cancelled_ms(conn) >= CANCEL_MS)
 		conn_close(conn, "the remote server did not end a cancelled statement in time");
+	else if (cancel_home(conn))
+		watch_head(conn);
 	/* those that were not cancelled yet come first */
 	else if (pool->cancels < CANCELS_PER_POOL && cancel_start(conn))
 	{
@@ -316,10 +373,8 @@ conn_after_cancel(Conn *conn)
 		conn->worked_at = conn->used_at;
 		conn_settle(conn);
 	}
-	else if (flight_is_orphan(head) && head->cancelled)
-		watch_head(conn);
 	else if (is_unwanted(head) && head->cancelled)
-		watch_stalled(conn);
+		watch_cancelled(conn);
 	else if (is_unwanted(head) && !head->cancelled && !cancel_head(conn))
 		could_not_cancel(conn);
 }
@@ -343,12 +398,27 @@ conn_cancel(Conn *conn)
 	conn_event(conn, WL_SOCKET_READABLE);
 }
 
+/*
+ * How long the first flight may hold up others, in milliseconds; 0: as long as
+ * it takes.  A session that waits in its abort for the end of one that was sent
+ * behind it has little time.
+ */
+static int
+stall_ms(const Conn *conn)
+{
+	if (conn->synchronous || conn->pool->synchronous)
+		return 0;
+	if (conn->home_pid != 0 && conn->norphans > 0)
+		return dbpool_stall_timeout == 0 ? ORPHAN_MS : Min(dbpool_stall_timeout, ORPHAN_MS);
+	return dbpool_stall_timeout;
+}
+
 /* Since when the remote has been running the first flight, and until when it may. */
 static Ticks
 stalls_at(Conn *conn)
 {
 	Ticks		now = ticks_now();
-	int64		may_take = dbpool_stall_timeout * INT64CONST(1000) +
+	int64		may_take = stall_ms(conn) * INT64CONST(1000) +
 	(int64) conn->pool->rtt_us;
 
 	return now - conn_head_us(conn, now) + may_take;
@@ -364,10 +434,10 @@ conn_watch(Conn *conn)
 	if (conn->nflights == 0)
 		return;
 	if (conn->state == CONN_BUSY && flight_is_orphan(conn_head(conn)))
-		conn_set_deadline(conn, ORPHAN_MS);
-	if (conn->nflights > 1 && !conn->watch.armed && dbpool_stall_timeout > 0 &&
-		!conn->synchronous && !conn->pool->synchronous)
-		timer_set(&conn->watch, stalls_at(conn));
+		conn_set_deadline(conn, conn->home_pid != 0 ? 0 : ORPHAN_MS);
+	if (conn->nflights > 1 && (!conn->watch.armed || conn->norphans > 0) &&
+		stall_ms(conn) > 0)
+		timer_set_by(&conn->watch, stalls_at(conn));
 }
 
 /* Does somebody wait for the end of the first flight so as to have his own? */
@@ -380,7 +450,8 @@ holds_up_others(Conn *conn)
 	{
 		Flight	   *flight = dlist_container(Flight, node, iter.cur);
 
-		if (flight != conn_head(conn) && flight->req != NULL)
+		if (flight != conn_head(conn) &&
+			(flight->req != NULL || flight->awaited != NULL))
 			return true;
 	}
 	return false;
@@ -423,15 +494,16 @@ conn_look(Conn *conn)
 	Flight	   *head = conn_head(conn);
 	Ticks		now = ticks_now();
 
-	if (conn->nflights < 2 || dbpool_stall_timeout == 0 || conn->synchronous ||
-		conn->pool->synchronous || head->req == NULL || !holds_up_others(conn))
+	if (conn->nflights < 2 || stall_ms(conn) == 0 || head->req == NULL ||
+		!holds_up_others(conn))
 		return;
 	if (head->stalled)
 	{
 		/* the cancel may have come before the remote had begun with it */
 		if (conn->state != CONN_CANCELLING || !conn->cancel_ended)
 			return;
-		if (conn->pool->cancels < CANCELS_PER_POOL && cancel_start(conn))
+		if (!cancel_home(conn) && conn->pool->cancels < CANCELS_PER_POOL &&
+			cancel_start(conn))
 			conn->cancel_ended = false;
 		else
 			watch_stalled(conn);
@@ -439,11 +511,40 @@ conn_look(Conn *conn)
 	}
 	if (now < stalls_at(conn))
 		conn_watch(conn);
-	else if (conn->pool->paused)
+	else if (conn->pool->paused && conn->norphans == 0)
 		timer_set(&conn->watch,
 				  ticks_plus_ms(now, dbpool_stall_timeout));
 	else
 		stall(conn);
+}
+
+/*
+ * A flight is in a deadlock with the session that waits for it, see ipc/home.c:
+ * have it cancelled, and its session told the detail.  When it is another's
+ * statement before it that waits, it is enough to take that off.
+ */
+void
+conn_deadlocked(Conn *conn, Flight *flight, const char *detail)
+{
+	Flight	   *head = conn_head(conn);
+
+	if (head == NULL)
+		return;
+	if (flight != head)
+	{
+		if (head->req != NULL && !head->stalled)
+			stall(conn);
+		return;
+	}
+	flight->deadlock = MemoryContextStrdup(worker_context, detail);
+	/* while it waits for rows, it takes no cancel */
+	if (conn_copies(conn))
+		copy_stop(conn, flight->req);
+	if (conn->state == CONN_BUSY)
+		conn_cancel(conn);
+	else
+		conn_after_cancel(conn);
+	pool_mark(conn->pool);
 }
 
 static void
@@ -473,12 +574,21 @@ cancel_busy(Pool *pool)
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &pool->conns[CONN_BUSY])
-		(void) cancel_start(dlist_container(Conn, node, iter.cur));
+	{
+		Conn	   *conn = dlist_container(Conn, node, iter.cur);
+
+		if (conn->home_pid != 0)
+			conn_stop_home(conn);
+		else
+			(void) cancel_start(conn);
+	}
 	dlist_foreach(iter, &pool->conns[CONN_CANCELLING])
 	{
 		Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
-		if (conn->cancel_waits)
+		if (conn->home_pid != 0)
+			conn_stop_home(conn);
+		else if (conn->cancel_waits)
 			(void) cancel_start(conn);
 	}
 }

@@ -74,8 +74,8 @@ error_has_come(Conn *conn)
 }
 
 /* No more rows will be sent: libpq is to read what the remote has to say. */
-static void
-stop_rows(Conn *conn, Request *req)
+void
+copy_stop(Conn *conn, Request *req)
 {
 	req->copy = COPY_ENDED;
 	/* the remote ignores this when it has failed, and else fails by it */
@@ -92,7 +92,7 @@ void
 copy_look(Conn *conn)
 {
 	if (conn_copies(conn) && error_has_come(conn))
-		stop_rows(conn, conn_head_request(conn));
+		copy_stop(conn, conn_head_request(conn));
 }
 
 /* All rows are with libpq: end the COPY, which commits it. */
@@ -150,7 +150,7 @@ copy_send(Conn *conn)
 		if (conn->broken || PQstatus(conn->pg) == CONNECTION_BAD)
 		{
 			conn_note_error(conn);
-			stop_rows(conn, req);
+			copy_stop(conn, req);
 			break;
 		}
 		/* in this order: send_rows() writes ENDED after the last row */
@@ -165,7 +165,7 @@ copy_send(Conn *conn)
 		if (((ready & ~POLLOUT) || compat_hidden_input(conn->pg)) &&
 			error_has_come(conn))
 		{
-			stop_rows(conn, req);
+			copy_stop(conn, req);
 			break;
 		}
 		if (!(ready & POLLOUT) || sent >= COPY_TURN_BYTES)

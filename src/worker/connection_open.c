@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "ipc/home.h"
 #include "worker/connection.h"
 #include "worker/offload.h"
 
@@ -532,8 +533,10 @@ authenticated(Conn *conn)
 	conn->asked_at = ticks_now();
 	conn->received = 0;
 	PQsetNoticeReceiver(conn->pg, notice_receiver, conn);
+	if (!home_make_mark(PQbackendPID(conn->pg), conn->home_mark))
+		conn->home_mark[0] = '\0';
 	if (PQsetnonblocking(conn->pg, 1) != 0 ||
-		PQsendQuery(conn->pg, CONN_SETTINGS_SQL) != 1)
+		PQsendQuery(conn->pg, psprintf("%s%s", conn->home_mark, CONN_SETTINGS_SQL)) != 1)
 		conn_open_failed(conn, PQerrorMessage(conn->pg));
 	else
 		loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_READABLE);
@@ -571,6 +574,9 @@ settings_event(Conn *conn)
 		{
 			timer_stop(&conn->deadline);
 			conn_remember_settings(conn);
+			if (conn->home_mark[0] != '\0' &&
+				home_has_mark(PQbackendPID(conn->pg), conn->home_mark))
+				conn->home_pid = PQbackendPID(conn->pg);
 			datetimes = PQparameterStatus(conn->pg, "integer_datetimes");
 			conn->integer_datetimes = datetimes != NULL && strcmp(datetimes, "on") == 0;
 			pool_saw_round_trip(conn->pool, ticks_now() - conn->asked_at);

@@ -214,8 +214,9 @@ refuse_copy(Conn *conn, ExecStatusType status)
 					  "Use a query instead.");
 	conn_count_request(conn, req, conn_head_us(conn, ticks_now()), true);
 	conn_orphan(conn, flight);
-	request_end(req);
+	/* first: its session releases locks when it is told */
 	conn_cancel(conn);
+	request_end(req);
 }
 
 /*
@@ -262,7 +263,7 @@ is_to_repeat(Conn *conn, Flight *flight, const PGresult *res)
 	 * stalled
 	 */
 	if (strcmp(sqlstate, "57014") == 0)
-		return conn->state == CONN_CANCELLING;
+		return conn->state == CONN_CANCELLING && flight->deadlock == NULL;
 	if (!flight->prepared)
 		return false;
 	/* feature_not_supported: "cached plan must not change result type" */
@@ -311,6 +312,15 @@ note_last_words(Conn *conn, const PGresult *res, const char *severity)
 			 sqlstate ? sqlstate : "unknown");
 }
 
+/* Is the error query_canceled? */
+static bool
+is_cancel(const PGresult *res)
+{
+	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+
+	return sqlstate != NULL && strcmp(sqlstate, "57014") == 0;
+}
+
 /* The remote reports an error. */
 static void
 error_result(Conn *conn, PGresult *res)
@@ -336,6 +346,11 @@ error_result(Conn *conn, PGresult *res)
 		flight->answered = true;
 		if (is_to_repeat(conn, flight, res))
 			flight->repeat = true;
+		else if (flight->req != NULL && flight->deadlock != NULL &&
+				 is_cancel(res))
+			request_put_error(flight->req, "40P01", "deadlock detected",
+							  flight->deadlock,
+							  "A statement that runs through a pool is in a transaction of its own: it waits for the locks of the session that called it. End the session's own transaction before the call, or do both in one transaction.");
 		else if (flight->req != NULL)
 			reply_error(flight->req, res, FRAME_ERROR);
 	}

@@ -105,6 +105,10 @@ flight_remove(Conn *conn, Flight *flight)
 	}
 	else if (!flight->chore)
 		conn->norphans--;
+	if (flight->awaited != NULL)
+		request_let_go(flight->awaited);
+	if (flight->deadlock != NULL)
+		pfree(flight->deadlock);
 	if (flight->statement != NULL)
 		flight->statement->refs--;
 	dlist_delete(&flight->node);
@@ -214,6 +218,7 @@ conn_lost(Conn *conn)
 			 NameStr(pool->options.server));
 	snprintf(detail, sizeof(detail),
 			 "%s\nThe statement had been sent: it may or may not have run.", conn->lost_error);
+	conn_stop_home(conn);
 	if (req != NULL)
 	{
 		conn->waiter = NULL;
@@ -403,7 +408,11 @@ send_piece(void *arg)
 	if (!sent || !conn_flush(conn))
 		conn_lost(conn);
 	else
+	{
 		conn_watch(conn);
+		if (conn->home_pid != 0)
+			deadlock_watch();
+	}
 }
 
 /*
@@ -421,6 +430,7 @@ conn_start(Conn *conn, Request *req)
 	if (slot->kind == REQUEST_QUERY)
 		sending.values = request_params(req);
 	flight = flight_make();
+	slot->home_pid = conn->home_pid;
 	if (!request_move(slot, req->hold, REQUEST_QUEUED, REQUEST_RUNNING))
 	{
 		dlist_push_head(&free_flights, &flight->node);

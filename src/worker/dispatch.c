@@ -130,6 +130,8 @@ can_join(Conn *conn, const Request *req, Ticks now)
 		conn->norphans == 0 && conn->rows == NULL && !conn->dirty && !conn->big && !conn->broken &&
 		conn->generation == conn->pool->generation &&
 		(conn->expires_at == 0 || now < conn->expires_at) &&
+	/* what is before it could not be taken off if its session gives up */
+		(conn->home_pid == 0 || !(conn->synchronous || conn->pool->synchronous)) &&
 		conn_head_us(conn, now) < STALLED_US + conn->pool->rtt_us;
 }
 

@@ -179,6 +179,7 @@ loop_run(void)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 			connections_watch();
+			deadlock_watch_anew();
 		}
 		while (set_changed)
 			make_set();

@@ -361,7 +361,13 @@ pool_waiter_left(Request *req)
 		conn->waiter = NULL;
 	else
 		pool_leave_queue(req);
-	request_gone(req);
+	if (flight == NULL || conn->home_pid == 0)
+		request_gone(req);
+	else
+	{
+		flight->awaited = req;
+		request_keep(req);
+	}
 	if (flight != NULL)
 		(void) work_guard(given_up_piece, conn, conn_recover, conn);
 	/* the first who waits may be another now */

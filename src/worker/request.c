@@ -323,6 +323,24 @@ request_gone(Request *req)
 	request_free_abandoned(slot, req->hold);
 }
 
+/*
+ * The backend has gone, but waits for the end of the flight: the slot is freed
+ * by request_let_go().
+ */
+void
+request_keep(Request *req)
+{
+	request_release(req);
+	req->kept = true;
+}
+
+void
+request_let_go(Request *req)
+{
+	req->kept = false;
+	request_free_abandoned(req->slot, req->hold);
+}
+
 /* All of the request is here: find its pool. */
 static void
 request_received(Request *req, const char *bytes)
@@ -439,7 +457,7 @@ request_look(void *arg)
 	{
 		if (state == REQUEST_SUBMITTED)
 			request_start(req, request_word_hold(word));
-		else if (state == REQUEST_ABANDONED)
+		else if (state == REQUEST_ABANDONED && !req->kept)
 			request_free_abandoned(slot, request_word_hold(word));
 	}
 	else if (state == REQUEST_ABANDONED)

@@ -16,6 +16,8 @@
  *	   what is sent on that						   connection
  *	   a connection is made						   pool
  *	   it tries its first place					   connection
+ *	 a look for deadlocks						   itself: the next one
+ *	   a deadlock was found						   connection
  *	 the set of sockets, the load, settings		   the worker
  *
  * An error ends one piece, and its owner's recovery sees to it that nobody is

@@ -158,6 +158,7 @@ dbpool_worker_main(Datum arg)
 	pools_init();
 	split_init();
 	requests_init();
+	deadlock_init();
 	forget_predecessor();
 
 	shared->started_at = ticks_now();

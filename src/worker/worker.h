@@ -20,6 +20,7 @@
 #define DBPOOL_WORKER_H
 
 #include "dbpool.h"
+#include "ipc/home.h"
 #include "ipc/message.h"
 #include "ipc/request.h"
 #include "ipc/shmem.h"
@@ -56,6 +57,7 @@ struct Request
 	bool		put;			/* something has been put for the backend */
 	bool		cut;			/* something could not be put wholly */
 	bool		queued;			/* is in its pool's riders or loners */
+	bool		kept;			/* its session waits for the end of its flight */
 	bool		rides;			/* may share a connection; decides which */
 	CopyPhase	copy;			/* how far the rows of a COPY are */
 	int			attempts;		/* connections that proved dead under it */
@@ -150,6 +152,12 @@ struct Flight
 	bool		stalled;		/* it holds up others, and is to run alone */
 	bool		cancelled;		/* a cancel was sent for it */
 	bool		repeat;			/* failed for no fault of its own: once more */
+	Request    *awaited;		/* of an orphan whose session waits for its
+								 * end, or NULL */
+	uint64		suspected;		/* signature of the deadlock that it may be
+								 * in, or 0 */
+	char	   *deadlock;		/* it is, and is being cancelled: in whose way
+								 * who is */
 };
 
 /* Number of settings in Conn.settings. */
@@ -174,6 +182,8 @@ struct Conn
 	int			index;			/* of its ConnShared */
 	ConnShared *shared;
 	struct pg_conn *pg;
+	int			home_pid;		/* the remote process, if it surely is one of
+								 * this server; or 0 */
 	dlist_head	flights;		/* in the order they were sent */
 	int			nflights;
 	int			norphans;		/* flights whose sessions gave up */
@@ -204,6 +214,7 @@ struct Conn
 	bool		accepted;		/* the remote has authenticated us */
 	StringInfoData errors;		/* what went wrong at each place */
 	bool		password_unasked;	/* a place would have let us in without */
+	char		home_mark[HOME_MARK_BYTES]; /* empty: not sent */
 	bool		tls;
 	bool		integer_datetimes;	/* the remote has them, as binary.h wants */
 	bool		synchronous;	/* commits wait for standbys of the remote */
@@ -274,6 +285,8 @@ extern bool request_restart(Request *req);
 extern void request_recover(void *owner, int sqlerrcode);
 extern void request_end(Request *req);
 extern void request_gone(Request *req);
+extern void request_keep(Request *req);
+extern void request_let_go(Request *req);
 extern void request_break(Request *req);
 
 /*
@@ -341,6 +354,11 @@ extern Request *pool_first_waiter(Pool *pool);
 
 /* connection_run.c */
 extern void conn_recover(void *owner, int sqlerrcode);
+
+/* deadlock.c: of calls that run in this server */
+extern void deadlock_init(void);
+extern void deadlock_watch(void);
+extern void deadlock_watch_anew(void);
 
 /* connection_prepare.c */
 extern void conns_forget_statement(Pool *pool, Statement *statement);

@@ -1,0 +1,366 @@
+/*
+ * home.c
+ *	  Connections that lead to this very server: to know them, to stop what
+ *	  they run, and to find deadlocks that go through them.
+ *
+ * A pool may point home, to the server that dbpool runs in: then a call is a
+ * transaction of its own beside that of the session which waits for it, and the
+ * two may want the same locks.  The server knows nothing of that wait.
+ *
+ * HOW A CONNECTION IS KNOWN
+ *
+ * Addresses prove nothing: there are tunnels, poolers and other network
+ * namespaces, and the process ID that a remote tells may be anything.  So, if
+ * there is a server process here of the process ID that the remote has told,
+ * the first statement that is sent to it begins with a comment that is a random
+ * number, and when it has been answered we look into our own shared memory for
+ * what that process ran last.  Is it that comment, then it has been there, and
+ * so it is the other end.  A remote that lies can bring the comment there only
+ * by running it as a statement of that process, and who can do that can also end
+ * the process in SQL.  Where track_activities is off, or behind a pooler that
+ * has process IDs of its own, the connection is taken for one to somewhere else.
+ *
+ * STOPPING
+ *
+ * A session that gives up a call and releases its locks must not thereby let
+ * the call go on.  The worker sends the signal by itself, without a connection
+ * for the cancel: when kill() returns the signal is pending, and the process sees it
+ * before it sees anything that happens later, such as the release of a lock.
+ * Only a process that has not begun with the statement, as another's is before
+ * it, loses it.  So the session waits until the statement has ended, see "the
+ * backend", step 6, in request.h.
+ *
+ * DEADLOCKS
+ *
+ * Who waits for whom is
+ *	 - by a lock: whoever holds it in a mode that conflicts, or waits for that
+ *	   before us;
+ *	 - by a call: a session waits for the process that runs its statement;
+ *	 - by rows: a process in COPY FROM STDIN waits for the session that has the
+ *	   rows, unless it waits for a lock; then the session will have to wait.
+ * A circle that goes through a call, or through rows, is a deadlock that the
+ * server does not find.
+ *
+ * What is seen is not seen at one moment.  But each wait has a number that no
+ * later one has: a call its ticket, a lock the time since when it is waited for.
+ * A circle that is seen twice with the same numbers has existed as a whole
+ * between the two, since all of its waits have lasted from the first look to the
+ * second; and a deadlock does not go away by itself.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "common/hashfn.h"
+#include "lib/stringinfo.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "utils/backend_status.h"
+
+#include "ipc/home.h"
+
+/* Most processes that a search looks at. */
+#define MAX_VISITED		1000
+
+/*
+ * Write a mark to be sent to the process with that ID, as a comment.  Returns
+ * false when there is no such process in this server.
+ */
+bool
+home_make_mark(int pid, char *mark)
+{
+	uint64		number[2];
+
+	if (BackendPidGetProc(pid) == NULL ||
+		!pg_strong_random(number, sizeof(number)))
+		return false;
+	snprintf(mark, HOME_MARK_BYTES, "/* dbpool %016" INT64_MODIFIER "x%016" INT64_MODIFIER "x */ ",
+			 number[0], number[1]);
+	return true;
+}
+
+/* Does what the process ran last begin with the mark? */
+bool
+home_has_mark(int pid, const char *mark)
+{
+	return strncmp(pgstat_get_backend_current_activity(pid, false),
+				   mark, strlen(mark)) == 0;
+}
+
+/* Send a signal to a process of this server; false if it is not there any more. */
+bool
+home_signal(int pid, int signal)
+{
+	if (BackendPidGetProc(pid) == NULL)
+		return false;
+#ifdef HAVE_SETSID
+	/* as pg_cancel_backend() does: with what it has started */
+	return kill(-pid, signal) == 0;
+#else
+	return kill(pid, signal) == 0;
+#endif
+}
+
+/* --- deadlocks --------------------------------------------------------------- */
+
+/* A call that runs in this server. */
+typedef struct HomeCall
+{
+	int			session;
+	int			runner;			/* process that runs the statement */
+	uint64		ticket;
+	bool		gives_rows;		/* the session has rows to send */
+} HomeCall;
+
+typedef enum WaitKind
+{
+	WAIT_LOCK,
+	WAIT_CALL,
+	WAIT_ROWS
+} WaitKind;
+
+/* That one process waits for another. */
+typedef struct Wait
+{
+	int			pid;
+	int			on;				/* process that is waited for */
+	WaitKind	kind;
+	uint64		number;			/* ticket, or time since when */
+	LOCKTAG		tag;			/* WAIT_LOCK alone */
+	LOCKMODE	mode;
+} Wait;
+
+typedef struct Search
+{
+	int			ncalls;
+	HomeCall   *calls;
+	int			target;
+	int			nvisited;
+	int			visited[MAX_VISITED];
+	int			length;			/* of the path */
+	Wait		path[MAX_VISITED + 1];
+} Search;
+
+/* Read a slot; false when nothing of it runs in this server. */
+static bool
+read_call(RequestSlot *slot, HomeCall *call)
+{
+	uint64		word = request_word(slot);
+
+	if (request_word_state(word) != REQUEST_RUNNING)
+		return false;
+	call->runner = slot->home_pid;
+	call->ticket = slot->ticket;
+	call->gives_rows = slot->kind == REQUEST_COPY &&
+		pg_atomic_read_u32(&slot->copy_phase) == COPY_COPYING;
+	SpinLockAcquire(&slot->mutex);
+	call->session = slot->pid;
+	SpinLockRelease(&slot->mutex);
+	pg_read_barrier();
+	return call->runner != 0 && request_word(slot) == word;
+}
+
+static void
+read_calls(Search *search)
+{
+	search->calls = palloc(sizeof(HomeCall) * dbpool_shared->nrequests);
+	search->ncalls = 0;
+	for (int i = 0; i < dbpool_shared->nrequests; i++)
+	{
+		if (read_call(request_slot(i), &search->calls[search->ncalls]))
+			search->ncalls++;
+	}
+}
+
+/* Does the process wait for a lock, as far as can be seen without one? */
+static bool
+waits_for_lock(int pid)
+{
+	PGPROC	   *proc = BackendPidGetProc(pid);
+
+	return proc != NULL && proc->waitLock != NULL;
+}
+
+static bool find_from(Search *search, int pid);
+
+/* Does the path go on to the target if that wait is added to it? */
+static bool
+find_over(Search *search, const Wait *wait)
+{
+	search->path[search->length++] = *wait;
+	if (wait->on == search->target || find_from(search, wait->on))
+		return true;
+	search->length--;
+	return false;
+}
+
+/* Does this one of a lock's holders or waiters stand in the way of that one? */
+static bool
+is_in_the_way(const LockInstanceData * other, const LockInstanceData * blocked,
+			  const int *ahead, int nahead)
+{
+	LOCKMASK	conflicts =
+	GetLockTagsMethodTable(&blocked->locktag)->conflictTab[blocked->waitLockMode];
+
+	if (other->leaderPid == blocked->leaderPid || other->pid == 0)
+		return false;
+	if (other->holdMask & conflicts)
+		return true;
+	if (other->waitLockMode == NoLock || !(LOCKBIT_ON(other->waitLockMode) & conflicts))
+		return false;
+	for (int i = 0; i < nahead; i++)
+	{
+		if (ahead[i] == other->pid)
+			return true;
+	}
+	return false;
+}
+
+/* Go on over the lock that one member of a group of processes waits for. */
+static bool
+find_over_lock(Search *search, int pid, const BlockedProcsData * data,
+			   const BlockedProcData * proc)
+{
+	const		LockInstanceData *locks = &data->locks[proc->first_lock];
+	const		LockInstanceData *blocked = NULL;
+	PGPROC	   *waiter = BackendPidGetProc(proc->pid);
+	uint64		since = waiter != NULL ? pg_atomic_read_u64(&waiter->waitStart) : 0;
+
+	for (int i = 0; i < proc->num_locks; i++)
+	{
+		if (locks[i].pid == proc->pid)
+			blocked = &locks[i];
+	}
+	for (int i = 0; blocked != NULL && i < proc->num_locks; i++)
+	{
+		Wait		wait = {pid, locks[i].leaderPid, WAIT_LOCK};
+
+		if (!is_in_the_way(&locks[i], blocked, &data->waiter_pids[proc->first_waiter],
+						   proc->num_waiters))
+			continue;
+		wait.number = since;
+		wait.tag = blocked->locktag;
+		wait.mode = blocked->waitLockMode;
+		if (find_over(search, &wait))
+			return true;
+	}
+	return false;
+}
+
+/* The wait that a call is. */
+static Wait
+wait_of_call(const HomeCall *call)
+{
+	Wait		wait = {call->session, call->runner, WAIT_CALL};
+
+	if (call->gives_rows && !waits_for_lock(call->runner))
+	{
+		wait.pid = call->runner;
+		wait.on = call->session;
+		wait.kind = WAIT_ROWS;
+	}
+	wait.number = call->ticket;
+	return wait;
+}
+
+/* Is there a way from that process to the target?  Then it is in the path. */
+static bool
+find_from(Search *search, int pid)
+{
+	BlockedProcsData *data;
+
+	for (int i = 0; i < search->nvisited; i++)
+	{
+		if (search->visited[i] == pid)
+			return false;
+	}
+	if (search->nvisited == MAX_VISITED)
+		return false;
+	search->visited[search->nvisited++] = pid;
+
+	data = GetBlockerStatusData(pid);
+	for (int i = 0; i < data->nprocs; i++)
+	{
+		if (find_over_lock(search, pid, data, &data->procs[i]))
+			return true;
+	}
+	pfree(data->procs);
+	pfree(data->locks);
+	pfree(data->waiter_pids);
+	pfree(data);
+	for (int i = 0; i < search->ncalls; i++)
+	{
+		Wait		wait = wait_of_call(&search->calls[i]);
+
+		if (wait.pid == pid && find_over(search, &wait))
+			return true;
+	}
+	return false;
+}
+
+static void
+describe(StringInfo buf, const Wait *wait)
+{
+	if (buf->len > 0)
+		appendStringInfoChar(buf, '\n');
+	switch (wait->kind)
+	{
+		case WAIT_LOCK:
+			appendStringInfo(buf, "Process %d waits for %s on ", wait->pid,
+							 GetLockmodeName(wait->tag.locktag_lockmethodid, wait->mode));
+			DescribeLockTag(buf, &wait->tag);
+			appendStringInfo(buf, "; blocked by process %d.", wait->on);
+			break;
+		case WAIT_CALL:
+			appendStringInfo(buf, "Process %d waits for process %d, which runs its statement.",
+							 wait->pid, wait->on);
+			break;
+		case WAIT_ROWS:
+			appendStringInfo(buf, "Process %d waits for the rows of process %d.",
+							 wait->pid, wait->on);
+			break;
+	}
+}
+
+/*
+ * Look for a deadlock of which the call in that slot is a part; NULL when there
+ * is none.  It is one only if the next look finds the same signature.  Of the
+ * calls in it the last one that came is to be given up.  Takes locks of the lock
+ * table for a moment, holds none when it returns.
+ */
+HomeDeadlock *
+home_find_deadlock(RequestSlot *slot)
+{
+	HomeCall	call;
+	HomeDeadlock *deadlock;
+	Search	   *search;
+	Wait		first;
+	StringInfoData detail;
+
+	if (!read_call(slot, &call))
+		return NULL;
+	first = wait_of_call(&call);
+	search = palloc0(sizeof(Search));
+	read_calls(search);
+	search->target = first.pid;
+	if (!find_over(search, &first))
+		return NULL;
+
+	deadlock = palloc0(sizeof(HomeDeadlock));
+	initStringInfo(&detail);
+	for (int i = 0; i < search->length; i++)
+	{
+		const Wait *wait = &search->path[i];
+
+		if (wait->kind != WAIT_LOCK)
+			deadlock->ticket = Max(deadlock->ticket, wait->number);
+		/* the sum does not depend on where the search has begun */
+		deadlock->signature += hash_combine64(hash_bytes_uint32_extended(wait->pid, wait->kind),
+											  hash_combine64(wait->number, wait->on));
+		describe(&detail, wait);
+	}
+	deadlock->detail = detail.data;
+	return deadlock;
+}

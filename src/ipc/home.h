@@ -1,0 +1,29 @@
+/*
+ * home.h
+ *	  Connections that lead to this very server.
+ */
+#ifndef DBPOOL_HOME_H
+#define DBPOOL_HOME_H
+
+#include "ipc/request.h"
+
+/* Bytes of a mark, with its terminating zero. */
+#define HOME_MARK_BYTES		64
+
+/* Milliseconds that an abort waits for the end of what it leaves behind. */
+#define HOME_STOP_MS		1000
+
+/* A deadlock that was found; in the current memory context. */
+typedef struct HomeDeadlock
+{
+	uint64		ticket;			/* of the call that is to be given up */
+	uint64		signature;		/* the same for the same deadlock */
+	char	   *detail;			/* who waits for whom, for people */
+} HomeDeadlock;
+
+extern bool home_make_mark(int pid, char *mark);
+extern bool home_has_mark(int pid, const char *mark);
+extern bool home_signal(int pid, int signal);
+extern HomeDeadlock *home_find_deadlock(RequestSlot *slot);
+
+#endif							/* DBPOOL_HOME_H */

@@ -1,0 +1,146 @@
+/*
+ * deadlock.c
+ *	  Calls that run in this very server, and wait for the session that waits
+ *	  for them.
+ *
+ * Who waits for whom, and why it is enough to see the same twice, stands in
+ * ipc/home.c.  A timer looks, once a call has been running for deadlock_timeout
+ * and as long as it does.  Each deadlock has one call that is given up, whichever
+ * of its calls it is found from; the worker that has that call gives it up.
+ */
+#include "postgres.h"
+
+#include "storage/proc.h"
+
+#include "ipc/home.h"
+#include "worker/connection.h"
+#include "worker/worker.h"
+
+/* Milliseconds between the first look at a deadlock and the second. */
+#define CONFIRM_MS		50
+
+/* Milliseconds until the next look, after one that failed. */
+#define RECOVER_MS		1000
+
+static Timer look;
+
+/* One look at all calls. */
+typedef struct Look
+{
+	Ticks		now;
+	Ticks		next;			/* when to look again; 0: never */
+	Conn	   *conn;			/* of a flight that is to be given up, or NULL */
+	Flight	   *flight;
+	char	   *detail;
+} Look;
+
+static void
+look_again_by(Look *this, Ticks at)
+{
+	if (this->next == 0 || at < this->next)
+		this->next = at;
+}
+
+static void
+look_at_flight(Look *this, Conn *conn, Flight *flight)
+{
+	Ticks		due = ticks_plus_ms(flight->req->started_at, DeadlockTimeout);
+	HomeDeadlock *deadlock;
+
+	look_again_by(this, Max(due, ticks_plus_ms(this->now, CONFIRM_MS)));
+	if (this->now < due)
+		return;
+	look_again_by(this, ticks_plus_ms(this->now, Max(DeadlockTimeout, CONFIRM_MS)));
+	deadlock = home_find_deadlock(flight->req->slot);
+	if (deadlock == NULL || deadlock->ticket != flight->req->slot->ticket)
+	{
+		flight->suspected = 0;
+		return;
+	}
+	if (flight->suspected == deadlock->signature)
+	{
+		this->conn = conn;
+		this->flight = flight;
+		this->detail = deadlock->detail;
+	}
+	flight->suspected = deadlock->signature;
+	look_again_by(this, ticks_plus_ms(this->now, CONFIRM_MS));
+}
+
+static void
+look_at_conn(Conn *conn, void *arg)
+{
+	dlist_iter	iter;
+
+	if (conn->home_pid == 0)
+		return;
+	dlist_foreach(iter, &conn->flights)
+	{
+		Flight	   *flight = dlist_container(Flight, node, iter.cur);
+
+		if (flight->req != NULL && flight->deadlock == NULL)
+			look_at_flight(arg, conn, flight);
+	}
+}
+
+static Look *looking;
+
+static void
+look_at_pool(Pool *pool)
+{
+	pool_foreach_conn(pool, look_at_conn, looking);
+}
+
+static void
+give_up_piece(void *arg)
+{
+	const Look *this = arg;
+
+	conn_deadlocked(this->conn, this->flight, this->detail);
+}
+
+static void
+deadlock_look(void *owner)
+{
+	Look		this = {ticks_now()};
+
+	(void) owner;
+	looking = &this;
+	pools_foreach(look_at_pool);
+	looking = NULL;
+	if (this.next != 0)
+		timer_set(&look, this.next);
+	if (this.conn != NULL)
+		(void) work_guard(give_up_piece, &this, conn_recover, this.conn);
+}
+
+/* A recovery, see work.h: nobody depends on this look but for the next one. */
+static void
+look_recover(void *owner, int sqlerrcode)
+{
+	(void) owner;
+	(void) sqlerrcode;
+	timer_set_by(&look, ticks_plus_ms(ticks_now(), RECOVER_MS));
+}
+
+void
+deadlock_init(void)
+{
+	timer_init(&look, deadlock_look, look_recover, NULL);
+}
+
+/* The settings have changed: that counts also for those who wait now. */
+void
+deadlock_watch_anew(void)
+{
+	if (look.armed)
+		timer_set(&look, ticks_now());
+}
+
+/* A statement has been sent to a process of this server. */
+void
+deadlock_watch(void)
+{
+	if (!look.armed)
+		timer_set(&look, ticks_plus_ms(ticks_now(), DeadlockTimeout));
+}
