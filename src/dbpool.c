@@ -18,6 +18,7 @@
 
 PG_MODULE_MAGIC;
 
+bool		dbpool_inherit_read_only = false;
 int			dbpool_workers = 1;
 int			dbpool_max_connections = 256;
 int			dbpool_max_pools = 128;
@@ -35,6 +36,10 @@ PGDLLEXPORT void _PG_init(void);
 static void
 define_settings(void)
 {
+	DefineCustomBoolVariable("dbpool.inherit_read_only",
+							 "Makes remote transactions read-only while the local one is.",
+							 NULL, &dbpool_inherit_read_only,
+							 false, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("dbpool.max_connections",
 							"Sets how many remote connections all pools together may have.",
 							NULL, &dbpool_max_connections,

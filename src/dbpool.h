@@ -32,6 +32,7 @@
 #define DBPOOL_SHOWN_MIGRATIONS	64
 
 /* Settings, see dbpool.c. */
+extern bool dbpool_inherit_read_only;
 extern int	dbpool_workers;
 extern int	dbpool_max_connections;
 extern int	dbpool_max_pools;

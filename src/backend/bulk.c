@@ -332,6 +332,7 @@ dbpool_bulk_insert(PG_FUNCTION_ARGS)
 	char	   *query;
 
 	client_require_workers();
+	client_refuse_read_only("dbpool_bulk_insert()");
 	bulk = palloc0(sizeof(Bulk));
 	bulk->call.pool = PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0));
 	(void) definition_server(bulk->call.pool, false);

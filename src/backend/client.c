@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "backend/client.h"
 #include "backend/text.h"
 #include "catalog/pg_authid.h"
@@ -87,6 +88,18 @@ client_require_preload(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("dbpool must be loaded via shared_preload_libraries"),
 				 client_preload_hint()));
+}
+
+/* Every function that writes on a remote, whatever its arguments, calls this. */
+void
+client_refuse_read_only(const char *function)
+{
+	if (dbpool_inherit_read_only && XactReadOnly)
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s in a read-only transaction", function),
+				 errdetail("dbpool.inherit_read_only is on: while the local transaction is read-only, nothing is written on remotes."),
+				 errhint("Call it in a transaction that is READ WRITE, or set dbpool.inherit_read_only to off.")));
 }
 
 /* Every function that has something done remotely calls this first. */
@@ -365,6 +378,9 @@ fill_slot(Client *client)
 	slot->home_pid = 0;
 	slot->stamp = definition->stamp;
 	slot->traces = call_traces(call);
+	if (dbpool_inherit_read_only && XactReadOnly &&
+		(call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT))
+		slot->traces |= TRACE_READ_ONLY;
 	slot->nparams = call->nparams;
 	slot->definition_len = definition->len;
 	slot->sql_len = sql_len;

@@ -50,6 +50,7 @@ typedef struct AnswerSink
 extern int	client_preload_hint(void);
 extern void client_require_preload(void);
 extern void client_require_workers(void);
+extern void client_refuse_read_only(const char *function);
 extern int64 client_run(const Call *call, AnswerSink *sink);
 extern bool client_send(Client *client, const char *data, Size len);
 extern bool client_count_row(Client *client);

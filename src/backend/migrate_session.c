@@ -24,6 +24,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "utils/lsyscache.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -285,6 +286,8 @@ migrate_open(MigrateSession *session, const char *pool, Oid function, int lock_t
 				 errmsg("cannot migrate pool \"%s\" from a standby", pool),
 				 errdetail("What is done is written into table dbpool_migration_history, and a standby cannot be written to."),
 				 errhint("Call the function on the primary.")));
+	if (lock_timeout >= 0)
+		client_refuse_read_only(psprintf("%s()", get_func_name(function)));
 	session->migrations = source_read(pool, &session->nmigrations);
 	definition = definition_find(pool);
 	format = (HistoryFormat) definition->options->history_format;

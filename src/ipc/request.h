@@ -162,6 +162,8 @@ typedef enum CopyPhase
 										 * does */
 #define TRACE_READS_SEQUENCES	0x04	/* asks what sequences gave the
 										 * session */
+#define TRACE_READ_ONLY			0x08	/* is to find transactions read-only,
+										 * and leaves them so */
 
 /* Capacities of the two rings; powers of two. */
 #define REQUEST_UP_SIZE		65536

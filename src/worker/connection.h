@@ -10,6 +10,7 @@
  *	 IDLE		 CHECKING	 long unused, and needed or a check is due
  *	 IDLE		 BUSY		 a request takes it
  *	 CHECKING	 BUSY, IDLE	 it answered
+ *	 CHECKING	 RESETTING	 it was made read-only for a request that has gone
  *	 BUSY		 IDLE		 the statement ended and left nothing behind
  *	 BUSY		 RESETTING	 the statement ended and may have left something
  *	 BUSY		 CANCELLING	 a request was given up, or holds up others
@@ -76,7 +77,8 @@ extern void input_too_large(Conn *conn, const WireMessage *large);
 /* connection_run.c */
 extern void conn_start(Conn *conn, Request *req);
 extern void conn_check(Conn *conn, Request *req);
-extern bool conn_shows_sequences(const Conn *conn, const Request *req);
+extern bool conn_needs_preparing(const Conn *conn, const Request *req);
+extern void conn_reset_read_only(Conn *conn);
 extern void conn_lost(Conn *conn);
 extern void chore_add(Conn *conn);
 extern void flight_remove(Conn *conn, Flight *flight);

@@ -164,6 +164,7 @@ answered(Conn *conn)
 		}
 		conn->dirty = false;
 		conn->changed = false;
+		conn->read_only = false;
 		pool_conn_ready(conn);
 		return;
 	}

@@ -38,6 +38,9 @@
  */
 #define REPEATS_UNPREPARED	2
 
+/* So are all transactions that a statement may begin, in a script too. */
+#define MAKE_READ_ONLY_SQL	"SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+
 static dlist_head free_flights = DLIST_STATIC_INIT(free_flights);
 
 /* The remote has so long for what it was asked. */
@@ -460,20 +463,33 @@ conn_start(Conn *conn, Request *req)
  * Would the request find there what sequences gave to sessions before?  Then
  * that is put away before it runs.
  */
-bool
+static bool
 conn_shows_sequences(const Conn *conn, const Request *req)
 {
 	return (req->slot->traces & TRACE_READS_SEQUENCES) &&
 		conn->pool->options.reset == RESET_SMART;
 }
 
+/* Is there something to be done in the session before a request runs? */
+bool
+conn_needs_preparing(const Conn *conn, const Request *req)
+{
+	return conn_shows_sequences(conn, req) ||
+		(req->slot->traces & TRACE_READ_ONLY) != 0;
+}
+
 static void
 check_piece(void *arg)
 {
 	Conn	   *conn = arg;
-	bool		discard = conn->waiter != NULL && conn_shows_sequences(conn, conn->waiter);
+	Request    *req = conn->waiter;
+	const char *sql = "";
 
-	if (!conn_send_simple(conn, discard ? "DISCARD SEQUENCES" : ""))
+	if (req != NULL && (req->slot->traces & TRACE_READ_ONLY))
+		sql = conn_shows_sequences(conn, req) ? "DISCARD SEQUENCES; " MAKE_READ_ONLY_SQL : MAKE_READ_ONLY_SQL;
+	else if (req != NULL && conn_shows_sequences(conn, req))
+		sql = "DISCARD SEQUENCES";
+	if (!conn_send_simple(conn, sql))
 		conn_lost(conn);
 }
 

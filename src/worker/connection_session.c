@@ -143,6 +143,10 @@ conn_note_tag(Conn *conn, const char *tag)
 void
 conn_note_answer(Conn *conn, const PGresult *res)
 {
+	/* nothing else is set while it is checked */
+	if (PQresultStatus(res) == PGRES_COMMAND_OK && conn->state == CONN_CHECKING &&
+		strcmp(PQcmdStatus((PGresult *) res), "SET") == 0)
+		conn->read_only = true;
 	if (PQresultStatus(res) != PGRES_TUPLES_OK || PQnfields(res) != 1 ||
 		(conn->state != CONN_RESETTING && conn->state != CONN_CONNECTING))
 		return;
@@ -175,6 +179,16 @@ conn_reset(Conn *conn)
 	conn_move(conn, CONN_RESETTING);
 	conn_set_deadline(conn, CONN_ANSWER_MS);
 	if (!conn_send_simple(conn, in_transaction ? "ROLLBACK; " RESET_SQL : RESET_SQL))
+		conn_lost(conn);
+}
+
+/* Nothing but that its transactions are read-only is to be put back. */
+void
+conn_reset_read_only(Conn *conn)
+{
+	conn_move(conn, CONN_RESETTING);
+	conn_set_deadline(conn, CONN_ANSWER_MS);
+	if (!conn_send_simple(conn, "RESET default_transaction_read_only"))
 		conn_lost(conn);
 }
 

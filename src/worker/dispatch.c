@@ -180,7 +180,7 @@ start_on_idle(Pool *pool, Request *req, Ticks now)
 	int			after = pool->options.validate_after;
 
 	if ((after >= 0 && now - conn->used_at > after * INT64CONST(1000)) ||
-		conn_shows_sequences(conn, req))
+		conn_needs_preparing(conn, req))
 		conn_check(conn, req);
 	else
 		conn_start(conn, req);
@@ -298,6 +298,10 @@ pool_checked(Conn *conn, Request *req)
 
 	if (conn->generation != conn->pool->generation)
 		wait_again(req);
+	else if ((req->slot->traces & TRACE_READ_ONLY) && !conn->read_only)
+		request_fail(req, "0A000", "the remote server does not make transactions read-only",
+					 "The statement was not run.",
+					 "The local transaction is read-only, and dbpool.inherit_read_only is on.");
 	else
 		(void) work_guard(checked_piece, &checked, request_recover, req);
 	if (conn->state == CONN_CHECKING)

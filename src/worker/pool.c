@@ -447,6 +447,8 @@ pool_conn_ready(Conn *conn)
 		conn_close(conn, "another worker shares the pool");
 	else if (conn->expires_at != 0 && ticks_now() >= conn->expires_at)
 		conn_close(conn, "it has reached max_lifetime");
+	else if (conn->read_only)
+		conn_reset_read_only(conn);
 	else
 	{
 		conn_move(conn, CONN_IDLE);

@@ -226,6 +226,8 @@ struct Conn
 	double		load;			/* expected time of its flights, in us */
 	bool		flushed;		/* libpq has handed all to the kernel */
 	bool		dirty;			/* the session must be reset */
+	bool		read_only;		/* its transactions are, until they are put
+								 * back */
 	bool		spoilt;			/* no reset would do */
 	bool		changed;		/* so was the session, while it was shared */
 	bool		big;			/* libpq's buffers have grown large */

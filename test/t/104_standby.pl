@@ -64,6 +64,12 @@ is( $s->value(
 	'a standby may write to the remote');
 is($remote->safe_psql('postgres', 'SELECT note FROM notes'),
 	'from the standby', 'and has');
+is( $s->query(
+		q{SET dbpool.inherit_read_only = on; SELECT dbpool_exec('remote', $$INSERT INTO notes VALUES ('not this one')$$)}
+	)->{state},
+	'25006',
+	'unless it is to inherit that the standby is read-only');
+$s->value('RESET dbpool.inherit_read_only');
 is( $s->value(
 		q{SELECT dbpool_bulk_insert('remote', 'notes', 'SELECT ''row '' || generate_series(1, 1000)')}
 	),
