@@ -28,10 +28,12 @@
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "ipc/home.h"
 
 /* Most rows of a result that is kept; no history is that long. */
 #define MAX_ROWS		1000000
@@ -52,10 +54,16 @@ struct Remote
 	MemoryContext notices_context;
 	List	   *notices;		/* StringInfos, to be shown */
 	bool		committing;		/* what is under way ends a transaction */
+	int			home_pid;		/* its process, if it surely is one of this
+								 * server; or 0 */
+	uint64		suspected;		/* signature of the deadlock that it may be
+								 * in, or 0 */
 };
 
 /* The one of this process that is open. */
 static Remote *open_remote;
+
+static void look_for_home(Remote *remote);
 
 /* Has the last one that was open reported an error? */
 static bool reported_error;
@@ -313,6 +321,9 @@ remote_close(Remote *remote)
 		PQsetNoticeReceiver(remote->pg, ignore_notice, NULL);
 		if (compat_cancel_within(remote->pg, CANCEL_MS))
 			drain(remote, until);
+		/* our locks, for which it may wait, are released next */
+		if (remote->home_pid != 0 && PQtransactionStatus(remote->pg) == PQTRANS_ACTIVE)
+			(void) home_signal(remote->home_pid, SIGTERM);
 	}
 	PQclear(remote->result);
 	PQfinish(remote->pg);
@@ -577,6 +588,7 @@ remote_open(const char *pool, const Definition *definition)
 		if (PQparameterStatus(remote->pg, "client_encoding") == NULL)
 			throw_odd_answer(pool);
 		remote->encoding = MemoryContextStrdup(context, PQparameterStatus(remote->pg, "client_encoding"));
+		look_for_home(remote);
 	}
 	PG_CATCH();
 	{
@@ -609,14 +621,56 @@ send_text(Remote *remote, const char *sql)
 		throw_lost(remote);
 }
 
+/* Is this the server that we are in? */
+static void
+look_for_home(Remote *remote)
+{
+	char		mark[HOME_MARK_BYTES];
+	int			pid = PQbackendPID(remote->pg);
+
+	if (!home_make_mark(pid, mark))
+		return;
+	(void) remote_query(remote, psprintf("%sSELECT 1", mark));
+	if (home_has_mark(pid, mark))
+		remote->home_pid = pid;
+}
+
+/*
+ * The statement has been running for a while.  It may wait for our own locks,
+ * see ipc/home.c; it is cancelled on the way out.
+ */
+static void
+look_for_deadlock(Remote *remote)
+{
+	HomeDeadlock *deadlock = home_find_own_deadlock(remote->home_pid);
+
+	if (deadlock != NULL && deadlock->signature == remote->suspected)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
+				 errmsg("deadlock detected"),
+				 errdetail_internal("%s", deadlock->detail),
+				 errhint(HOME_DEADLOCK_HINT),
+				 errcontext("statement on pool \"%s\"", remote->pool)));
+	remote->suspected = deadlock != NULL ? deadlock->signature : 0;
+}
+
 /* The next result, or NULL at the end. */
 static PGresult *
 next_result(Remote *remote)
 {
 	while (PQisBusy(remote->pg))
 	{
+		Ticks		until = 0;
+		int			rc;
+
 		show_notices(remote);
-		(void) wait_for(WL_SOCKET_READABLE, PQsocket(remote->pg), 0);
+		if (remote->home_pid != 0)
+			until = ticks_plus_ms(ticks_now(), remote->suspected != 0 ? HOME_CONFIRM_MS : DeadlockTimeout);
+		rc = wait_for(WL_SOCKET_READABLE, PQsocket(remote->pg), until);
+		if (rc & WL_TIMEOUT)
+			look_for_deadlock(remote);
+		if (!(rc & WL_SOCKET_READABLE))
+			continue;
 		if (PQconsumeInput(remote->pg) != 1)
 			throw_lost(remote);
 	}

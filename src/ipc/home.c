@@ -53,6 +53,7 @@
 
 #include "common/hashfn.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
@@ -324,25 +325,14 @@ describe(StringInfo buf, const Wait *wait)
 	}
 }
 
-/*
- * Look for a deadlock of which the call in that slot is a part; NULL when there
- * is none.  It is one only if the next look finds the same signature.  Of the
- * calls in it the last one that came is to be given up.  Takes locks of the lock
- * table for a moment, holds none when it returns.
- */
-HomeDeadlock *
-home_find_deadlock(RequestSlot *slot)
+static HomeDeadlock *
+find_deadlock(const HomeCall *call)
 {
-	HomeCall	call;
 	HomeDeadlock *deadlock;
-	Search	   *search;
-	Wait		first;
+	Search	   *search = palloc0(sizeof(Search));
+	Wait		first = wait_of_call(call);
 	StringInfoData detail;
 
-	if (!read_call(slot, &call))
-		return NULL;
-	first = wait_of_call(&call);
-	search = palloc0(sizeof(Search));
 	read_calls(search);
 	search->target = first.pid;
 	if (!find_over(search, &first))
@@ -363,4 +353,30 @@ home_find_deadlock(RequestSlot *slot)
 	}
 	deadlock->detail = detail.data;
 	return deadlock;
+}
+
+/*
+ * Look for a deadlock of which the call in that slot is a part; NULL when there
+ * is none.  It is one only if the next look finds the same signature.  Of the
+ * calls in it the last one that came is to be given up.  Takes locks of the lock
+ * table for a moment, holds none when it returns.
+ */
+HomeDeadlock *
+home_find_deadlock(RequestSlot *slot)
+{
+	HomeCall	call;
+
+	return read_call(slot, &call) ? find_deadlock(&call) : NULL;
+}
+
+/*
+ * The same for a statement that this session has a process run over a connection
+ * of its own.  Nobody else sees that wait, so this one is to be given up.
+ */
+HomeDeadlock *
+home_find_own_deadlock(int runner)
+{
+	HomeCall	call = {MyProcPid, runner};
+
+	return find_deadlock(&call);
 }

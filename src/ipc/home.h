@@ -13,6 +13,14 @@
 /* Milliseconds that an abort waits for the end of what it leaves behind. */
 #define HOME_STOP_MS		1000
 
+/* What to do about one. */
+#define HOME_DEADLOCK_HINT \
+	"A statement that runs through a pool is in a transaction of its own: it waits for the locks of the session that called it. " \
+	"End the session's own transaction before the call, or do both in one transaction."
+
+/* Milliseconds between the first look at one and the second. */
+#define HOME_CONFIRM_MS		50
+
 /* A deadlock that was found; in the current memory context. */
 typedef struct HomeDeadlock
 {
@@ -25,5 +33,6 @@ extern bool home_make_mark(int pid, char *mark);
 extern bool home_has_mark(int pid, const char *mark);
 extern bool home_signal(int pid, int signal);
 extern HomeDeadlock *home_find_deadlock(RequestSlot *slot);
+extern HomeDeadlock *home_find_own_deadlock(int runner);
 
 #endif							/* DBPOOL_HOME_H */

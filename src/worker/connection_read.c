@@ -351,7 +351,7 @@ error_result(Conn *conn, PGresult *res)
 				 is_cancel(res))
 			request_put_error(flight->req, "40P01", "deadlock detected",
 							  flight->deadlock,
-							  "A statement that runs through a pool is in a transaction of its own: it waits for the locks of the session that called it. End the session's own transaction before the call, or do both in one transaction.");
+							  HOME_DEADLOCK_HINT);
 		else if (flight->req != NULL)
 			reply_error(flight->req, res, FRAME_ERROR);
 	}

@@ -16,9 +16,6 @@
 #include "worker/connection.h"
 #include "worker/worker.h"
 
-/* Milliseconds between the first look at a deadlock and the second. */
-#define CONFIRM_MS		50
-
 /* Milliseconds until the next look, after one that failed. */
 #define RECOVER_MS		1000
 
@@ -47,10 +44,10 @@ look_at_flight(Look *this, Conn *conn, Flight *flight)
 	Ticks		due = ticks_plus_ms(flight->req->started_at, DeadlockTimeout);
 	HomeDeadlock *deadlock;
 
-	look_again_by(this, Max(due, ticks_plus_ms(this->now, CONFIRM_MS)));
+	look_again_by(this, Max(due, ticks_plus_ms(this->now, HOME_CONFIRM_MS)));
 	if (this->now < due)
 		return;
-	look_again_by(this, ticks_plus_ms(this->now, Max(DeadlockTimeout, CONFIRM_MS)));
+	look_again_by(this, ticks_plus_ms(this->now, Max(DeadlockTimeout, HOME_CONFIRM_MS)));
 	deadlock = home_find_deadlock(flight->req->slot);
 	if (deadlock == NULL || deadlock->ticket != flight->req->slot->ticket)
 	{
@@ -64,7 +61,7 @@ look_at_flight(Look *this, Conn *conn, Flight *flight)
 		this->detail = deadlock->detail;
 	}
 	flight->suspected = deadlock->signature;
-	look_again_by(this, ticks_plus_ms(this->now, CONFIRM_MS));
+	look_again_by(this, ticks_plus_ms(this->now, HOME_CONFIRM_MS));
 }
 
 static void

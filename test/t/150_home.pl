@@ -360,6 +360,28 @@ subtest 'over other locks' => sub {
 	$_->quit foreach @s;
 };
 
+subtest 'a migration' => sub {
+	my $s = session($local);
+
+	$s->value('UPDATE t SET a = 0');
+
+	# the history has the name of a table of the extension
+	create_pool($local, 'elsewhere', $local, options => '-c search_path=elsewhere');
+	$s->value('CREATE SCHEMA elsewhere');
+	$s->value(
+		q{SELECT dbpool_add_migration('elsewhere', 1, 'x', 'UPDATE public.t SET a = 101 WHERE id = 1')}
+	);
+	$s->value("BEGIN; $update");
+	is_deadlock($s->query(q{SELECT dbpool_migrate('elsewhere')}), 'a migration');
+	$s->value('ROLLBACK');
+	is( $control->value('SELECT count(*) FROM t WHERE a = 101'),
+		'0', 'nothing is committed');
+	is( $s->value(q{SELECT count(*) FROM dbpool_migrate('elsewhere')}),
+		'1', 'it can be run afterwards');
+	$control->value('UPDATE t SET a = 0');
+	$s->quit;
+};
+
 subtest 'no deadlock' => sub {
 	my @s = (session($local), session($local), session($local));
 
