@@ -14,6 +14,8 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "ipc/message.h"
 #include "ipc/request.h"
 #include "port/pg_bitutils.h"
@@ -555,6 +557,13 @@ release_slot(RequestSlot *slot)
 
 		if (request_word_worker(word) != my_worker)
 			return;
+
+		/*
+		 * However this process ends: what runs in this server must not go on
+		 * by the locks that its session releases when it is told
+		 */
+		if ((state == REQUEST_RUNNING || state == REQUEST_ABANDONED) && slot->home_pid != 0)
+			(void) home_signal(slot->home_pid, SIGTERM);
 		switch (state)
 		{
 			case REQUEST_SUBMITTED:

@@ -261,6 +261,27 @@ subtest 'the cancel comes before the remote has begun' => sub {
 		$before,
 		'with the same connection');
 };
+# One that was made read-only for a session that has gone.
+subtest 'a read-only call is given up while its connection is made so' => sub {
+	my $victim = session($local);
+	my $before = checked_pid();
+
+	$victim->value('SET dbpool.inherit_read_only = on; BEGIN READ ONLY');
+	suspend($before);
+	$victim->send(query_sleeps('checked', 60, 'victim'));
+	ok( $control->poll(
+			"SELECT checking FROM dbpool_pools WHERE pool = 'checked'", '1'),
+		'it is being made so');
+	is($causes{cancel}->($victim)->{state}, '57014', 'control returns');
+	resume($before);
+	is( $control->value(
+			"SELECT * FROM dbpool_query('checked', 'SHOW transaction_read_only') AS t(x text)"
+		),
+		'off',
+		'the next one is not');
+	is(checked_pid(), $before, 'on the same connection');
+	$victim->quit;
+};
 is(worker_pid($control), $worker, 'the worker has lived through all of it');
 
 $_->quit foreach ($control, $there, $blocker);
