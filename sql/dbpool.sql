@@ -3,6 +3,23 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION dbpool" to load this file. \quit
 
+-- A function that somebody has put there beforehand could be called in place of ours.
+DO $$
+DECLARE
+	planted text;
+BEGIN
+	SELECT pg_catalog.string_agg(p.oid::pg_catalog.regprocedure::pg_catalog.text, ', ') INTO planted
+	FROM pg_catalog.pg_proc p
+	WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+		AND pg_catalog.starts_with(p.proname::pg_catalog.text, 'dbpool_');
+	IF planted IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'duplicate_function',
+			MESSAGE = 'there are functions in schema @extschema@ that could be called in place of those of dbpool',
+			DETAIL = planted,
+			HINT = 'Look at them and drop them, or create the extension in a schema of its own: CREATE SCHEMA dbpool; CREATE EXTENSION dbpool SCHEMA dbpool.';
+	END IF;
+END $$;
+
 --
 -- Configuration: a pool is a foreign server seen through a user mapping.
 --

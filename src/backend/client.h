@@ -62,6 +62,8 @@ extern void backend_register(void);
 extern char *pool_list_usable(NearestName *nearest);
 
 /* error.c */
+extern void guard_register(void);
+
 extern char *error_clean_text(const char *text);
 extern void error_throw(const char *pool, const char *sql, MessageReader *body);
 extern void error_notice(const char *pool, MessageReader *body);

@@ -569,4 +569,5 @@ backend_register(void)
 	prev_object_access_hook = object_access_hook;
 	object_access_hook = on_object_access;
 	RegisterResourceReleaseCallback(on_xact_end, NULL);
+	guard_register();
 }
