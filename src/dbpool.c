@@ -21,8 +21,13 @@ PG_MODULE_MAGIC;
 bool		dbpool_inherit_read_only = false;
 int			dbpool_workers = 1;
 int			dbpool_max_connections = 256;
+int			dbpool_max_min_size = 10;
 int			dbpool_max_pools = 128;
 int			dbpool_max_requests = 0;
+int			dbpool_role_max_connections = 0;
+int			dbpool_role_max_pools = 0;
+int			dbpool_role_max_requests = 0;
+int			dbpool_session_max_requests = 16;
 int			dbpool_split_threshold = 80;
 int			dbpool_stall_timeout = 100;
 bool		dbpool_preloaded = false;
@@ -44,6 +49,11 @@ define_settings(void)
 							"Sets how many remote connections all pools together may have.",
 							NULL, &dbpool_max_connections,
 							256, 1, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.max_min_size",
+							"Sets the highest min_size that counts for servers of those who are no superusers.",
+							"Such a server cannot be given a higher one.",
+							&dbpool_max_min_size,
+							10, 0, 10000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("dbpool.max_pools",
 							"Sets how many pools can be in use at a time.",
 							NULL, &dbpool_max_pools,
@@ -53,6 +63,26 @@ define_settings(void)
 							"Zero means as many as max_connections.",
 							&dbpool_max_requests,
 							0, 0, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.role_max_connections",
+							"Sets how many remote connections the pools of one owner may have together.",
+							"Zero means nine tenths of dbpool.max_connections. Superusers are not limited.",
+							&dbpool_role_max_connections,
+							0, 0, 100000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.role_max_pools",
+							"Sets how many pools of one owner can be in use at a time.",
+							"Zero means nine tenths of dbpool.max_pools. Superusers are not limited.",
+							&dbpool_role_max_pools,
+							0, 0, 100000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.role_max_requests",
+							"Sets how many statements of one role can be under way at a time.",
+							"Zero means nine tenths of dbpool.max_requests. Superusers are not limited.",
+							&dbpool_role_max_requests,
+							0, 0, 100000, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.session_max_requests",
+							"Sets how many statements of one session can be under way at a time.",
+							"Calls that run further calls have several. Superusers are not limited.",
+							&dbpool_session_max_requests,
+							16, 1, 100000, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("dbpool.split_threshold",
 							"Sets how busy a worker may be before its busiest pool gets more workers.",
 							"In percent of one processor. Has no effect with one worker.",

@@ -35,8 +35,13 @@
 extern bool dbpool_inherit_read_only;
 extern int	dbpool_workers;
 extern int	dbpool_max_connections;
+extern int	dbpool_max_min_size;
 extern int	dbpool_max_pools;
 extern int	dbpool_max_requests;
+extern int	dbpool_role_max_connections;
+extern int	dbpool_role_max_pools;
+extern int	dbpool_role_max_requests;
+extern int	dbpool_session_max_requests;
 extern int	dbpool_split_threshold;
 extern int	dbpool_stall_timeout;
 

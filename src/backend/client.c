@@ -260,6 +260,7 @@ try_claim_slot(Client *client, bool *abandoned)
 		if (request_claim(slot, client->worker, &client->hold))
 		{
 			client->slot = slot;
+			slot->quota = QUOTA_NONE;
 			dlist_push_tail(&open_requests, &client->node);
 			last = index;
 			return true;
@@ -420,6 +421,8 @@ submit(Client *client)
 {
 	static bool registered = false;
 	RequestSlot *slot;
+	dlist_iter	iter;
+	int			open = 0;
 
 	if (!registered)
 	{
@@ -432,8 +435,12 @@ submit(Client *client)
 	client->worker = choose_worker(client->definition);
 	client->workers = client->definition->workers;
 	wait_for_worker(client->worker);
+	dlist_foreach(iter, &open_requests)
+		open++;
+	limits_check_session(open);
 	claim_slot(client);
 	slot = client->slot;
+	limits_count(slot);
 
 	ring_reset(request_up(slot));
 	ring_reset(request_down(slot));

@@ -64,6 +64,9 @@ extern char *pool_list_usable(NearestName *nearest);
 /* error.c */
 extern void guard_register(void);
 
+extern void limits_check_session(int open);
+extern void limits_count(RequestSlot *slot);
+
 extern char *error_clean_text(const char *text);
 extern void error_throw(const char *pool, const char *sql, MessageReader *body);
 extern void error_notice(const char *pool, MessageReader *body);

@@ -322,6 +322,11 @@ make_definition(ForeignServer *server, HeapTuple mapping, Definition *definition
 	namestrcpy(&options.server, server->servername);
 	namestrcpy(&options.username,
 			   OidIsValid(umuser) ? GetUserNameFromId(umuser, false) : "public");
+	if (!superuser_arg(server->owner))
+	{
+		options.owner = server->owner;
+		options.min_size = Min(options.min_size, dbpool_max_min_size);
+	}
 	options.need_password = needs_password(server, umuser, mapping_options(mapping));
 
 	memset(definition, 0, sizeof(Definition));

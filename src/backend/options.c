@@ -398,6 +398,12 @@ dbpool_validator(PG_FUNCTION_ARGS)
 	{
 		conninfo_check_together(defs);
 		options_read(defs, &options);
+		if (options.min_size > dbpool_max_min_size && !superuser())
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+					 errmsg("option \"min_size\" (%d) is greater than dbpool.max_min_size (%d) allows",
+							options.min_size, dbpool_max_min_size),
+					 errhint("Superusers may set more, or raise dbpool.max_min_size.")));
 	}
 	PG_RETURN_VOID();
 }

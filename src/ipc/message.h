@@ -60,6 +60,8 @@ typedef struct PoolOptions
 {
 	NameData	server;			/* for messages and views */
 	NameData	username;
+	Oid			owner;			/* of the server; invalid for superusers, who
+								 * are not limited */
 	int			min_size;
 	int			max_size;
 	int			acquire_timeout;

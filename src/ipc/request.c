@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "ipc/quota.h"
 #include "ipc/request.h"
 #include "miscadmin.h"
 #include "storage/shmem.h"
@@ -155,11 +156,18 @@ bool
 request_move(RequestSlot *slot, uint64 hold, RequestState from, RequestState to)
 {
 	uint64		expected = hold | from;
+	int			quota = slot->quota;
 
 	for (int i = 0; i < lengthof(moves); i++)
 	{
-		if (moves[i][0] == from && moves[i][1] == to)
-			return pg_atomic_compare_exchange_u64(&slot->word, &expected, hold | to);
+		if (moves[i][0] != from || moves[i][1] != to)
+			continue;
+		if (!pg_atomic_compare_exchange_u64(&slot->word, &expected, hold | to))
+			return false;
+		/* it was read while the slot was held by that hold, as the move shows */
+		if (to == REQUEST_FREE)
+			quota_give(quota);
+		return true;
 	}
 	elog(FATAL, "impossible move of a dbpool request from \"%s\" to \"%s\"",
 		 request_state_name(from), request_state_name(to));

@@ -196,6 +196,7 @@ typedef struct RequestSlot
 	int			procno;
 	uint64		ticket;			/* order of coming */
 	uint64		stamp;			/* of the definition, see DbpoolShared */
+	int			quota;			/* where it is counted, see quota.h */
 	int			traces;			/* TRACE_ flags */
 	int			nparams;
 	Size		definition_len; /* lengths of the parts of "up", in order */

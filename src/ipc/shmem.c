@@ -95,6 +95,8 @@ shmem_on_startup(void)
 		pg_atomic_init_u64(&dbpool_shared->definition_stamp, 1);
 		pg_atomic_init_u64(&dbpool_shared->request_ticket, 1);
 		ConditionVariableInit(&dbpool_shared->slot_freed_cv);
+		for (int i = 0; i < QUOTA_ROLES; i++)
+			pg_atomic_init_u64(&dbpool_shared->roles[i], 0);
 		for (int i = 0; i < DBPOOL_SHOWN_MIGRATIONS; i++)
 			SpinLockInit(&dbpool_shared->migrations[i].mutex);
 

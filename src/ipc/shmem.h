@@ -24,6 +24,7 @@
 #include "clock.h"
 #include "dbpool.h"
 #include "fault.h"
+#include "ipc/quota.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
@@ -105,10 +106,11 @@ typedef struct PoolCounters
 
 typedef struct PoolShared
 {
-	/* The next three: pools_lock, exclusive to change, shared to read. */
+	/* The next four: pools_lock, exclusive to change, shared to read. */
 	bool		in_use;
 	int			worker;
 	PoolKey		key;
+	Oid			owner;			/* who is limited for it, or invalid */
 
 	/*
 	 * How many workers the pool has.  Only that of its first worker counts,
@@ -144,6 +146,7 @@ typedef struct ConnShared
 	bool		in_use;
 	int			worker;
 	int			pool;			/* index of its PoolShared */
+	Oid			owner;			/* who is limited for it, or invalid */
 	ConnState	state;
 	int			remote_pid;
 	int			local_pid;		/* backend whose statement it runs, or 0 */
@@ -212,6 +215,9 @@ typedef struct DbpoolShared
 
 	/* Tickets that put requests into the order of their coming. */
 	pg_atomic_uint64 request_ticket;
+
+	/* Requests under way, by role; see quota.c. */
+	pg_atomic_uint64 roles[QUOTA_ROLES];
 
 	/* Those that find no place are not shown. */
 	MigrateShared migrations[DBPOOL_SHOWN_MIGRATIONS];

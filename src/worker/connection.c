@@ -33,9 +33,28 @@ show_counts(Pool *pool)
 	SpinLockRelease(&pool->shared->mutex);
 }
 
-/* Get an entry for the views; false when all of them are in use. */
-bool
-conn_take_entry(Conn *conn)
+/* Have the pools of the same owner as many connections as are allowed? */
+static bool
+owner_has_enough(Oid owner)
+{
+	int			n = 0;
+
+	if (!OidIsValid(owner))
+		return false;
+	for (int i = 0; i < dbpool_shared->nconns; i++)
+	{
+		ConnShared *shared = shmem_conn(i);
+
+		SpinLockAcquire(&shared->mutex);
+		n += shared->in_use && shared->owner == owner;
+		SpinLockRelease(&shared->mutex);
+	}
+	return n >= quota_limit(dbpool_role_max_connections, dbpool_shared->nconns);
+}
+
+/* Take a free entry; false when there is none. */
+static bool
+take_free_entry(Conn *conn)
 {
 	for (int i = 0; i < dbpool_shared->nconns; i++)
 	{
@@ -49,6 +68,7 @@ conn_take_entry(Conn *conn)
 			shared->in_use = true;
 			shared->worker = my_worker;
 			shared->pool = conn->pool->index;
+			shared->owner = conn->pool->options.owner;
 			shared->state = CONN_CONNECTING;
 			shared->remote_pid = 0;
 			shared->local_pid = 0;
@@ -75,6 +95,27 @@ conn_take_entry(Conn *conn)
 		}
 	}
 	return false;
+}
+
+/*
+ * Get an entry for the views, which is what the limits count.  The workers take
+ * turns where a limit is one owner's, so that together they do not exceed it.
+ */
+EntryTaken
+conn_take_entry(Conn *conn)
+{
+	bool		limited = OidIsValid(conn->pool->options.owner);
+	EntryTaken	result;
+
+	if (limited)
+		LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
+	if (owner_has_enough(conn->pool->options.owner))
+		result = ENTRY_OWNER_HAS_ENOUGH;
+	else
+		result = take_free_entry(conn) ? ENTRY_TAKEN : ENTRY_NONE_FREE;
+	if (limited)
+		LWLockRelease(dbpool_shared->pools_lock);
+	return result;
 }
 
 /*

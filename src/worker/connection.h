@@ -43,8 +43,15 @@
 	"SELECT 1 AS dbpool_synchronous" \
 	" WHERE pg_catalog.current_setting('synchronous_standby_names', true) OPERATOR(pg_catalog.<>) ''"
 
+typedef enum EntryTaken
+{
+	ENTRY_TAKEN,
+	ENTRY_NONE_FREE,			/* all connections there may be are open */
+	ENTRY_OWNER_HAS_ENOUGH		/* all that the owner's pools may have are */
+} EntryTaken;
+
 /* connection.c */
-extern bool conn_take_entry(Conn *conn);
+extern EntryTaken conn_take_entry(Conn *conn);
 extern void conn_move(Conn *conn, ConnState to);
 extern void conn_close(Conn *conn, const char *reason);
 extern void conn_on_socket(Conn *conn, uint32 events);

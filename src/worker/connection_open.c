@@ -678,17 +678,24 @@ void
 conn_open(Pool *pool)
 {
 	Conn	   *conn = make_conn(pool);
+	EntryTaken	taken = conn_take_entry(conn);
 
-	if (!conn_take_entry(conn) &&
-		!(pool_make_place(pool) && conn_take_entry(conn)))
+	if (taken != ENTRY_TAKEN && pool_make_place(pool, taken == ENTRY_OWNER_HAS_ENOUGH))
+		taken = conn_take_entry(conn);
+	if (taken != ENTRY_TAKEN)
 	{
-		char		what[100];
+		char		what[200];
 
 		MemoryContextDelete(conn->context);
-		snprintf(what, sizeof(what),
-				 "as many connections are open as dbpool.max_connections (%d) allows",
-				 dbpool_shared->nconns);
-		pool_conn_failed(pool, "53300", what);
+		if (taken == ENTRY_OWNER_HAS_ENOUGH)
+			snprintf(what, sizeof(what),
+					 "the pools of the server's owner have as many connections open as dbpool.role_max_connections (%d) allows",
+					 quota_limit(dbpool_role_max_connections, dbpool_shared->nconns));
+		else
+			snprintf(what, sizeof(what),
+					 "as many connections are open as dbpool.max_connections (%d) allows",
+					 dbpool_shared->nconns);
+		pool_conn_failed(pool, taken == ENTRY_OWNER_HAS_ENOUGH ? "53400" : "53300", what);
 		return;
 	}
 	MemoryContextSetParent(conn->context, worker_context);

@@ -151,12 +151,17 @@ make_pool(const PoolKey *key)
 	return pool;
 }
 
-/* The pool of a key; made if need be; NULL when there are too many. */
+/*
+ * The pool of a request; made if need be.  NULL when there are too many, and
+ * then *why is what pool_take_entry() says.
+ */
 static Pool *
-find_pool(const PoolKey *key)
+find_pool(const Request *req, int *why)
 {
+	const PoolKey *key = &req->slot->key;
 	PoolEntry  *entry = hash_search(pools_by_key, key, HASH_FIND, NULL);
 	Pool	   *pool;
+	PoolOptions options;
 
 	if (entry != NULL)
 		return entry->pool;
@@ -165,9 +170,11 @@ find_pool(const PoolKey *key)
 	entry->pool = pool;
 
 	/* from here on nothing can fail */
-	pool->index = pool_take_entry(key, &pool->home);
+	memcpy(&options, req->definition, sizeof(options));
+	pool->index = pool_take_entry(key, options.owner, &pool->home);
 	if (pool->index < 0)
 	{
+		*why = pool->index;
 		hash_search(pools_by_key, key, HASH_REMOVE, NULL);
 		MemoryContextDelete(pool->context);
 		return NULL;
@@ -269,6 +276,7 @@ settle_definition(Pool *pool, Request *req)
 	pool->stamp = slot->stamp;
 	memcpy(&pool->options, pool->definition, sizeof(PoolOptions));
 	statements_mistrust(pool->statements);
+	pool_set_owner(pool);
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->shared->dropped = false;
 	pool->shared->server = pool->options.server;
@@ -283,12 +291,21 @@ settle_definition(Pool *pool, Request *req)
 void
 pool_submit(Request *req)
 {
-	Pool	   *pool = find_pool(&req->slot->key);
+	int			why = POOL_TOO_MANY;
+	Pool	   *pool = find_pool(req, &why);
 
 	if (pool == NULL && shmem_home_of(&req->slot->key) != my_worker)
 	{
 		/* its first worker has it, if need be for all */
 		request_stale(req);
+		return;
+	}
+	if (pool == NULL && why == POOL_OWNER_HAS_ENOUGH)
+	{
+		request_fail(req, "53400", "too many dbpool pools of one owner are in use",
+					 psprintf("%d are, as many as dbpool.role_max_pools allows for servers of one role. The statement was not run.",
+							  quota_limit(dbpool_role_max_pools, dbpool_shared->npools)),
+					 "Pools go out of use some minutes after their last statement. A superuser can raise dbpool.role_max_pools.");
 		return;
 	}
 	if (pool == NULL)
@@ -377,10 +394,10 @@ pool_waiter_left(Request *req)
 /*
  * As many connections are open as there may be.  For a pool in which somebody
  * waits, close the one of another pool that has been idle longest; those that
- * make up a min_size stay.
+ * make up a min_size stay.  of_owner: it has to be one of the same owner's.
  */
 bool
-pool_make_place(Pool *pool)
+pool_make_place(Pool *pool, bool of_owner)
 {
 	dlist_iter	each;
 	Conn	   *longest = NULL;
@@ -392,7 +409,8 @@ pool_make_place(Pool *pool)
 		Pool	   *other = dlist_container(Pool, node, each.cur);
 		dlist_iter	iter;
 
-		if (other == pool || pool_size(other) <= pool_min(other))
+		if (other == pool || pool_size(other) <= pool_min(other) ||
+			(of_owner && other->options.owner != pool->options.owner))
 			continue;
 		dlist_foreach(iter, &other->conns[CONN_IDLE])
 		{
@@ -545,6 +563,8 @@ pool_conn_failed(Pool *pool, const char *sqlstate, const char *message)
 				 (int) sizeof(detail) / 2, message);
 		if (strcmp(sqlstate, "53300") == 0)
 			hint = "Raise dbpool.max_connections in postgresql.conf, and restart the server.";
+		else if (strcmp(sqlstate, "53400") == 0)
+			hint = "Lower max_size or min_size of pools of the same owner; a superuser can raise dbpool.role_max_connections.";
 		else if (strcmp(sqlstate, "2F003") == 0)
 		{
 			strlcpy(what, "password is required", sizeof(what));

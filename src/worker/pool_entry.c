@@ -12,7 +12,7 @@
 static int
 entry_to_take(void)
 {
-	int			best = -1;
+	int			best = POOL_TOO_MANY;
 
 	for (int i = 0; i < dbpool_shared->npools; i++)
 	{
@@ -43,16 +43,42 @@ siblings_paused(const PoolKey *key)
 }
 
 /*
+ * Has the owner as many other pools as are allowed?  One that is split counts
+ * once.
+ */
+static bool
+owner_has_enough(Oid owner, const PoolKey *key)
+{
+	int			n = 0;
+
+	if (!OidIsValid(owner))
+		return false;
+	for (int i = 0; i < dbpool_shared->npools; i++)
+	{
+		PoolShared *entry = shmem_pool(i);
+
+		if (entry->in_use && entry->owner == owner && (entry->live || entry->paused) &&
+			entry->worker == shmem_home_of(&entry->key) &&
+			memcmp(&entry->key, key, sizeof(PoolKey)) != 0)
+			n++;
+	}
+	return n >= quota_limit(dbpool_role_max_pools, dbpool_shared->npools);
+}
+
+/*
  * The shared entry for a key: the one it had before, so that statistics and a
  * pause outlive the worker, or a free one, or the one longest unused.  A pool
  * that gets a new entry has forgotten what any pool was to forget so far: a
  * session which has not heard that its definition was changed or dropped, or
  * that its transaction has ended, cannot bring the pool back.
+ *
+ * POOL_TOO_MANY when there is none, POOL_OWNER_HAS_ENOUGH when that is because
+ * of the limit for one owner.
  */
 int
-pool_take_entry(const PoolKey *key, int *home)
+pool_take_entry(const PoolKey *key, Oid owner, int *home)
 {
-	int			index = -1;
+	int			index = POOL_TOO_MANY;
 	int			first = shmem_home_of(key);
 	PoolShared *entry;
 
@@ -68,7 +94,9 @@ pool_take_entry(const PoolKey *key, int *home)
 		if (entry->worker == first)
 			*home = i;
 	}
-	if (index < 0 && (index = entry_to_take()) >= 0)
+	if (first == my_worker && owner_has_enough(owner, key))
+		index = POOL_OWNER_HAS_ENOUGH;
+	else if (index < 0 && (index = entry_to_take()) >= 0)
 	{
 		bool		paused = siblings_paused(key);
 
@@ -101,6 +129,7 @@ pool_take_entry(const PoolKey *key, int *home)
 	if (index >= 0)
 	{
 		entry = shmem_pool(index);
+		entry->owner = owner;
 		SpinLockAcquire(&entry->mutex);
 		/* what was wanted of it while it was cold is done: it has nothing */
 		entry->wants = 0;
@@ -109,4 +138,13 @@ pool_take_entry(const PoolKey *key, int *home)
 	}
 	LWLockRelease(dbpool_shared->pools_lock);
 	return index;
+}
+
+/* The definition is another one, maybe of another owner. */
+void
+pool_set_owner(const Pool *pool)
+{
+	LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
+	pool->shared->owner = pool->options.owner;
+	LWLockRelease(dbpool_shared->pools_lock);
 }

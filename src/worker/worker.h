@@ -309,7 +309,10 @@ request_state(const Request *req)
 }
 
 /* pool_entry.c */
-extern int	pool_take_entry(const PoolKey *key, int *home);
+#define POOL_TOO_MANY			(-1)
+#define POOL_OWNER_HAS_ENOUGH	(-2)
+extern void pool_set_owner(const Pool *pool);
+extern int	pool_take_entry(const PoolKey *key, Oid owner, int *home);
 
 /* split.c */
 extern void split_init(void);
@@ -332,7 +335,7 @@ extern void pool_saw_round_trip(Pool *pool, int64 us);
 extern void pool_conn_opened(Conn *conn);
 extern void pool_conn_failed(Pool *pool, const char *sqlstate,
 							 const char *message);
-extern bool pool_make_place(Pool *pool);
+extern bool pool_make_place(Pool *pool, bool of_owner);
 extern int	pool_size(const Pool *pool);
 extern void pool_close_idle(Pool *pool, const char *reason);
 extern void pools_foreach(void (*fn) (Pool *pool));

@@ -24,7 +24,7 @@ SELECT version, status FROM "regress own".dbpool_migration_status('remote');
 SELECT version, status FROM "regress own".dbpool_migration_history;
 SELECT version, status FROM "regress own".dbpool_rollback('remote');
 SELECT "regress own".dbpool_drop_pool('remote');
-SELECT "regress own".dbpool_query('remot', 'SELECT 1');
+SELECT "regress own".dbpool_query('remotes', 'SELECT 1');
 
 -- nobody's function is called in place of ours, where others may create some
 GRANT CREATE, USAGE ON SCHEMA "regress own" TO regress_dbpool_user;

@@ -249,5 +249,133 @@ $s->poll(q{SELECT count(*) FROM dbpool_get_pools() WHERE live}, '1');
 is($s->value(q{SELECT dbpool_query('c', 'SELECT 1')}),
 	'(1)', 'one is dropped: it works again');
 
+# --- one role, one session -----------------------------------------------------------
+
+restart_with('dbpool.max_requests = 10', 'dbpool.max_connections = 20', 'dbpool.max_pools = 10');
+$s->value('CREATE ROLE greedy LOGIN; CREATE ROLE other LOGIN; GRANT USAGE ON FOREIGN DATA WRAPPER dbpool TO greedy');
+
+# A pool of a role's own, which may log in at the remote as the superuser.
+sub make_pool_of
+{
+	my ($role, $pool, %options) = @_;
+	my $super = $s->value('SELECT current_user');
+
+	create_pool($local, $pool, $remote, %options);
+	$s->value(qq{ALTER SERVER "$pool" OWNER TO $role});
+	$s->value(qq{CREATE USER MAPPING FOR $role SERVER "$pool" OPTIONS (user '$super', password_required 'false')});
+	return;
+}
+sub session_of
+{
+	my ($role) = @_;
+	my $session = session($local, user => $role);
+	return $session;
+}
+make_pool_of('other', 'others');
+make_pool_of('greedy', 'g0', max_size => 100);
+my $other = session_of('other');
+my $greedy = session_of('greedy');
+
+# A call that calls itself has a request for each.
+$s->value(q{SELECT dbpool_exec('b', 'CREATE TABLE nested (a int)')});
+$s->value(q{CREATE FUNCTION nest(depth int) RETURNS int LANGUAGE plpgsql AS
+	$$ BEGIN IF depth > 0 THEN PERFORM dbpool_bulk_insert('g0', 'nested', format('SELECT nest(%s)', depth - 1)); END IF; RETURN depth; END $$});
+is($greedy->value('SELECT nest(5)'), '5', 'a call that calls itself');
+$s->value('ALTER SYSTEM SET dbpool.session_max_requests = 3; SELECT pg_reload_conf()');
+$greedy->poll('SHOW dbpool.session_max_requests', '3');
+is($greedy->value('SELECT nest(3)'), '3', 'as deep as one session may');
+$answer = $greedy->query('SELECT nest(4)');
+is($answer->{state}, '53400', 'and not deeper');
+like($answer->{err},
+	qr/statements of one session.*There are 3, as many as dbpool\.session_max_requests allows.*not run.*ALTER ROLE greedy SET dbpool\.session_max_requests/s,
+	'it says which limit');
+$s->value('ALTER SYSTEM RESET dbpool.session_max_requests; SELECT pg_reload_conf()');
+$greedy->poll('SHOW dbpool.session_max_requests', '16');
+is($greedy->query('SET dbpool.session_max_requests = 100')->{state}, '42501', 'no role gives itself more');
+
+# Nine tenths of the slots, whatever it does, and not one less.
+$answer = $greedy->query('SELECT nest(15)');
+is($answer->{state}, '53400', 'a role does not get all slots by one session');
+my @hogs = map { session_of('greedy') } 1 .. 10;
+$_->send(query_sleeps('g0', 600, 'sleeper')) foreach @hogs[ 0 .. 8 ];
+wait_for_sleepers(9);
+$answer = $hogs[9]->query(q{SELECT dbpool_ping('g0')});
+is($answer->{state}, '53400', 'nor by many');
+like($answer->{err},
+	qr/statements of one role.*There are 9, as many as dbpool\.role_max_requests allows.*not run/s,
+	'it says which limit');
+is($other->value(q{SELECT dbpool_query('others', 'SELECT 1')}), '(1)', 'another role has its share');
+is($s->value(q{SELECT dbpool_query('b', 'SELECT 1')}), '(1)', 'and so have superusers');
+# by ALTER ROLE, of which new sessions hear
+$s->value('ALTER ROLE greedy SET dbpool.role_max_requests = 10');
+my $more = session_of('greedy');
+is($more->query(q{SELECT dbpool_query('g0', 'SELECT 1')})->{out}, '(1)', 'a superuser raises it for a role');
+$more->quit;
+$s->value('ALTER ROLE greedy RESET dbpool.role_max_requests');
+# what was given up does not stand in the way
+my %again;
+foreach my $round (1 .. 20)
+{
+	give_up($hogs[0]);
+	my $one = $hogs[0]->query(q{SELECT dbpool_query('g0', 'SELECT 1')});
+	$again{ $one->{state} . $one->{out} }++;
+	$hogs[0]->send(query_sleeps('g0', 600, 'sleeper'));
+	wait_for_sleepers(9);
+}
+is(join(' ', %again), '(1) 20', 'a slot that was given up counts no more');
+give_up($_) foreach @hogs[ 0 .. 8 ];
+$_->quit foreach @hogs;
+wait_for_sleepers(0);
+$s->poll('SELECT count(*) FROM dbpool_requests', '0');
+is($greedy->value('SELECT nest(5)'), '5', 'all of them are free again');
+
+# Connections: nine tenths for the pools of one owner, with min_size or without.
+restart_with('dbpool.max_requests = 50', 'dbpool.role_max_connections = 6');
+$_->quit foreach $other, $greedy;
+($other, $greedy) = (session_of('other'), session_of('greedy'));
+make_pool_of('greedy', 'g1', max_size => 100, min_size => 3);
+$answer = $greedy->query(q{ALTER SERVER g0 OPTIONS (ADD min_size '11')});
+is($answer->{state}, 'HV024', 'a min_size has a limit');
+like($answer->{err}, qr/min_size.*\(11\).*dbpool\.max_min_size \(10\)/, 'which is named');
+is($s->query(q{ALTER SERVER g0 OPTIONS (ADD min_size '11')})->{state}, '', 'but not for superusers');
+$greedy->value(q{SELECT dbpool_ping('g1')});
+$s->poll(q{SELECT count(*) FROM dbpool_connections WHERE pool = 'g1'}, '3');
+$greedy->value(q{SELECT dbpool_query('g0', 'SELECT 1')});
+$s->poll(q{SELECT count(*) FROM dbpool_connections WHERE pool IN ('g0', 'g1')}, '6');
+@hogs = map { session_of('greedy') } 1 .. 8;
+$_->send(query_sleeps('g0', 600, 'sleeper')) foreach @hogs;
+wait_for_sleepers(3);
+$s->poll(q{SELECT waiting FROM dbpool_pools WHERE pool = 'g0' AND user_name = 'greedy'}, '5');
+is($s->value(q{SELECT count(*) FROM dbpool_connections WHERE pool IN ('g0', 'g1')}), '6', 'the pools of one owner have no more');
+make_pool_of('greedy', 'g2');
+$answer = $greedy->query(q{SELECT dbpool_ping('g2')});
+is($answer->{state}, '53400', 'a further pool of the owner has none');
+like($answer->{err}, qr/dbpool\.role_max_connections \(6\)/, 'it says which limit');
+is($other->value(q{SELECT dbpool_query('others', 'SELECT 1')}), '(1)', 'others have theirs');
+give_up($_) foreach @hogs;
+$_->quit foreach @hogs;
+wait_for_sleepers(0);
+# one of the owner's own that is idle makes room
+$s->value(q{ALTER SERVER g0 OPTIONS (DROP min_size)});
+$greedy->value(q{SELECT dbpool_ping('g0')});
+is($greedy->value(q{SELECT dbpool_query('g2', 'SELECT 1')}), '(1)', 'an idle one of the owner\'s makes room');
+
+# Pools: servers with dead ports.
+$s->value(q{ALTER SERVER g1 OPTIONS (DROP min_size)});
+restart_with('dbpool.role_max_connections = 0', 'dbpool.role_max_pools = 4');
+$_->quit foreach $other, $greedy;
+($other, $greedy) = (session_of('other'), session_of('greedy'));
+make_pool_of('greedy', "dead$_", port => 1) foreach 1 .. 6;
+my %states;
+foreach my $n (1 .. 6)
+{
+	$answer = $greedy->query("SELECT dbpool_ping('dead$n')");
+	$states{ $answer->{state} }++;
+}
+is_deeply(\%states, { '08001' => 4, '53400' => 2 }, 'one owner has no more pools than it may');
+like($answer->{err}, qr/pools of one owner.*4 are, as many as dbpool\.role_max_pools/s, 'it says which limit');
+is($other->value(q{SELECT dbpool_query('others', 'SELECT 1')}), '(1)', 'others have theirs');
+$_->quit foreach $other, $greedy;
+
 $s->quit;
 done_testing();

@@ -1,0 +1,101 @@
+/*
+ * limits.c
+ *	  How many requests one session, and one role, may have under way.
+ *
+ * Slots are for all sessions of the server.  A call that makes further calls
+ * while it runs takes several, and so do many sessions of one role.  Superusers
+ * are not limited.
+ */
+#include "postgres.h"
+
+#include "backend/client.h"
+#include "ipc/quota.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "compat.h"
+
+/* Milliseconds to wait for requests of the role that were given up. */
+#define GIVEN_UP_MS		2000
+
+static void
+throw_limit(const char *what, int limit, const char *setting)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many dbpool statements of one %s are under way", what),
+			 errdetail("There are %d, as many as %s allows. The statement was not run.",
+					   limit, setting),
+			 errhint("A superuser can raise it, for all or by ALTER ROLE %s SET %s.",
+					 quote_identifier(GetUserNameFromId(GetUserId(), false)), setting)));
+}
+
+/* May the session make one request more, when it has so many?  Throws if not. */
+void
+limits_check_session(int open)
+{
+	if (open >= dbpool_session_max_requests && !superuser())
+		throw_limit("session", dbpool_session_max_requests, "dbpool.session_max_requests");
+}
+
+/* Has the role given up requests that a worker has not freed yet? */
+static bool
+has_given_up(Oid roleid)
+{
+	for (int i = 0; i < dbpool_shared->nrequests; i++)
+	{
+		RequestSlot *slot = request_slot(i);
+
+		if (request_word_state(request_word(slot)) == REQUEST_ABANDONED &&
+			slot->roleid == roleid)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Count a request of the current role, in a slot that is ours.  Throws when the
+ * role has too many; those that it has just given up are waited for.
+ */
+void
+limits_count(RequestSlot *slot)
+{
+	static uint32 wait_event;
+	Oid			roleid = GetUserId();
+	int			limit;
+	Ticks		until;
+
+	if (superuser())
+		return;
+	limit = quota_limit(dbpool_role_max_requests, dbpool_shared->nrequests);
+	slot->quota = quota_take(roleid, limit);
+	if (slot->quota != QUOTA_EXCEEDED)
+		return;
+
+	slot->quota = QUOTA_NONE;
+	until = ticks_plus_ms(ticks_now(), GIVEN_UP_MS);
+	ConditionVariablePrepareToSleep(&dbpool_shared->slot_freed_cv);
+	while (has_given_up(roleid) && ticks_now() < until)
+	{
+		int			quota = quota_take(roleid, limit);
+
+		if (quota != QUOTA_EXCEEDED)
+		{
+			slot->quota = quota;
+			break;
+		}
+		if (ConditionVariableTimedSleep(&dbpool_shared->slot_freed_cv, GIVEN_UP_MS,
+										compat_wait_event(&wait_event, "DbpoolRequestSlot")))
+			break;
+	}
+	ConditionVariableCancelSleep();
+	/* the last of them may have gone between the two looks */
+	if (slot->quota == QUOTA_NONE)
+	{
+		int			quota = quota_take(roleid, limit);
+
+		if (quota == QUOTA_EXCEEDED)
+			throw_limit("role", limit, "dbpool.role_max_requests");
+		slot->quota = quota;
+	}
+}
