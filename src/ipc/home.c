@@ -35,7 +35,9 @@
  * Who waits for whom is
  *	 - by a lock: whoever holds it in a mode that conflicts, or waits for that
  *	   before us;
- *	 - by a call: a session waits for the process that runs its statement;
+ *	 - by a call: a session waits for the process that runs its statement; or, if
+ *	   it has no connection yet, for any of those that the pool has, and in vain if
+ *	   all of them wait for it;
  *	 - by rows: a process in COPY FROM STDIN waits for the session that has the
  *	   rows, unless it waits for a lock; then the session will have to wait.
  * A circle that goes through a call, or through rows, is a deadlock that the
@@ -325,21 +327,14 @@ describe(StringInfo buf, const Wait *wait)
 	}
 }
 
-static HomeDeadlock *
-find_deadlock(const HomeCall *call)
+/* Add what is in the path to a deadlock. */
+static void
+take_path(const Search *search, HomeDeadlock *deadlock)
 {
-	HomeDeadlock *deadlock;
-	Search	   *search = palloc0(sizeof(Search));
-	Wait		first = wait_of_call(call);
 	StringInfoData detail;
 
-	read_calls(search);
-	search->target = first.pid;
-	if (!find_over(search, &first))
-		return NULL;
-
-	deadlock = palloc0(sizeof(HomeDeadlock));
 	initStringInfo(&detail);
+	appendStringInfoString(&detail, deadlock->detail ? deadlock->detail : "");
 	for (int i = 0; i < search->length; i++)
 	{
 		const Wait *wait = &search->path[i];
@@ -352,6 +347,21 @@ find_deadlock(const HomeCall *call)
 		describe(&detail, wait);
 	}
 	deadlock->detail = detail.data;
+}
+
+static HomeDeadlock *
+find_deadlock(const HomeCall *call)
+{
+	HomeDeadlock *deadlock;
+	Search	   *search = palloc0(sizeof(Search));
+	Wait		first = wait_of_call(call);
+
+	read_calls(search);
+	search->target = first.pid;
+	if (!find_over(search, &first))
+		return NULL;
+	deadlock = palloc0(sizeof(HomeDeadlock));
+	take_path(search, deadlock);
 	return deadlock;
 }
 
@@ -379,4 +389,24 @@ home_find_own_deadlock(int runner)
 	HomeCall	call = {MyProcPid, runner};
 
 	return find_deadlock(&call);
+}
+
+/*
+ * Does a process wait for a session, over whatever is between them?  Then that is
+ * added to the deadlock.
+ */
+bool
+home_waits_for(int pid, int session, HomeDeadlock *deadlock)
+{
+	Search	   *search = palloc0(sizeof(Search));
+	bool		found;
+
+	read_calls(search);
+	search->target = session;
+	found = find_from(search, pid);
+	if (found)
+		take_path(search, deadlock);
+	pfree(search->calls);
+	pfree(search);
+	return found;
 }

@@ -34,5 +34,6 @@ extern bool home_has_mark(int pid, const char *mark);
 extern bool home_signal(int pid, int signal);
 extern HomeDeadlock *home_find_deadlock(RequestSlot *slot);
 extern HomeDeadlock *home_find_own_deadlock(int runner);
+extern bool home_waits_for(int pid, int session, HomeDeadlock *deadlock);
 
 #endif							/* DBPOOL_HOME_H */

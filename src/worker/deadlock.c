@@ -28,6 +28,8 @@ typedef struct Look
 	Ticks		next;			/* when to look again; 0: never */
 	Conn	   *conn;			/* of a flight that is to be given up, or NULL */
 	Flight	   *flight;
+	Request    *waiter;			/* one that waits and is to be given up, or
+								 * NULL */
 	char	   *detail;
 } Look;
 
@@ -82,10 +84,59 @@ look_at_conn(Conn *conn, void *arg)
 
 static Look *looking;
 
+/*
+ * Do all connections that a request of the pool may get wait for its session?
+ * NULL if not.
+ */
+static HomeDeadlock *
+find_in_queue(Pool *pool, int session)
+{
+	HomeDeadlock *deadlock = palloc0(sizeof(HomeDeadlock));
+	dlist_iter	iter;
+
+	deadlock->detail = psprintf("Process %d waits for a connection of pool \"%s\", and all that there may be are in use.",
+								session, NameStr(pool->options.server));
+	dlist_foreach(iter, &pool->conns[CONN_BUSY])
+	{
+		Conn	   *conn = dlist_container(Conn, node, iter.cur);
+
+		if (conn->home_pid == 0 || !home_waits_for(conn->home_pid, session, deadlock))
+			return NULL;
+	}
+	return deadlock;
+}
+
+static void
+look_at_waiter(Look *this, Request *req)
+{
+	HomeDeadlock *deadlock;
+
+	if (this->now < ticks_plus_ms(req->queued_at, DeadlockTimeout))
+		return;
+	deadlock = find_in_queue(req->pool, req->slot->pid);
+	if (deadlock != NULL && req->suspected == deadlock->signature)
+	{
+		this->waiter = req;
+		this->detail = deadlock->detail;
+	}
+	req->suspected = deadlock != NULL ? deadlock->signature : 0;
+	if (deadlock != NULL)
+		look_again_by(this, ticks_plus_ms(this->now, HOME_CONFIRM_MS));
+}
+
 static void
 look_at_pool(Pool *pool)
 {
+	dlist_iter	iter;
+
 	pool_foreach_conn(pool, look_at_conn, looking);
+	if (pool->nconns[CONN_BUSY] == 0 || pool->nconns[CONN_BUSY] < pool_max(pool) ||
+		pool->nconns[CONN_BUSY] < pool_size(pool))
+		return;
+	dlist_foreach(iter, &pool->riders)
+		look_at_waiter(looking, dlist_container(Request, node, iter.cur));
+	dlist_foreach(iter, &pool->loners)
+		look_at_waiter(looking, dlist_container(Request, node, iter.cur));
 }
 
 static void
@@ -94,6 +145,16 @@ give_up_piece(void *arg)
 	const Look *this = arg;
 
 	conn_deadlocked(this->conn, this->flight, this->detail);
+}
+
+static void
+fail_waiter_piece(void *arg)
+{
+	const Look *this = arg;
+
+	pool_leave_queue(this->waiter);
+	request_fail(this->waiter, "40P01", "deadlock detected", this->detail,
+				 HOME_DEADLOCK_HINT);
 }
 
 static void
@@ -109,6 +170,8 @@ deadlock_look(void *owner)
 		timer_set(&look, this.next);
 	if (this.conn != NULL)
 		(void) work_guard(give_up_piece, &this, conn_recover, this.conn);
+	else if (this.waiter != NULL)
+		(void) work_guard(fail_waiter_piece, &this, request_recover, this.waiter);
 }
 
 /* A recovery, see work.h: nobody depends on this look but for the next one. */

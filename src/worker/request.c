@@ -409,6 +409,7 @@ request_start(Request *req, uint64 hold)
 	req->put = false;
 	req->cut = false;
 	req->queued = false;
+	req->suspected = 0;
 	req->out.len = 0;
 	req->out.cursor = 0;
 

@@ -68,6 +68,8 @@ struct Request
 	Flight	   *flight;			/* while running */
 	Statement  *statement;		/* what is known of its text, or NULL */
 	Timer		deadline;		/* for getting a connection */
+	uint64		suspected;		/* signature of the deadlock that it may wait
+								 * in, or 0 */
 	Ticks		queued_at;
 	Ticks		started_at;		/* 0 before it runs */
 	int64		remote_us;		/* time the remote took */

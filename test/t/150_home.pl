@@ -360,6 +360,23 @@ subtest 'over other locks' => sub {
 	$_->quit foreach @s;
 };
 
+subtest 'a call waits for a connection' => sub {
+	my @s = (session($local), session($local));
+
+	$s[0]->value("BEGIN; $update");
+	$s[1]->send(update('narrow', 1));
+	waits($s[1]);
+
+	# somebody for whom no connection waits has the time that he has
+	my $other = session($local);
+	$other->send(update('narrow', 3));
+	$control->poll("SELECT count(*) FROM dbpool_requests WHERE state = 'queued'", '1');
+	is_deadlock($s[0]->query(update('narrow', 2)), 'for a connection');
+	is($s[1]->wait->{out}, '1', 'the other one goes on');
+	is($other->wait->{out}, '1', 'and so does the next');
+	$_->quit foreach (@s, $other);
+};
+
 subtest 'a migration' => sub {
 	my $s = session($local);
 
