@@ -87,40 +87,170 @@ compat_server_owner(Oid serverid, Oid roleid)
 
 #ifdef LIBPQ_FE_H
 
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
+
+#include "port/pg_bswap.h"
+#include "wire.h"
 
 /*
  * Cancelling: libpq 17 has an object that cancels over TLS when the connection
- * uses it; PQcancel() of older ones always sends the key in the clear.  Both
- * may be run from another thread than the one that uses the connection.
+ * uses it.  Older ones have PQcancel(), which always sends the key in the clear,
+ * and waits for the remote without end.  So there the request, as the manual has
+ * it ("CancelRequest"), is sent by ourselves, the same way; the key was seen in
+ * the log-in.  PQcancel() remains for when it was not.
+ *
+ * These may be run from another thread than the one that uses the connection.
  */
-#ifdef LIBPQ_HAS_ASYNC_CANCEL
-typedef PGcancelConn CompatCancel;
-#else
-typedef PGcancel CompatCancel;
-#endif
-
-static inline CompatCancel *
-compat_cancel_create(PGconn *conn)
+typedef struct CompatCancel
 {
 #ifdef LIBPQ_HAS_ASYNC_CANCEL
-	return PQcancelCreate(conn);
+	PGcancelConn *libpq;
 #else
-	return PQgetCancel(conn);
+	PGcancel   *libpq;			/* NULL: packet has all that is needed */
+	struct sockaddr_storage address;
+	socklen_t	address_len;
+	char		packet[16];
 #endif
+} CompatCancel;
+
+static inline void
+compat_cancel_free(CompatCancel *cancel)
+{
+	if (cancel->libpq != NULL)
+	{
+#ifdef LIBPQ_HAS_ASYNC_CANCEL
+		PQcancelFinish(cancel->libpq);
+#else
+		PQfreeCancel(cancel->libpq);
+#endif
+	}
+	free(cancel);
 }
 
-/* Blocks until the remote has taken the request or refused it. */
-static inline bool
-compat_cancel_run(CompatCancel *cancel)
+/* NULL when it cannot be had. */
+static inline CompatCancel *
+compat_cancel_create(PGconn *conn, const Wire *wire)
 {
-#ifdef LIBPQ_HAS_ASYNC_CANCEL
-	return PQcancelBlocking(cancel) == 1;
-#else
-	char		errbuf[256];
+	CompatCancel *cancel = (CompatCancel *) calloc(1, sizeof(CompatCancel));
 
-	return PQcancel(cancel, errbuf, sizeof(errbuf)) == 1;
+	if (cancel == NULL)
+		return NULL;
+#ifdef LIBPQ_HAS_ASYNC_CANCEL
+	(void) wire;
+	cancel->libpq = PQcancelCreate(conn);
+#else
+	{
+		uint32		head[3] = {pg_hton32(16), pg_hton32(80877102),
+			pg_hton32((uint32) PQbackendPID(conn))
+		};
+
+		cancel->address_len = sizeof(cancel->address);
+		if (wire->has_key && memcmp(wire->key, &head[2], sizeof(uint32)) == 0 &&
+			getpeername(PQsocket(conn), (struct sockaddr *) &cancel->address,
+						&cancel->address_len) == 0)
+		{
+			memcpy(cancel->packet, head, 8);
+			memcpy(cancel->packet + 8, wire->key, 8);
+			return cancel;
+		}
+		cancel->libpq = PQgetCancel(conn);
+	}
+#endif
+	if (cancel->libpq != NULL)
+		return cancel;
+	free(cancel);
+	return NULL;
+}
+
+/* Wait for a socket; false when the time is up first. */
+static inline bool
+compat_cancel_wait(int sock, short events, Ticks until)
+{
+	struct pollfd fd = {sock, events, 0};
+	int			rc;
+
+	do
+	{
+		long		left = ticks_left_ms(until);
+
+		if (left <= 0)
+			return false;
+		rc = poll(&fd, 1, (int) left);
+	} while (rc < 0 && errno == EINTR);
+	return rc > 0;
+}
+
+#ifndef LIBPQ_HAS_ASYNC_CANCEL
+
+/* Send the packet, and wait for the remote to close. */
+static inline bool
+compat_cancel_send(const CompatCancel *cancel, int sock, Ticks until)
+{
+	int			error = 0;
+	socklen_t	len = sizeof(error);
+	char		byte;
+
+	while (connect(sock, (const struct sockaddr *) &cancel->address,
+				   cancel->address_len) != 0)
+	{
+		if (errno == EINPROGRESS)
+			break;
+		/* a local server that is busy */
+		if (errno != EAGAIN || ticks_left_ms(until) <= 0)
+			return false;
+		(void) poll(NULL, 0, 10);
+	}
+	if (!compat_cancel_wait(sock, POLLOUT, until) ||
+		getsockopt(sock, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error != 0 ||
+		send(sock, cancel->packet, sizeof(cancel->packet), MSG_NOSIGNAL) != sizeof(cancel->packet))
+		return false;
+	while (compat_cancel_wait(sock, POLLIN, until))
+	{
+		if (recv(sock, &byte, 1, 0) <= 0)
+			return true;
+	}
+	return false;
+}
+
+#endif
+
+/* True when the remote has taken the request within so many milliseconds. */
+static inline bool
+compat_cancel_run(CompatCancel *cancel, int milliseconds)
+{
+	Ticks		until = ticks_plus_ms(ticks_now(), milliseconds);
+#ifdef LIBPQ_HAS_ASYNC_CANCEL
+	PostgresPollingStatusType status = PGRES_POLLING_FAILED;
+
+	if (PQcancelStart(cancel->libpq) == 1)
+		status = PGRES_POLLING_WRITING;
+	while (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING)
+	{
+		if (!compat_cancel_wait(PQcancelSocket(cancel->libpq),
+								status == PGRES_POLLING_READING ? POLLIN : POLLOUT, until))
+			return false;
+		status = PQcancelPoll(cancel->libpq);
+	}
+	return status == PGRES_POLLING_OK;
+#else
+	int			sock;
+	bool		taken;
+
+	if (cancel->libpq != NULL)
+	{
+		char		errbuf[256];
+
+		return PQcancel(cancel->libpq, errbuf, sizeof(errbuf)) == 1;
+	}
+	sock = socket(cancel->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (sock < 0)
+		return false;
+	taken = compat_cancel_send(cancel, sock, until);
+	close(sock);
+	return taken;
 #endif
 }
 
@@ -205,150 +335,6 @@ compat_unread_bytes(PGconn *conn)
 
 	return ioctl(PQsocket(conn), FIONREAD, &n) == 0 ? n : 0;
 }
-
-static inline void
-compat_cancel_free(CompatCancel *cancel)
-{
-#ifdef LIBPQ_HAS_ASYNC_CANCEL
-	PQcancelFinish(cancel);
-#else
-	PQfreeCancel(cancel);
-#endif
-}
-
-#ifdef LIBPQ_HAS_ASYNC_CANCEL
-
-#include <poll.h>
-
-/*
- * Have the remote cancel what it does for a connection, and give up after so
- * many milliseconds: true when it has taken the request.
- */
-static inline bool
-compat_cancel_within(PGconn *conn, int milliseconds)
-{
-	PGcancelConn *cancel = PQcancelCreate(conn);
-	Ticks		until = ticks_plus_ms(ticks_now(), milliseconds);
-	PostgresPollingStatusType status = PGRES_POLLING_FAILED;
-
-	if (cancel != NULL && PQcancelStart(cancel) == 1)
-		status = PGRES_POLLING_WRITING;
-	while (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING)
-	{
-		struct pollfd socket = {PQcancelSocket(cancel),
-		status == PGRES_POLLING_READING ? POLLIN : POLLOUT, 0};
-		long		left = ticks_left_ms(until);
-
-		if (left <= 0 || (poll(&socket, 1, (int) left) < 0 && errno != EINTR))
-			break;
-		if (socket.revents != 0)
-			status = PQcancelPoll(cancel);
-	}
-	PQcancelFinish(cancel);
-	return status == PGRES_POLLING_OK;
-}
-
-#else
-
-#include <pthread.h>
-#include <signal.h>
-#include <time.h>
-
-/* A PQcancel() in a thread: it blocks, and a hung remote would hang us. */
-typedef struct CompatCancelJob
-{
-	pthread_mutex_t lock;		/* protects the rest */
-	pthread_cond_t ended;
-	PGcancel   *cancel;
-	bool		done;
-	bool		taken;
-	bool		abandoned;
-} CompatCancelJob;
-
-static inline void
-compat_cancel_job_free(CompatCancelJob *job)
-{
-	PQfreeCancel(job->cancel);
-	pthread_cond_destroy(&job->ended);
-	pthread_mutex_destroy(&job->lock);
-	free(job);
-}
-
-static inline void *
-compat_cancel_thread(void *arg)
-{
-	CompatCancelJob *job = (CompatCancelJob *) arg;
-	char		errbuf[256];
-	bool		taken = PQcancel(job->cancel, errbuf, sizeof(errbuf)) == 1;
-	bool		abandoned;
-
-	pthread_mutex_lock(&job->lock);
-	job->taken = taken;
-	job->done = true;
-	abandoned = job->abandoned;
-	pthread_cond_signal(&job->ended);
-	pthread_mutex_unlock(&job->lock);
-	if (abandoned)
-		compat_cancel_job_free(job);
-	return NULL;
-}
-
-/*
- * Have the remote cancel what it does for a connection, and give up after so
- * many milliseconds: true when it has taken the request.
- */
-static inline bool
-compat_cancel_within(PGconn *conn, int milliseconds)
-{
-	CompatCancelJob *job = (CompatCancelJob *) calloc(1, sizeof(CompatCancelJob));
-	struct timespec until;
-	pthread_condattr_t monotonic;
-	pthread_attr_t attr;
-	pthread_t	thread;
-	sigset_t	all;
-	sigset_t	before;
-	bool		started;
-	bool		taken = false;
-	bool		done = true;
-	int			error = 0;
-
-	if (job == NULL)
-		return false;
-	pthread_mutex_init(&job->lock, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&job->ended, &monotonic);
-	pthread_condattr_destroy(&monotonic);
-	job->cancel = PQgetCancel(conn);
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += milliseconds / 1000;
-
-	/* PostgreSQL's handlers are for its own thread */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	started = job->cancel != NULL &&
-		pthread_create(&thread, &attr, compat_cancel_thread, job) == 0;
-	pthread_attr_destroy(&attr);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-
-	if (started)
-	{
-		pthread_mutex_lock(&job->lock);
-		while (!job->done && error == 0)
-			error = pthread_cond_timedwait(&job->ended, &job->lock, &until);
-		done = job->done;
-		taken = job->taken;
-		job->abandoned = !done;
-		pthread_mutex_unlock(&job->lock);
-	}
-	if (done)
-		compat_cancel_job_free(job);
-	return taken;
-}
-
-#endif							/* LIBPQ_HAS_ASYNC_CANCEL */
 
 #endif							/* LIBPQ_FE_H */
 

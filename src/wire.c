@@ -124,6 +124,11 @@ note_message(Wire *wire, const char *head, const char *body, Size have,
 		wire->settings += length;
 	while (wire->reach < WIRE_WINDOW && wire->reach < HEADER + length)
 		wire->reach *= 2;
+	if (head[0] == 'K' && length == sizeof(wire->key) && have >= sizeof(wire->key))
+	{
+		memcpy(wire->key, body, sizeof(wire->key));
+		wire->has_key = true;
+	}
 	wire->large |= wire->settings > WIRE_SETTINGS_LARGE ||
 		length > (is_row(head[0]) ? WIRE_ROW_LARGE : WIRE_OTHER_LARGE);
 	if (length <= (is_row(head[0]) ? wire->row_most : wire->other_most))
@@ -346,6 +351,24 @@ wire_login(const char *buf, Size n, int64 *iterations)
 		}
 	}
 	return found;
+}
+
+/* Is the end of a log-in among it, good or bad? */
+bool
+wire_greeted(const char *buf, Size n)
+{
+	Size		at = 0;
+
+	while (at + HEADER <= n)
+	{
+		int64		length = body_length(buf + at);
+
+		if (length < 0 || buf[at] == 'E' ||
+			(buf[at] == 'Z' && at + HEADER + length <= n))
+			return true;
+		at += HEADER + length;
+	}
+	return false;
 }
 
 /*

@@ -59,6 +59,9 @@ typedef struct Wire
 	uint32		other_most;
 	int64		settings;		/* bytes of ParameterStatus so far */
 	bool		large;			/* something large was among it */
+	bool		has_key;		/* the log-in has told what cancels ask for */
+	char		key[8];			/* process ID and key, as a CancelRequest has
+								 * them */
 } Wire;
 
 /* What the remote asks for in a log-in, see wire_login(). */
@@ -76,6 +79,7 @@ extern bool wire_look(Wire *wire, const char *buf, Size n, WireMessage *large);
 extern bool wire_wants(Wire *wire);
 extern void wire_result(Wire *wire);
 extern WireLogin wire_login(const char *buf, Size n, int64 *iterations);
+extern bool wire_greeted(const char *buf, Size n);
 extern const char *wire_field(const WireMessage *message, char letter, Size *len,
 							  bool *cut);
 extern const char *wire_name(char type);

@@ -22,6 +22,7 @@
 #include "backend/client.h"
 #include "backend/migrate_remote.h"
 #include "lib/stringinfo.h"
+#include "login.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -37,6 +38,16 @@
 
 /* Most rows of a result that is kept; no history is that long. */
 #define MAX_ROWS		1000000
+
+/* Most bytes of a row of a result that is kept, and of all of its values. */
+#define ROW_MOST		(16 * 1024 * 1024)
+#define VALUES_MOST		(32 * 1024 * 1024)
+
+/* Most bytes that are read after a cancel. */
+#define DRAIN_MOST		(16 * 1024 * 1024)
+
+/* Most bytes of settings that a remote may report. */
+#define SETTINGS_MOST	(4 * 1024 * 1024)
 
 /* How long a cancel and the end that it causes may take. */
 #define CANCEL_MS		2000
@@ -58,6 +69,8 @@ struct Remote
 								 * server; or 0 */
 	uint64		suspected;		/* signature of the deadlock that it may be
 								 * in, or 0 */
+	Wire		wire;			/* what it sends */
+	WireMessage large;			/* and is too large, or NULL for its body */
 };
 
 /* The one of this process that is open. */
@@ -195,10 +208,10 @@ error_fields(const PGresult *res, int position)
 
 	initStringInfo(&body);
 	if (PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) == NULL)
-		message_put_field(&body, 'M', PQresultErrorMessage(res));
+		message_put_cut(&body, 'M', PQresultErrorMessage(res), GetDatabaseEncoding());
 	for (int i = 0; i < lengthof(fields); i++)
-		message_put_field(&body, fields[i].field,
-						  PQresultErrorField(res, fields[i].libpq));
+		message_put_cut(&body, fields[i].field,
+						PQresultErrorField(res, fields[i].libpq), GetDatabaseEncoding());
 	if (position > 0)
 		message_put_field(&body, 'P', psprintf("%d", position));
 	appendStringInfoChar(&body, '\0');
@@ -230,6 +243,45 @@ throw_result(Remote *remote, PGresult *res, const char *sql, RemoteWatcher *watc
 		sql = watcher->failed(watcher, n, &position);
 	reader = error_fields(res, position);
 	error_throw(remote->pool, position > 0 ? sql : NULL, &reader);
+}
+
+/*
+ * The remote has sent a message that is too large; libpq has given all before it.
+ * If it is an error, what can be seen of that is thrown.
+ */
+static void
+throw_large(Remote *remote, RemoteWatcher *watcher, int n)
+{
+	WireMessage *large = &remote->large;
+	Size		len;
+	bool		cut;
+	const char *severity = wire_field(large, 'V', &len, &cut);
+	int			position = 0;
+
+	if (large->type == 'E' && large->certain && wire_field(large, 'C', &len, &cut) != NULL &&
+		(!remote->committing || (severity != NULL && strncmp(severity, "ERROR", 6) == 0)))
+	{
+		StringInfoData body;
+		MessageReader reader;
+
+		reported_error = true;
+		remote->committing = false;
+		if (watcher != NULL)
+			(void) watcher->failed(watcher, n, &position);
+		initStringInfo(&body);
+		message_put_large(&body, large, GetDatabaseEncoding());
+		appendStringInfoChar(&body, '\0');
+		reader.at = body.data;
+		reader.end = body.data + body.len;
+		error_throw(remote->pool, NULL, &reader);
+	}
+	ereport(ERROR,
+			(errcode(remote->committing ? ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN :
+					 ERRCODE_PROTOCOL_VIOLATION),
+			 errmsg("the remote of pool \"%s\" sent more than is taken of it", remote->pool),
+			 errdetail("It sent %s of %u bytes.", wire_name(large->type), large->length),
+			 remote->committing ?
+			 errhint("dbpool_migration_status() shows whether it was committed.") : 0));
 }
 
 /*
@@ -276,13 +328,65 @@ show_notices(Remote *remote)
 	MemoryContextReset(remote->notices_context);
 }
 
+/*
+ * Before libpq reads from the socket, look at what it will read.  False when that
+ * is too much: what it then gives is to be taken once more, before throw_large().
+ */
+static bool
+look_at_input(Remote *remote)
+{
+	static char window[WIRE_WINDOW];
+	Wire	   *wire = &remote->wire;
+	ssize_t		n;
+
+	if (remote->large.body != NULL)
+		return false;
+	if (!wire_wants(wire))
+		return true;
+	n = compat_peek_input(remote->pg, window, wire->reach);
+	if (n <= 0)
+		return true;
+	if (!wire_look(wire, window, n, &remote->large))
+		return false;
+	if (wire->settings <= SETTINGS_MOST)
+		return true;
+	remote->large.type = 'S';
+	remote->large.length = (uint32) wire->settings;
+	remote->large.body = window;
+	remote->large.have = 0;
+	return false;
+}
+
+/* Nobody listens. */
+static void
+drop_notifications(Remote *remote)
+{
+	PGnotify   *notify;
+
+	while ((notify = PQnotifies(remote->pg)) != NULL)
+		PQfreemem(notify);
+}
+
+/* Read what the socket has. */
+static void
+consume(Remote *remote)
+{
+	(void) look_at_input(remote);
+	if (PQconsumeInput(remote->pg) != 1)
+		throw_lost(remote);
+	drop_notifications(remote);
+}
+
 /* --- the end ---------------------------------------------------------------------- */
 
-/* Read what still comes, until the remote is idle or the time is up. */
+/*
+ * Read what still comes, until the remote is idle or the time is up; or until it
+ * is more than what was on its way when the remote was told to stop.
+ */
 static void
 drain(Remote *remote, Ticks until)
 {
-	for (;;)
+	for (int64 bytes = 0; bytes < DRAIN_MOST; bytes += compat_unread_bytes(remote->pg))
 	{
 		struct pollfd socket = {PQsocket(remote->pg), POLLIN, 0};
 		long		left = ticks_left_ms(until);
@@ -300,8 +404,9 @@ drain(Remote *remote, Ticks until)
 				return;
 		}
 		if (left <= 0 || (poll(&socket, 1, (int) left) < 0 && errno != EINTR) ||
-			PQconsumeInput(remote->pg) != 1)
+			!look_at_input(remote) || PQconsumeInput(remote->pg) != 1)
 			return;
+		drop_notifications(remote);
 	}
 }
 
@@ -317,10 +422,13 @@ remote_close(Remote *remote)
 		PQtransactionStatus(remote->pg) == PQTRANS_ACTIVE)
 	{
 		Ticks		until = ticks_plus_ms(ticks_now(), CANCEL_MS);
+		CompatCancel *cancel = compat_cancel_create(remote->pg, &remote->wire);
 
 		PQsetNoticeReceiver(remote->pg, ignore_notice, NULL);
-		if (compat_cancel_within(remote->pg, CANCEL_MS))
+		if (cancel != NULL && compat_cancel_run(cancel, CANCEL_MS))
 			drain(remote, until);
+		if (cancel != NULL)
+			compat_cancel_free(cancel);
 		/* our locks, for which it may wait, are released next */
 		if (remote->home_pid != 0 && PQtransactionStatus(remote->pg) == PQTRANS_ACTIVE)
 			(void) home_signal(remote->home_pid, SIGTERM);
@@ -454,6 +562,8 @@ static bool
 finish_connection(Remote *remote, Ticks until, char **why)
 {
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+	Login		login = {0};
+	char		refusal[LOGIN_WHY_BYTES];
 
 	*why = NULL;
 	if (remote->pg == NULL || PQstatus(remote->pg) == CONNECTION_BAD)
@@ -462,13 +572,29 @@ finish_connection(Remote *remote, Ticks until, char **why)
 		return false;
 	}
 	PQsetNoticeReceiver(remote->pg, notice_receiver, remote);
+	wire_init(&remote->wire);
+	/* so that one who does not read cannot hold us either */
+	(void) PQsetnonblocking(remote->pg, 1);
 	for (;;)
 	{
 		int			events = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
 		int			rc = wait_for(events, PQsocket(remote->pg), until);
 
 		if (rc & events)
-			status = PQconnectPoll(remote->pg);
+		{
+			switch (login_look(remote->pg, &login, &remote->wire, refusal))
+			{
+				case LOGIN_WAIT:
+					remote_wait(LOGIN_AGAIN_MS);
+					break;
+				case LOGIN_REFUSE:
+					*why = error_clean_text(refusal);
+					return false;
+				default:
+					status = PQconnectPoll(remote->pg);
+					break;
+			}
+		}
 		show_notices(remote);
 		if (status == PGRES_POLLING_OK)
 			return true;
@@ -607,6 +733,7 @@ send_text(Remote *remote, const char *sql)
 {
 	int			rc;
 
+	wire_idle(&remote->wire);
 	if (PQsendQuery(remote->pg, sql) != 1 || PQsetSingleRowMode(remote->pg) != 1)
 		throw_lost(remote);
 	while ((rc = PQflush(remote->pg)) > 0)
@@ -614,8 +741,10 @@ send_text(Remote *remote, const char *sql)
 		int			events = wait_for(WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE,
 									  PQsocket(remote->pg), 0);
 
-		if ((events & WL_SOCKET_READABLE) && PQconsumeInput(remote->pg) != 1)
-			throw_lost(remote);
+		if (events & WL_SOCKET_READABLE)
+			consume(remote);
+		if (remote->large.body != NULL)
+			return;
 	}
 	if (rc < 0)
 		throw_lost(remote);
@@ -654,7 +783,7 @@ look_for_deadlock(Remote *remote)
 	remote->suspected = deadlock != NULL ? deadlock->signature : 0;
 }
 
-/* The next result, or NULL at the end. */
+/* The next result; NULL at the end, or before a message that is too large. */
 static PGresult *
 next_result(Remote *remote)
 {
@@ -664,6 +793,8 @@ next_result(Remote *remote)
 		int			rc;
 
 		show_notices(remote);
+		if (remote->large.body != NULL)
+			return NULL;
 		if (remote->home_pid != 0)
 			until = ticks_plus_ms(ticks_now(), remote->suspected != 0 ? HOME_CONFIRM_MS : DeadlockTimeout);
 		rc = wait_for(WL_SOCKET_READABLE, PQsocket(remote->pg), until);
@@ -671,8 +802,7 @@ next_result(Remote *remote)
 			look_for_deadlock(remote);
 		if (!(rc & WL_SOCKET_READABLE))
 			continue;
-		if (PQconsumeInput(remote->pg) != 1)
-			throw_lost(remote);
+		consume(remote);
 	}
 	show_notices(remote);
 	return PQgetResult(remote->pg);
@@ -684,8 +814,10 @@ take_row(RemoteRows *rows, const PGresult *res)
 {
 	Size		n = (Size) rows->nrows * rows->ncolumns;
 
+	for (int i = 0; i < PQnfields(res); i++)
+		rows->bytes += PQgetlength(res, 0, i) + 1;
 	if ((rows->nrows > 0 && rows->ncolumns != PQnfields(res)) ||
-		rows->nrows >= MAX_ROWS)
+		rows->nrows >= MAX_ROWS || rows->bytes > VALUES_MOST)
 		throw_odd_answer(NULL);
 	rows->ncolumns = PQnfields(res);
 	if (rows->nrows == rows->room)
@@ -755,6 +887,8 @@ read_results(Remote *remote, const char *sql, RemoteWatcher *watcher, RemoteRows
 		remote->result = NULL;
 		PQclear(res);
 	}
+	if (remote->large.body != NULL)
+		throw_large(remote, watcher, n);
 	if (PQstatus(remote->pg) == CONNECTION_BAD)
 		throw_lost(remote);
 }
@@ -765,6 +899,8 @@ remote_query(Remote *remote, const char *sql)
 {
 	RemoteRows *rows = palloc0(sizeof(RemoteRows));
 
+	remote->wire.row_most = ROW_MOST;
+	remote->wire.other_most = WIRE_OTHER_MOST;
 	send_text(remote, sql);
 	read_results(remote, sql, NULL, rows);
 	return rows;
@@ -774,6 +910,8 @@ remote_query(Remote *remote, const char *sql)
 void
 remote_exec(Remote *remote, const char *sql, RemoteWatcher *watcher)
 {
+	remote->wire.row_most = WIRE_ROW_MOST;
+	remote->wire.other_most = WIRE_OTHER_MOST;
 	send_text(remote, sql);
 	read_results(remote, sql, watcher, NULL);
 }

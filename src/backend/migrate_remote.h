@@ -20,6 +20,7 @@ typedef struct RemoteRows
 	int			nrows;
 	int			ncolumns;
 	int			room;			/* for so many rows */
+	Size		bytes;			/* of the values */
 	char	  **values;			/* row after row */
 } RemoteRows;
 

@@ -3,7 +3,8 @@
  *	  Getting the remote to stop a statement: one that nobody waits for any
  *	  more, or one that holds up others.
  *
- * The cancel goes over a connection of its own and is sent by a thread.  The
+ * The cancel goes over a connection of its own and is sent by a thread, which
+ * gives up after DELIVER_MS.  The
  * remote has sent its signal when that connection is closed; only after that,
  * and with the statement's end read, may the next statement be sent.
  *
@@ -65,10 +66,10 @@
 #define ORPHAN_MS		20
 
 /*
- * Most cancels that a pool has under way.  A remote that hangs holds each for
- * minutes, and other pools need threads, too.
+ * Milliseconds within which a cancel has to be delivered: to connect, and to see
+ * that the remote has closed.
  */
-#define CANCELS_PER_POOL	4
+#define DELIVER_MS		5000
 
 /* All of it malloc'd, as the thread needs it. */
 typedef struct Cancel
@@ -84,7 +85,7 @@ cancel_run(void *data)
 {
 	Cancel	   *cancel = data;
 
-	cancel->delivered = compat_cancel_run(cancel->libpq);
+	cancel->delivered = compat_cancel_run(cancel->libpq, DELIVER_MS);
 }
 
 static void
@@ -137,7 +138,7 @@ start_waiting(Pool *pool)
 	bool		again = true;
 
 	/* one that cannot be started must not keep the others waiting */
-	while (again && pool->cancels < CANCELS_PER_POOL)
+	while (again && offload_has_room(OFFLOAD_CANCEL, pool->cancels))
 	{
 		again = false;
 		dlist_foreach(iter, &pool->conns[CONN_CANCELLING])
@@ -186,7 +187,7 @@ cancel_start(Conn *conn)
 	if (cancel == NULL)
 		return false;
 	cancel->pool = conn->pool;
-	cancel->libpq = compat_cancel_create(conn->pg);
+	cancel->libpq = compat_cancel_create(conn->pg, &conn->wire);
 	if (cancel->libpq != NULL)
 		conn->cancel = offload_submit(OFFLOAD_CANCEL, cancel_run, cancel_done,
 									  cancel, conn);
@@ -316,7 +317,7 @@ cancel_head(Conn *conn)
 		return true;
 	}
 	conn->cancel_ended = false;
-	conn->cancel_waits = conn->pool->cancels >= CANCELS_PER_POOL;
+	conn->cancel_waits = !offload_has_room(OFFLOAD_CANCEL, conn->pool->cancels);
 	if (conn->cancel_waits || cancel_start(conn))
 		return true;
 	conn->cancel_ended = true;
@@ -334,7 +335,7 @@ conn_cancel_overdue(Conn *conn)
 	else if (cancel_home(conn))
 		watch_head(conn);
 	/* those that were not cancelled yet come first */
-	else if (pool->cancels < CANCELS_PER_POOL && cancel_start(conn))
+	else if (offload_has_room(OFFLOAD_CANCEL, pool->cancels) && cancel_start(conn))
 	{
 		conn->cancel_ended = false;
 		conn_set_deadline(conn, Max(CANCEL_MS - cancelled_ms(conn), 0));
@@ -502,7 +503,7 @@ conn_look(Conn *conn)
 		/* the cancel may have come before the remote had begun with it */
 		if (conn->state != CONN_CANCELLING || !conn->cancel_ended)
 			return;
-		if (!cancel_home(conn) && conn->pool->cancels < CANCELS_PER_POOL &&
+		if (!cancel_home(conn) && offload_has_room(OFFLOAD_CANCEL, conn->pool->cancels) &&
 			cancel_start(conn))
 			conn->cancel_ended = false;
 		else

@@ -32,6 +32,7 @@
 
 #define MAX_KEYWORDS	96
 
+
 typedef struct Place
 {
 	char	   *host;			/* as configured; NULL: libpq's default */
@@ -57,7 +58,8 @@ typedef struct Lookup
 	char	   *name;
 	int			error;			/* getaddrinfo()'s */
 	struct addrinfo *found;
-	Conn	   *conn;			/* the loop's */
+	Pool	   *pool;			/* this and the rest are the loop's */
+	Conn	   *conn;
 } Lookup;
 
 static void attempt(Conn *conn);
@@ -241,6 +243,8 @@ lookup_done(void *data, void *arg)
 	Lookup	   *lookup = data;
 	Conn	   *conn = arg;
 
+	lookup->pool->lookups--;
+	pool_mark(lookup->pool);
 	if (conn != NULL)
 	{
 		conn->lookup = NULL;
@@ -254,17 +258,30 @@ lookup_done(void *data, void *arg)
 static void
 lookup_start(Conn *conn)
 {
-	Lookup	   *lookup = calloc(1, sizeof(Lookup));
+	Lookup	   *lookup;
 
 	conn->phase = PHASE_LOOKUP;
 	conn->lookup = NULL;
+	if (!offload_has_room(OFFLOAD_LOOKUP, conn->pool->lookups))
+	{
+		timer_set(&conn->watch, ticks_plus_ms(ticks_now(), LOGIN_AGAIN_MS));
+		return;
+	}
+	lookup = calloc(1, sizeof(Lookup));
+
 	if (lookup != NULL)
+	{
+		lookup->pool = conn->pool;
 		lookup->name = strdup(conn->candidates->places[conn->candidates->at].host);
+	}
 	if (lookup != NULL && lookup->name != NULL)
 		conn->lookup = offload_submit(OFFLOAD_LOOKUP, lookup_run, lookup_done,
 									  lookup, conn);
 	if (conn->lookup != NULL)
+	{
+		conn->pool->lookups++;
 		return;
+	}
 	lookup_free(lookup);
 	conn_open_failed(conn, "could not start a look-up of the host name");
 }
@@ -444,8 +461,7 @@ attempt(Conn *conn)
 		/* so that a remote which does not read cannot hold us either */
 		(void) PQsetnonblocking(conn->pg, 1);
 		PQsetNoticeReceiver(conn->pg, ignore_notice, NULL);
-		conn->accepted = false;
-		conn->received = 0;
+		memset(&conn->login, 0, sizeof(Login));
 		conn->lost_error[0] = '\0';
 		wire_init(&conn->wire);
 		loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_WRITEABLE);
@@ -601,12 +617,18 @@ settings_event(Conn *conn)
 void
 conn_open_event(Conn *conn)
 {
-	if (conn->phase == PHASE_SETTINGS)
+	switch (conn->phase)
 	{
-		settings_event(conn);
-		return;
+		case PHASE_LOOKUP:
+			lookup_start(conn);
+			break;
+		case PHASE_LOGIN:
+			login_step(conn);
+			break;
+		case PHASE_SETTINGS:
+			settings_event(conn);
+			break;
 	}
-	login_step(conn);
 }
 
 /* A step of the log-in was made; status is what PQconnectPoll() returned. */

@@ -4,23 +4,29 @@
  *
  * A thread takes one job after the other and ends when there are none.  All
  * signals are blocked in it, so that PostgreSQL's handlers run in the loop's
- * thread alone.  At most MAX_THREADS run for each kind of job, so that cancels
- * which hang do not keep names from being looked up: a job that finds no thread
- * waits, and whoever waits for it has a deadline of its own.
+ * thread alone.
+ *
+ * Jobs that hang must not keep others' from running.  So each pool may always
+ * have one job of a kind, which gets a thread, and a few more as long as there
+ * are not many (offload_has_room()): at most SHARED_JOBS threads of a kind, and
+ * one for each pool.
  */
 #include "postgres.h"
 
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "worker/fault_points.h"
 #include "worker/offload.h"
 
-#define MAX_THREADS		128
+#define JOBS_PER_POOL	4
+#define SHARED_JOBS		64
 #define STACK_BYTES		(256 * 1024)
+#define LOGIN_NICE		10
 
 static int	wake_pipe[2] = {-1, -1};
 
@@ -30,6 +36,9 @@ static OffloadJob *waiting[OFFLOAD_NKINDS];
 static OffloadJob *finished;
 static int	nthreads[OFFLOAD_NKINDS];
 
+/* Jobs that are not done; the loop's. */
+static int	njobs[OFFLOAD_NKINDS];
+
 /* Signalled when a thread ends. */
 static pthread_cond_t thread_ended;
 
@@ -38,6 +47,11 @@ thread_main(void *arg)
 {
 	OffloadKind kind = (OffloadKind) (intptr_t) arg;
 
+#ifdef __linux__
+	/* what computes is not to take the processor from the loop */
+	if (kind == OFFLOAD_LOGIN)
+		(void) setpriority(PRIO_PROCESS, 0, LOGIN_NICE);
+#endif
 	pthread_mutex_lock(&lock);
 	while (waiting[kind] != NULL)
 	{
@@ -124,6 +138,7 @@ offload_submit(OffloadKind kind, void (*run) (void *data),
 
 	if (job == NULL)
 		return NULL;
+	job->kind = kind;
 	job->run = run;
 	job->done = done;
 	job->data = data;
@@ -131,7 +146,7 @@ offload_submit(OffloadKind kind, void (*run) (void *data),
 	job->next = NULL;
 
 	pthread_mutex_lock(&lock);
-	if (nthreads[kind] < MAX_THREADS && thread_start(kind))
+	if (nthreads[kind] <= njobs[kind] && thread_start(kind))
 		nthreads[kind]++;
 	if (nthreads[kind] == 0)
 	{
@@ -143,7 +158,16 @@ offload_submit(OffloadKind kind, void (*run) (void *data),
 		tail = &(*tail)->next;
 	*tail = job;
 	pthread_mutex_unlock(&lock);
+	njobs[kind]++;
 	return job;
+}
+
+/* May a pool that has so many jobs of a kind under way have another? */
+bool
+offload_has_room(OffloadKind kind, int pool_has)
+{
+	return pool_has == 0 ||
+		(pool_has < JOBS_PER_POOL && njobs[kind] < SHARED_JOBS);
 }
 
 /* Are there threads?  A process that has some must not run exit handlers. */
@@ -192,6 +216,7 @@ offload_collect(void)
 		pthread_mutex_unlock(&lock);
 		if (job == NULL)
 			break;
+		njobs[job->kind]--;
 		job->done(job->data, job->arg);
 		free(job);
 	}

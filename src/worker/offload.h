@@ -34,11 +34,13 @@ typedef struct OffloadJob
 
 	void	   *data;			/* malloc'd; done frees it */
 	void	   *arg;			/* the loop's; the thread does not look at it */
+	OffloadKind kind;
 	struct OffloadJob *next;	/* under the lock */
 } OffloadJob;
 
 extern void offload_start(void);
 extern int	offload_fd(void);
+extern bool offload_has_room(OffloadKind kind, int pool_has);
 extern bool offload_busy(void);
 extern void offload_wait(OffloadKind kind, int seconds);
 extern OffloadJob *offload_submit(OffloadKind kind, void (*run) (void *data),

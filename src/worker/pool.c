@@ -85,7 +85,7 @@ pool_remove(Pool *pool)
 	PoolShared *entry = pool->shared;
 
 	Assert(pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
-		   pool->steps == 0);
+		   pool->steps == 0 && pool->lookups == 0);
 	timer_stop(&pool->upkeep);
 	work_unmark(&pool->look);
 	LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
@@ -112,7 +112,7 @@ pool_run(void *owner)
 	Ticks		unused_at = ticks_plus_ms(pool->used_at, POOL_UNUSED_MS);
 
 	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
-		pool->steps == 0 &&
+		pool->steps == 0 && pool->lookups == 0 &&
 		(pool->definition == NULL || pool_max(pool) == 0 ||
 		 (pool_min(pool) == 0 && ticks_now() >= unused_at)))
 	{
@@ -121,7 +121,7 @@ pool_run(void *owner)
 	}
 	pool_dispatch(pool);
 	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
-		pool->steps == 0)
+		pool->steps == 0 && pool->lookups == 0)
 		timer_set_by(&pool->upkeep, Max(unused_at, pool->retry_at));
 }
 

@@ -26,6 +26,7 @@
 #include "ipc/shmem.h"
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
+#include "login.h"
 #include "worker/statement.h"
 #include "wire.h"
 #include "worker/timer.h"
@@ -121,6 +122,7 @@ struct Pool
 	uint64		taken;			/* requests since the load was last looked at */
 	int			cancels;		/* threads that cancel for it */
 	int			steps;			/* threads that log in for it */
+	int			lookups;		/* threads that look up names for it */
 	int			failures;		/* connects that failed in a row */
 	Ticks		retry_at;		/* no connect before, while others work */
 	Ticks		failed_at;
@@ -200,7 +202,8 @@ struct Conn
 	Timer		watch;			/* of what its first flight is doing to others */
 	Timer		janitor;		/* while idle */
 
-	/* what the remote sends (connection_input.c) */
+	/* what the remote sends (login.c, connection_input.c) */
+	Login		login;
 	Wire		wire;
 	int64		received;		/* bytes in its state, when it is not busy */
 
@@ -213,7 +216,6 @@ struct Conn
 	struct Candidates *candidates;
 	struct OffloadJob *lookup;
 	struct OffloadJob *step;	/* has pg meanwhile (connection_login.c) */
-	bool		accepted;		/* the remote has authenticated us */
 	StringInfoData errors;		/* what went wrong at each place */
 	bool		password_unasked;	/* a place would have let us in without */
 	char		home_mark[HOME_MARK_BYTES]; /* empty: not sent */

@@ -9,8 +9,10 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DbpoolTest;
+use FakeRemote;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 
 # More than the threads that a worker would have for such things.
 my $many = 80;
@@ -95,5 +97,62 @@ is( $control->value(
 ok($control->poll('SELECT count(*) FROM dbpool_requests', '0'),
 	'no request is left');
 
-$_->quit foreach (@sessions, $victim, $control);
+# Many remotes take cancels and never answer them, so that each waits for its time
+# to be up. Another pool's cancel does not wait for any, nor does the shutdown.
+my $holes = 40;
+my $fake = FakeRemote->start(
+	hole => {
+		statement => sub { sleep 300; undef },
+		cancel => sub { sleep 300; undef }
+	});
+$control->value(
+	qq{
+	DO \$\$ BEGIN FOR i IN 1..$holes LOOP
+		EXECUTE format('CREATE SERVER hole%s FOREIGN DATA WRAPPER dbpool OPTIONS (host %L, port %L, dbname %L, sslmode %L)',
+			i, '127.0.0.' || i, '${\$fake->port}', 'hole', 'disable');
+		EXECUTE format('CREATE USER MAPPING FOR CURRENT_USER SERVER hole%s', i);
+	END LOOP; END \$\$});
+my @holes = map { ($_) x 4 } 1 .. $holes;
+my @lost = map { session($local) } @holes;
+
+$lost[$_]->send(query_sleeps("hole$holes[$_]", 60)) foreach 0 .. $#holes;
+$control->poll(
+	q{SELECT count(*) FROM dbpool_requests WHERE pool LIKE 'hole%' AND state = 'running'},
+	scalar @holes);
+$control->value('SELECT count(pg_cancel_backend(pid)) FROM unnest(ARRAY['
+	  . join(',', map { $_->pid } @lost)
+	  . ']) AS pid');
+is($_->wait->{state}, '57014', 'a statement on a remote that takes cancels for nothing')
+  foreach @lost;
+my $begun = time;
+$victim->send(query_sleeps('good', 60));
+$control->poll(
+	q{SELECT count(*) FROM dbpool_requests WHERE pool = 'good' AND state = 'running'},
+	'1');
+$control->value('SELECT pg_cancel_backend(' . $victim->pid . ')');
+is($victim->wait->{state}, '57014', 'a statement of another pool is cancelled');
+$answer =
+  $control->query("SELECT * FROM dbpool_query('good', 'SELECT 42') AS t(x int)");
+is($answer->{out}, '42', 'and its one connection is of use');
+ok( $remote->poll_query_until(
+		'postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()"
+	),
+	'as its cancel has arrived');
+cmp_ok(time - $begun, '<', 2, 'at once');
+cmp_ok($control->value("SELECT count(*) FROM dbpool_connections WHERE pool LIKE 'hole%' AND state = 'cancelling'"),
+	'>', $holes, 'while those others were on their way');
+
+# each is given up in time, and the pool goes on
+$control->poll(
+	"SELECT count(*) FROM dbpool_connections WHERE pool LIKE 'hole%' AND state = 'cancelling'", '0');
+cmp_ok(time - $begun, '<', 20, 'those that were never answered are given up');
+
+$lost[$_]->send(query_sleeps("hole$holes[$_]", 60)) foreach 0 .. $#holes;
+$control->poll(
+	q{SELECT count(*) > 100 FROM dbpool_requests WHERE pool LIKE 'hole%' AND state = 'running'});
+$begun = time;
+$local->stop('fast');
+cmp_ok(time - $begun, '<', 10, 'a shutdown waits for none of them');
+$fake->stop;
 done_testing();

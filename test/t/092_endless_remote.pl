@@ -143,6 +143,18 @@ foreach my $name ((grep { $_ ne 'statement_huge_row' } sort keys %deeds), 'state
 	cmp_ok(peak_kb($session->pid) - $session_before, '<', $MOST_KB, "$name: and what the session keeps")
 	  unless $name =~ /^statement_.*row/;
 	$before = peak_kb($worker) if peak_kb($worker) - $before >= $MOST_KB;
+	if ($phase eq 'greeting' || $phase eq 'statement')
+	{
+		$session->value("SELECT dbpool_add_migration('$name', 1, 'one', 'SELECT 1')");
+		my $migrator = session($local, options => '-c statement_timeout=1s');
+		my $migrator_before = peak_kb($migrator->pid);
+		my $answer = $migrator->query("SELECT * FROM dbpool_migrate('$name')");
+
+		like($answer->{state}, qr/^(08...|57014|0A000|P0001|HV000|XX000)$/, "$name: a migration is told");
+		is($answer->{state}, 'P0001', "$name: with the remote's SQLSTATE")
+		  if $name eq 'statement_huge_error';
+		cmp_ok(peak_kb($migrator->pid) - $migrator_before, '<', $MOST_KB, "$name: and its session keeps little");
+	}
 	note(sprintf '%s took %.1f s, the worker had %d kB', $name, time - $started, peak_kb($worker));
 	$local->safe_psql('postgres', qq{DROP SERVER "$name" CASCADE});
 }

@@ -136,6 +136,18 @@ foreach my $name (sort keys %deeds)
 	$answer = $session->query("SELECT dbpool_ping('$name')");
 	like($answer->{state}, qr/^(57014|08001)$/, "$name: it can be cancelled");
 	cmp_ok($answer->{seconds}, '<', 2, "$name: at once");
+
+	# migrations log in by themselves
+	$session->value("SELECT dbpool_add_migration('$name', 1, 'one', 'SELECT 1')");
+	$answer = $session->query("SELECT * FROM dbpool_migrate('$name')");
+	like($answer->{state}, qr/^(57014|08001)$/, "$name: a migration can be cancelled");
+	cmp_ok($answer->{seconds}, '<', 2, "$name: at once");
+	$session->value('RESET statement_timeout');
+	$answer = $session->query("SELECT * FROM dbpool_migrate('$name')");
+	is($answer->{state}, '08001', "$name: a migration is told");
+	cmp_ok($answer->{seconds}, '<', 4, "$name: in time");
+	like($answer->{err}, qr/iterations of SCRAM, and dbpool computes 1000000 at most/, "$name: and why")
+	  if $name =~ /^(many|ten_million|blanks|pieces)$/;
 }
 is($watcher->value('SELECT count(*) FROM dbpool_requests'), '0', 'no request is left');
 
