@@ -21,7 +21,7 @@
 #define LOOK_BYTES		(8 * 1024)
 
 /* So often, for what is of use, but not needed. */
-#define MOST_GREETINGS	100
+#define MOST_GREETINGS	20
 
 static LoginLook
 refuse(PGconn *pg, char *why, const char *what)
@@ -53,8 +53,12 @@ look_at_requests(PGconn *pg, Login *login, const char *buf, Size n, char *why)
 					 (long long) iterations, WIRE_SCRAM_MOST);
 			return refuse(pg, why, what);
 		case WIRE_LOGIN_DONE:
-			/* in one piece, so that what it says of cancels is seen */
-			if (!wire_greeted(buf, n) && n < LOOK_BYTES &&
+
+			/*
+			 * In one piece, so that what it says of cancels is surely seen;
+			 * but of what is encrypted, one record can be seen at a time.
+			 */
+			if (!PQsslInUse(pg) && !wire_greeted(buf, n) && n < LOOK_BYTES &&
 				login->greetings++ < MOST_GREETINGS)
 				return LOGIN_WAIT;
 			login->accepted = true;
