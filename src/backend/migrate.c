@@ -108,6 +108,8 @@ migrate_call(const char *pool, Oid function, const Wish *wish, ReturnSetInfo *rs
 		int			n;
 
 		migrate_open(&session, pool, function, wish->lock_timeout);
+		doubt_check(&session, ERROR, wish->allow_missing || wish->direction == DIRECTION_DOWN,
+					wish->fake || wish->direction == DIRECTION_DOWN);
 		plan_check(session.plan, session.remote,
 				   wish->allow_missing || wish->direction == DIRECTION_DOWN,
 				   wish->allow_divergent);

@@ -17,6 +17,7 @@
  *	 migrate_history.c	the remote's history, in one of three formats
  *	 migrate_record.c	the local history, written by a process of its own
  *	 migrate_plan.c		registered and applied, side by side
+ *	 migrate_doubt.c	remotes that look as if they were new, and are not
  *	 migrate_session.c	connection, lock, and what the progress view shows
  *	 migrate.c			what is to be run
  *	 migrate_run.c		running it
@@ -235,8 +236,11 @@ typedef struct History
 {
 	HistoryFormat format;
 	Remote	   *remote;
+	const char *schema;			/* the server's option, or NULL */
 	char	   *table;			/* qualified and quoted; NULL: there is none
 								 * yet */
+	int64	   *undone;			/* versions that were rolled back */
+	int			nundone;
 	bool		wide;			/* refinery's: versions are int8 */
 } History;
 
@@ -264,7 +268,10 @@ typedef struct Applied
 	bool		started;		/* and not known to have ended */
 } Applied;
 
-extern History *history_open(Remote *remote, HistoryFormat format);
+extern History *history_open(Remote *remote, HistoryFormat format, const char *schema);
+extern const char *history_schemas(const History *history, bool all);
+extern const char *history_table_name(const History *history);
+extern void history_refuse_another(History *history);
 extern void history_create(History *history, int64 max_version);
 extern Applied *history_read(History *history, int *n);
 extern char *history_checksum(const History *history, const Migration *migration);
@@ -371,6 +378,10 @@ extern void migrate_show_statements(int done);
 
 extern const char *migrate_pool_argument(FunctionCallInfo fcinfo);
 extern int	migrate_lock_timeout(FunctionCallInfo fcinfo, int argument);
+
+/* --- migrate_doubt.c ------------------------------------------------------------ */
+
+extern void doubt_check(MigrateSession *session, int level, bool allow_missing, bool fake);
 
 /* --- migrate.c ------------------------------------------------------------------ */
 

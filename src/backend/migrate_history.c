@@ -93,12 +93,29 @@ direction_name(Direction direction)
 /* --- finding and making ------------------------------------------------------------ */
 
 /*
- * The table of that name that an unqualified name would mean, qualified and
- * quoted; NULL if there is none.  dbpool has a table of that name itself, for
- * its own side: where the remote has the extension, that one is not it.
+ * The schemas in which a history is looked for, as an array in SQL: where an
+ * unqualified name would be looked for, or the one that the server's option names.
+ * all: both, as other tools know nothing of that option.
+ */
+const char *
+history_schemas(const History *history, bool all)
+{
+	static const char path[] = "pg_catalog.current_schemas(false)";
+
+	if (history->schema == NULL)
+		return path;
+	return psprintf(all ? "pg_catalog.array_cat(ARRAY[%s::pg_catalog.name], %s)" :
+					"ARRAY[%s::pg_catalog.name]",
+					quote_literal_cstr(history->schema), path);
+}
+
+/*
+ * The first table of that name in these schemas, qualified and quoted; NULL if
+ * there is none.  dbpool has a table of that name itself, for its own side: where
+ * the remote has the extension, that one is not it.
  */
 static char *
-find_table(Remote *remote, const char *name, bool *wide)
+find_table(Remote *remote, const char *schemas, const char *name, bool *wide)
 {
 	RemoteRows *rows =
 	remote_query(remote,
@@ -114,14 +131,14 @@ find_table(Remote *remote, const char *name, bool *wide)
 						  "JOIN pg_catalog.pg_roles m ON m.rolname OPERATOR(pg_catalog.=) current_user "
 						  "JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) c.oid "
 						  "AND a.attname OPERATOR(pg_catalog.=) 'version' AND NOT a.attisdropped "
-						  "JOIN pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY s(name, place) "
+						  "JOIN pg_catalog.unnest(%s) WITH ORDINALITY s(name, place) "
 						  "ON s.name OPERATOR(pg_catalog.=) n.nspname "
 						  "WHERE c.relname OPERATOR(pg_catalog.=) %s AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}') "
 						  "AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d "
 						  "WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass "
 						  "AND d.objid OPERATOR(pg_catalog.=) c.oid AND d.deptype OPERATOR(pg_catalog.=) 'e') "
 						  "ORDER BY s.place LIMIT 1",
-						  quote_literal_cstr(name)));
+						  schemas, quote_literal_cstr(name)));
 
 	if (rows->nrows == 0)
 		return NULL;
@@ -133,20 +150,32 @@ find_table(Remote *remote, const char *name, bool *wide)
 				 errmsg("table %s on pool \"%s\" belongs to role \"%s\", whom the role that migrates cannot trust",
 						remote_text(rows, 0, 0), remote_pool(remote), remote_text(rows, 0, 3)),
 				 errdetail("Its triggers would run with the rights of that role, and its rows say what has been migrated."),
-				 errhint("Give it to the role that migrates, or have the pool use another schema of the remote, by the server's option: options '-c search_path=...'.")));
+				 errhint("Give it to the role that migrates, or name another schema of the remote by the server's option history_schema.")));
 	return remote_text(rows, 0, 0);
 }
 
-/* Look for the history of a remote. */
+/* Look for the history of a remote; schema: the server's option, or NULL. */
 History *
-history_open(Remote *remote, HistoryFormat format)
+history_open(Remote *remote, HistoryFormat format, const char *schema)
 {
 	History    *history = palloc0(sizeof(History));
 
 	history->remote = remote;
 	history->format = format;
+	history->schema = schema;
 	history->wide = true;
-	history->table = find_table(remote, formats[format].table, &history->wide);
+	if (schema != NULL &&
+		remote_query(remote,
+					 psprintf("SELECT 1 FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) %s",
+							  quote_literal_cstr(schema)))->nrows == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_SCHEMA),
+				 errmsg("pool \"%s\" has no schema \"%s\" for the history of migrations",
+						remote_pool(remote), schema),
+				 errdetail("The server's option history_schema names it, and it does not exist on the remote."),
+				 errhint("Create it there, or change the option.")));
+	history->table = find_table(remote, history_schemas(history, false), formats[format].table,
+								&history->wide);
 	return history;
 }
 
@@ -155,10 +184,12 @@ static char *
 new_table(History *history, const char *name)
 {
 	RemoteRows *rows = remote_query(history->remote,
-									psprintf("SELECT pg_catalog.current_schema(), "
-											 "pg_catalog.to_regclass(pg_catalog.quote_ident(pg_catalog.current_schema()) "
-											 "OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) %s)",
-											 quote_literal_cstr(name)));
+									psprintf("SELECT s.name, pg_catalog.to_regclass(pg_catalog.quote_ident(s.name) "
+											 "OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) %s) "
+											 "FROM (SELECT %s) s(name)",
+											 quote_literal_cstr(name),
+											 history->schema == NULL ? "pg_catalog.current_schema()" :
+											 psprintf("%s::pg_catalog.name", quote_literal_cstr(history->schema))));
 	const char *schema = remote_value(rows, 0, 0);
 
 	if (schema == NULL)
@@ -167,23 +198,27 @@ new_table(History *history, const char *name)
 				 errmsg("pool \"%s\" has no schema for the history of migrations",
 						remote_pool(history->remote)),
 				 errdetail("No schema of search_path exists on the remote."),
-				 errhint("Create one there, or name one by the server's option: options '-c search_path=...'.")));
+				 errhint("Create one there, and name it by the server's option history_schema.")));
 	if (remote_value(rows, 0, 1) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_TABLE),
 				 errmsg("the history of migrations of pool \"%s\" cannot be made: the remote's schema \"%s\" has something else of the name \"%s\"",
 						remote_pool(history->remote), schema, name),
 				 errdetail("It may belong to extension dbpool, which has a table of that name for the migrations that start there."),
-				 errhint("Have the pool use another schema of the remote, by the server's option: options '-c search_path=...'.")));
+				 errhint("Have the pool use another schema of the remote, by the server's option history_schema.")));
 	return quote_qualified_identifier(pstrdup(schema), name);
 }
 
+/* Rows of a history; the versions that were rolled back are noted in it. */
 static Applied *
-read_rows(Remote *remote, const char *sql, int *n)
+read_rows(History *history, const char *sql, int *n)
 {
+	Remote	   *remote = history->remote;
 	RemoteRows *rows = remote_query(remote, sql);
 	Applied    *list = palloc0(sizeof(Applied) * (rows->nrows + 1));
 
+	history->undone = palloc(sizeof(int64) * (rows->nrows + 1));
+	history->nundone = 0;
 	*n = 0;
 	for (int i = 0; i < rows->nrows; i++)
 	{
@@ -218,6 +253,8 @@ read_rows(Remote *remote, const char *sql, int *n)
 		/* rolled back: as if it had never been there */
 		if (applied->direction != DIRECTION_DOWN || applied->started)
 			(*n)++;
+		else
+			history->undone[history->nundone++] = applied->version;
 	}
 	return list;
 }
@@ -234,10 +271,11 @@ read_foreign(History *history, const char **table, int *n)
 		const char *tool = formats[other].name;
 		Applied    *list;
 
-		*table = find_table(history->remote, formats[other].table, NULL);
+		*table = find_table(history->remote, history_schemas(history, true), formats[other].table,
+							NULL);
 		if (*table == NULL)
 			continue;
-		list = read_rows(history->remote, psprintf(formats[other].read, *table), n);
+		list = read_rows(history, psprintf(formats[other].read, *table), n);
 		for (int i = 0; i < *n; i++)
 		{
 			if (list[i].started)
@@ -265,7 +303,7 @@ history_read(History *history, int *n)
 
 	*n = 0;
 	if (history->table != NULL)
-		return read_rows(history->remote,
+		return read_rows(history,
 						 psprintf(formats[history->format].read, history->table), n);
 	if (history->format == HISTORY_DBPOOL)
 		return read_foreign(history, &table, n);
@@ -308,19 +346,32 @@ adopt(History *history)
 
 /*
  * There is no history yet.  If there is one in another format, which this one
- * does not adopt, what it has would be run again.
+ * does not adopt, or in another schema, what it has would be run again.
  */
-static void
-refuse_another(History *history)
+void
+history_refuse_another(History *history)
 {
 	for (HistoryFormat other = HISTORY_DBPOOL; other <= HISTORY_SQLX; other++)
 	{
-		char	   *table = other == history->format ? NULL :
-		find_table(history->remote, formats[other].table, NULL);
+		char	   *table;
 		int			n = 0;
 
+		if (history->format == HISTORY_DBPOOL && other != HISTORY_DBPOOL)
+			break;
+		if (other == history->format && history->schema == NULL)
+			continue;
+		table = find_table(history->remote, history_schemas(history, true), formats[other].table,
+						   NULL);
 		if (table != NULL)
-			(void) read_rows(history->remote, psprintf(formats[other].read, table), &n);
+			(void) read_rows(history, psprintf(formats[other].read, table), &n);
+		if (n > 0 && other == history->format)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the history of migrations of pool \"%s\" is %s, not in schema \"%s\"",
+							remote_pool(history->remote), table, history->schema),
+					 errdetail("What it says was applied would be run again. The server's option history_schema names the schema."),
+					 errhint("On the remote: ALTER TABLE %s SET SCHEMA %s. Or change the option.", table,
+							 quote_identifier(history->schema))));
 		if (n > 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -331,6 +382,12 @@ refuse_another(History *history)
 					 errhint("Set the server's option history_format to \"%s\"; or rename that table, if it means nothing any more.",
 							 formats[other].name)));
 	}
+}
+
+const char *
+history_table_name(const History *history)
+{
+	return formats[history->format].table;
 }
 
 /*
@@ -346,8 +403,7 @@ history_create(History *history, int64 max_version)
 
 	if (history->table != NULL)
 		return;
-	if (history->format != HISTORY_DBPOOL)
-		refuse_another(history);
+	history_refuse_another(history);
 	history->wide = history->format != HISTORY_REFINERY || max_version > PG_INT32_MAX;
 	if (own)
 		remote_exec(history->remote, "BEGIN", NULL);

@@ -141,6 +141,7 @@ dbpool_migration_status(PG_FUNCTION_ARGS)
 		Failures	failures;
 
 		migrate_open(&session, pool, fcinfo->flinfo->fn_oid, -1);
+		doubt_check(&session, WARNING, false, false);
 		failures = read_failures(pool);
 		for (int i = 0; i < session.plan->n; i++)
 			put_status((ReturnSetInfo *) fcinfo->resultinfo, &session,
@@ -376,8 +377,8 @@ baseline_sql(MigrateSession *session, const Migration *baseline)
  * -> void
  *
  * Takes a database without a history for one that has all migrations up to and
- * including that version.  A baseline can be moved as long as there is nothing
- * else (format dbpool).
+ * including that version, 0 for one that has none of them.  A baseline can be moved
+ * as long as there is nothing else (format dbpool).
  */
 Datum
 dbpool_migration_baseline(PG_FUNCTION_ARGS)
@@ -408,7 +409,7 @@ dbpool_migration_baseline(PG_FUNCTION_ARGS)
 		item = find_item(&session, version);
 		if (item != NULL && item->migration != NULL)
 			baseline = *item->migration;
-		else if (session.history->format != HISTORY_DBPOOL)
+		else if (session.history->format != HISTORY_DBPOOL && version > 0)
 			throw_no_version(pool, version);
 		migrate_create_history(&session);
 		write_history(&session, &baseline, DIRECTION_BASELINE, "baseline",

@@ -21,6 +21,7 @@
 #include "backend/migrate.h"
 #include "backend/text.h"
 #include "catalog/pg_foreign_server.h"
+#include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -276,6 +277,7 @@ migrate_open(MigrateSession *session, const char *pool, Oid function, int lock_t
 	static bool registered = false;
 	const Definition *definition;
 	HistoryFormat format;
+	const char *schema;
 
 	client_require_workers();
 	session->pool = pool;
@@ -291,6 +293,7 @@ migrate_open(MigrateSession *session, const char *pool, Oid function, int lock_t
 	session->migrations = source_read(pool, &session->nmigrations);
 	definition = definition_find(pool);
 	format = (HistoryFormat) definition->options->history_format;
+	schema = options_history_schema(GetForeignServer(session->serverid)->options);
 
 	if (!registered)
 		before_shmem_exit(show_end_at_exit, (Datum) 0);
@@ -304,7 +307,7 @@ migrate_open(MigrateSession *session, const char *pool, Oid function, int lock_t
 		take_lock(session, lock_timeout);
 	}
 	migrate_show_phase("reading history");
-	session->history = history_open(session->remote, format);
+	session->history = history_open(session->remote, format, schema);
 	migrate_reread(session);
 }
 

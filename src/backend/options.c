@@ -28,7 +28,9 @@ typedef enum OptionType
 	OPTION_DURATION,			/* milliseconds, with PostgreSQL's units */
 	OPTION_SECONDS,				/* likewise, a bare number is seconds */
 	OPTION_RESET,
-	OPTION_HISTORY
+	OPTION_HISTORY,
+	OPTION_SCHEMA				/* a name; not in PoolOptions, as no worker
+								 * needs it */
 } OptionType;
 
 /* The options of a pool, of the server. */
@@ -45,6 +47,7 @@ static const struct PoolOption
 	{"connect_timeout", OPTION_SECONDS, offsetof(PoolOptions, connect_timeout), 1, INT_MAX, 10000},
 	{"health_check_interval", OPTION_DURATION, offsetof(PoolOptions, health_check_interval), 0, INT_MAX, 30000},
 	{"history_format", OPTION_HISTORY, offsetof(PoolOptions, history_format), 0, 0, HISTORY_DBPOOL},
+	{"history_schema", OPTION_SCHEMA, 0, 0, 0, 0},
 	{"idle_timeout", OPTION_DURATION, offsetof(PoolOptions, idle_timeout), 0, INT_MAX, 600000},
 	{"max_lifetime", OPTION_DURATION, offsetof(PoolOptions, max_lifetime), 0, INT_MAX, 1800000},
 	{"max_size", OPTION_COUNT, offsetof(PoolOptions, max_size), 1, 10000, 10},
@@ -152,6 +155,14 @@ parse_value(const struct PoolOption *option, const char *value)
 			return HISTORY_SQLX;
 		option_bad_value(option->keyword, value, NULL, "Valid values are \"dbpool\", \"refinery\" and \"sqlx\".");
 	}
+	if (option->type == OPTION_SCHEMA)
+	{
+		if (value[0] == '\0' || strlen(value) >= NAMEDATALEN)
+			option_bad_value(option->keyword, value, psprintf("A name has 1 to %d bytes.", NAMEDATALEN - 1), NULL);
+		if (strncmp(value, "pg_", 3) == 0 || strcmp(value, "information_schema") == 0)
+			option_bad_value(option->keyword, value, "Schemas of that name are the system's.", NULL);
+		return 0;
+	}
 	if (option->type == OPTION_BOOL)
 	{
 		bool		on;
@@ -187,13 +198,16 @@ options_read(List *defs, PoolOptions *options)
 	ListCell   *lc;
 
 	for (int i = 0; i < lengthof(pool_options); i++)
-		*(int *) ((char *) options + pool_options[i].offset) = pool_options[i].initial;
+		if (pool_options[i].type != OPTION_SCHEMA)
+			*(int *) ((char *) options + pool_options[i].offset) = pool_options[i].initial;
 	foreach(lc, defs)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
 		const struct PoolOption *option = find_pool_option(def->defname);
 
-		if (option != NULL)
+		if (option != NULL && option->type == OPTION_SCHEMA)
+			(void) parse_value(option, defGetString(def));
+		else if (option != NULL)
 			*(int *) ((char *) options + option->offset) =
 				parse_value(option, defGetString(def));
 	}
@@ -202,6 +216,22 @@ options_read(List *defs, PoolOptions *options)
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("option \"min_size\" (%d) must not be greater than \"max_size\" (%d)",
 						options->min_size, options->max_size)));
+}
+
+/* A server's option history_schema, or NULL. */
+char *
+options_history_schema(List *defs)
+{
+	ListCell   *lc;
+
+	foreach(lc, defs)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (strcmp(def->defname, "history_schema") == 0)
+			return defGetString(def);
+	}
+	return NULL;
 }
 
 /* How one says where an option belongs. */

@@ -33,6 +33,7 @@ typedef enum HistoryFormat
 extern bool option_is_pool(const char *keyword);
 extern bool option_is_mapping(const char *keyword);
 extern void options_read(List *defs, PoolOptions *options);
+extern char *options_history_schema(List *defs);
 extern void option_bad_value(const char *keyword, const char *value,
 							 const char *detail, const char *hint) pg_attribute_noreturn();
 

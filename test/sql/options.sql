@@ -259,6 +259,14 @@ CREATE FOREIGN DATA WRAPPER regress_other;
 CREATE SERVER p FOREIGN DATA WRAPPER regress_other;
 SELECT dbpool_create_pool('p', 'host=i user=v', if_not_exists => true);
 DROP FOREIGN DATA WRAPPER regress_other CASCADE;
+-- the schema of a history
+CREATE SERVER p FOREIGN DATA WRAPPER dbpool OPTIONS (history_schema '');
+CREATE SERVER p FOREIGN DATA WRAPPER dbpool OPTIONS (history_schema 'pg_temp');
+CREATE SERVER p FOREIGN DATA WRAPPER dbpool OPTIONS (history_schema 'information_schema');
+DO $$ BEGIN EXECUTE format('CREATE SERVER p FOREIGN DATA WRAPPER dbpool OPTIONS (history_schema %L)', repeat('a', 64)); END $$;
+SELECT dbpool_create_pool('p', 'host=h user=u', jsonb_build_object('history_schema', repeat('ä', 31)));
+SELECT srvoptions FROM pg_foreign_server WHERE srvname = 'p';
+SELECT dbpool_drop_pool('p');
 -- a pool that does not exist: the nearest, of whatever case
 SELECT dbpool_create_pool('Sales EU', 'host=h user=u'), dbpool_create_pool('sales', 'host=h user=u');
 SELECT dbpool_ping('sales eu');

@@ -997,6 +997,289 @@ FILE
 	is($contents->($pool), '', 'to nothing');
 };
 
+# --- a history that is not found, or another tool's ----------------------------------------
+
+# Refused, with these words, and nothing is run.
+sub refuses
+{
+	my ($pool, $what, $pattern, @schemas) = @_;
+
+	foreach my $call ("dbpool_migrate('$pool')", "dbpool_migrate('$pool', dry_run => true)")
+	{
+		my $answer = $control->query("SELECT * FROM $call");
+
+		is($answer->{state}, '55000', "$what: $call");
+		like($answer->{err}, $pattern, "$what: why");
+	}
+	my $run = $control->value(
+		"SELECT error FROM dbpool_migrate_all(ARRAY['$pool']::name[])");
+	like("ERROR: $run", $pattern =~ /DETAIL/ ? qr/remote/ : $pattern, "$what: all") if $run;
+	is( $remote->safe_psql('postgres',
+			"SELECT count(*) FROM pg_class WHERE relname = 't2' AND relnamespace = '$_'::regnamespace"
+		),
+		'0',
+		"$what: nothing is run in $_") foreach @schemas;
+	return;
+}
+
+foreach my $format ('dbpool', 'refinery', 'sqlx')
+{
+	subtest "$format: a second deployer with another role" => sub {
+		my $pool = "second_$format";
+		my @list = migrations('CREATE TABLE t1 (i int)', 'CREATE TABLE t2 (i int)');
+
+		# the first one's tables are in his schema, the second one has one of his own
+		$remote->safe_psql(
+			'postgres', qq{
+			CREATE ROLE ${format}_one LOGIN SUPERUSER; CREATE ROLE ${format}_two LOGIN SUPERUSER;
+			CREATE SCHEMA ${format}_one; CREATE SCHEMA ${format}_two; CREATE SCHEMA "${format} History"});
+		create_pool($local, $pool, $remote, history_format => $format);
+		my $mapping = sub {
+			my ($user) = @_;
+			$local->safe_psql('postgres',
+				"DROP USER MAPPING IF EXISTS FOR CURRENT_USER SERVER $pool; CREATE USER MAPPING FOR CURRENT_USER SERVER $pool OPTIONS (user '$user', password_required 'false')");
+		};
+		$mapping->("${format}_one");
+		register($pool, $list[0]);
+		is(run_dbpool($pool), '1', 'the first one migrates');
+		is( $remote->safe_psql('postgres', "SELECT count(*) FROM ${format}_one.t1"),
+			'0', 'in his schema');
+		$mapping->("${format}_two");
+		register($pool, $list[1]);
+		refuses(
+			$pool,
+			'the second one',
+			qr/the remote of pool "$pool" has no history of migrations, and the history here says/,
+			"${format}_two", 'public');
+		my $answer = $control->query("SELECT * FROM dbpool_migrate('$pool', allow_missing => true)");
+		is($answer->{state}, '55000', 'whatever may be missing');
+		like(
+			$answer->{err},
+			qr/last version is 1 "make_no_1".*the search_path's schemas "${format}_two", "public" of database "postgres", as role "${format}_two".*HINT: .*history_schema.*dbpool_migration_baseline\('$pool', 0\)/s,
+			'where it was looked for, and what to do');
+		is($control->query("SELECT * FROM dbpool_rollback('$pool')")->{state},
+			'55000', 'nothing is rolled back');
+		is($control->query("SELECT * FROM dbpool_migrate('$pool', fake => true)")->{state},
+			'55000', 'nor noted');
+		like($control->query("SELECT * FROM dbpool_migration_status('$pool')")->{err},
+			qr/WARNING: .*has no history of migrations/, 'the status says so');
+
+		# named, it is found by both
+		$local->safe_psql('postgres',
+			"ALTER SERVER $pool OPTIONS (ADD history_schema '${format}_one')");
+		is(statuses($pool), '1 applied, 2 pending', 'history_schema says where it is');
+		is(run_dbpool($pool), '2', 'so the second one goes on');
+		is( $remote->safe_psql('postgres', "SELECT count(*) FROM ${format}_two.t2"),
+			'0', 'in his own schema');
+		is( $remote->safe_psql('postgres',
+				"SELECT to_regclass('${format}_two.dbpool_migration_history'), to_regclass('public.$table{$format}')"
+			) =~ s/\|//r, '', 'the history stays where it was') if $format ne 'dbpool';
+		$mapping->("${format}_one");
+		is(statuses($pool), '1 applied, 2 applied', 'the first one knows');
+
+		# moved elsewhere, and not
+		$local->safe_psql('postgres',
+			qq{ALTER SERVER $pool OPTIONS (SET history_schema '${format} History')});
+		register($pool, { version => 3, name => 'm3', sql => 'CREATE TABLE t3 ()' });
+		$answer = $control->query("SELECT * FROM dbpool_migrate('$pool')");
+		is($answer->{state}, '55000', 'the option names another schema');
+		like($answer->{err}, qr/is ${format}_one\..*, not in schema "$format History".*ALTER TABLE .* SET SCHEMA "$format History"/s,
+			'and where the history is');
+		my $name = $table{$format} || 'dbpool_migration_history';
+		$remote->safe_psql('postgres',
+			qq{ALTER TABLE ${format}_one.$name SET SCHEMA "$format History"});
+		is(run_dbpool($pool), '3', 'it can be moved there');
+		$local->safe_psql('postgres',
+			"ALTER SERVER $pool OPTIONS (SET history_schema 'nowhere')");
+		$answer = $control->query("SELECT * FROM dbpool_migration_status('$pool')");
+		is($answer->{state}, '3F000', 'a schema that does not exist');
+		like($answer->{err}, qr/has no schema "nowhere" for the history.*history_schema/s, 'by name');
+	};
+
+	subtest "$format: a new database" => sub {
+		my $pool = pool("anew_$format", $format);
+
+		register($pool, @some[ 0 .. 1 ]);
+		is(run_dbpool($pool), '1 2', 'migrated');
+		$remote->safe_psql('postgres', "DROP SCHEMA $pool CASCADE; CREATE SCHEMA $pool");
+		refuses($pool, 'made anew', qr/has no history of migrations/, $pool);
+		$control->value("SELECT dbpool_migration_baseline('$pool', 0)");
+		is(run_dbpool($pool), '1 2', 'after a baseline it is migrated again');
+		is(run_dbpool($pool), '', 'once');
+		$remote->safe_psql('postgres', "DROP TABLE $pool." . ($table{$format} || 'dbpool_migration_history'));
+		$control->value("SELECT dbpool_migration_baseline('$pool', 2)");
+		is(run_dbpool($pool), '', 'or is what it is');
+		is( $control->value("SELECT count(*) FROM dbpool_migration_status('$pool') WHERE status = 'applied'"),
+			'2', 'which the status shows');
+	};
+
+	subtest "$format: a table that is made where history_schema says" => sub {
+		my $pool = pool("made_$format", $format);
+		my $name = $table{$format} || 'dbpool_migration_history';
+
+		$remote->safe_psql('postgres', qq{CREATE SCHEMA "made in; $format"});
+		$local->safe_psql('postgres',
+			qq{ALTER SERVER $pool OPTIONS (ADD history_schema 'made in; $format')});
+		register($pool, $some[0]);
+		is(run_dbpool($pool), '1', 'migrated');
+		is( $remote->safe_psql('postgres',
+				qq{SELECT count(*), to_regclass('$pool.$name'), to_regclass('$pool.t1') FROM "made in; $format".$name}),
+			"1||$pool.t1",
+			'the history is there, and nothing else');
+		$control->value("SELECT count(*) FROM dbpool_rollback('$pool')");
+		is(statuses($pool), '1 pending', 'and back');
+	};
+}
+
+subtest 'some are missing there' => sub {
+	my $pool = pool('partly', 'dbpool');
+
+	register($pool, @some[ 0 .. 2 ]);
+	is(run_dbpool($pool), '1 2 3', 'migrated');
+	$remote->safe_psql('postgres',
+		"DELETE FROM $pool.dbpool_migration_history WHERE version > 1; DROP TABLE $pool.t2, $pool.t3");
+	my $answer = $control->query("SELECT * FROM dbpool_migrate('$pool')");
+	is($answer->{state}, '55000', 'a backup from before');
+	like(
+		$answer->{err},
+		qr/history of pool "$pool" lacks migrations that the history here has: 2 "make_no_2", 3 "make_no_3".*table $pool\.dbpool_migration_history, found in the search_path's schemas "$pool".*allow_missing => true/s,
+		'which is told');
+	is( $control->value(
+			"SELECT string_agg(version || '', ' ') FROM dbpool_migrate('$pool', allow_missing => true)"),
+		'2 3',
+		'they are run again, if that is said');
+	is( $control->value("SELECT count(*) FROM dbpool_rollback('$pool', 2)"),
+		2, 'what was rolled back');
+	is(run_dbpool($pool), '2 3', 'is not missing');
+
+	# another server has rolled it back
+	$control->value("SELECT count(*) FROM dbpool_rollback('$pool', 1)");
+	$local->safe_psql('postgres',
+		"DELETE FROM dbpool_migration_history WHERE pool = '$pool' AND direction = 'down'");
+	is(run_dbpool($pool), '3', 'nor what others have');
+};
+
+# Tables of other tools as those make them, a row in each, and the version to go
+# on from if it can be told.
+my %tools = (
+	'golang-migrate' => ['schema_migrations (version bigint PRIMARY KEY, dirty boolean NOT NULL)', '(1, false)', 1],
+	'goose' => [
+		'goose_db_version (id serial PRIMARY KEY, version_id bigint NOT NULL, is_applied boolean NOT NULL, tstamp timestamp DEFAULT now())',
+		'(1, 0, true), (2, 1, true), (3, 2, true), (4, 2, false)', 1 ],
+	'Flyway' => [
+		'flyway_schema_history (installed_rank int PRIMARY KEY, version varchar(50), description varchar(200) NOT NULL, type varchar(20) NOT NULL, script varchar(1000) NOT NULL, checksum int, installed_by varchar(100) NOT NULL, installed_on timestamp NOT NULL DEFAULT now(), execution_time int NOT NULL, success boolean NOT NULL)',
+		q{(1, '9', 'a', 'SQL', 'V9__a.sql', 1, 'u', now(), 1, true), (2, '1', 'a', 'SQL', 'V1__a.sql', 1, 'u', now(), 1, true), (3, NULL, 'r', 'SQL', 'R__r.sql', 1, 'u', now(), 1, true), (4, '9', 'a', 'UNDO_SQL', 'U9__a.sql', 1, 'u', now(), 1, true), (5, '0.9', 'a', 'SQL', 'V0.9__a.sql', 1, 'u', now(), 1, true)}, 1 ],
+	'dbmate or Rails' => ['schema_migrations (version varchar(128) PRIMARY KEY)', q{('1')}, 1],
+	'Ecto' => ['schema_migrations (version bigint PRIMARY KEY, inserted_at timestamp)', '(1, now())', 1],
+	'Prisma' => [
+		'_prisma_migrations (id varchar(36) PRIMARY KEY, checksum varchar(64), finished_at timestamptz, migration_name varchar(255), logs text, rolled_back_at timestamptz, started_at timestamptz, applied_steps_count int)',
+		q{('x', 'x', now(), '1_init', NULL, NULL, now(), 1), ('y', 'x', NULL, '2_x', NULL, NULL, now(), 1)}, 1 ],
+	'Diesel' => ['__diesel_schema_migrations (version varchar(50) PRIMARY KEY, run_on timestamp)', q{('1', now())}, 1],
+	'node-pg-migrate' => ['pgmigrations (id serial PRIMARY KEY, name varchar(255), run_on timestamp)', q{(1, '1_x', now())}, 1],
+	'sql-migrate' => ['gorp_migrations (id text PRIMARY KEY, applied_at timestamptz)', q{('1_x.sql', now())}, 1],
+	'tern' => ['schema_version (version int4 NOT NULL)', '(1)', 1],
+	'rambler' => ['migrations (migration varchar(255) NOT NULL)', q{('1_x.sql')}, 1],
+	'TypeORM' => ['migrations (id serial, timestamp bigint, name varchar)', q{(1, 1, 'x1')}, 1],
+	'Laravel' => ['migrations (id serial, migration varchar(255), batch int)', q{(1, 'x', 1)}],
+	'Django' => ['django_migrations (id bigint, app varchar(255), name varchar(255), applied timestamptz)', q{(1, 'a', '0001_initial', now())}],
+	'Alembic' => ['alembic_version (version_num varchar(32))', q{('1975ea83b712')}],
+	'Liquibase' => [
+		'databasechangelog (id varchar(255), author varchar(255), filename varchar(255), dateexecuted timestamp, orderexecuted int, exectype varchar(10), md5sum varchar(35))',
+		q{('1', 'a', 'f', now(), 1, 'EXECUTED', 'x')} ],
+	'knex' => ['knex_migrations (id serial, name varchar(255), batch int, migration_time timestamptz)', q{(1, '1_x.js', 1, now())}, 1],
+	'Sequelize' => ['"SequelizeMeta" (name varchar(255))', q{('1-x.js')}, 1],
+	'Entity Framework' => ['"__EFMigrationsHistory" ("MigrationId" varchar(150), "ProductVersion" varchar(32))', q{('1_x', '8')}, 1],
+	'MyBatis Migrations' => ['changelog (id numeric(20), applied_at varchar(25), description varchar(255))', q{(1, 'x', 'x')}, 1],
+	'shmig' => ['shmig_version (version int, migrated_at timestamp)', '(1, now())', 1]);
+foreach my $tool (sort keys %tools)
+{
+	subtest "a history of $tool" => sub {
+		my ($table, $rows, $version) = @{ $tools{$tool} };
+		my $pool = pool('tool_' . lc($tool =~ s/\W/_/gr), 'dbpool');
+
+		register($pool, @some[ 0 .. 1 ]);
+		# in a schema that comes later in the path
+		$remote->safe_psql('postgres', "CREATE SCHEMA ${pool}_tool; CREATE TABLE ${pool}_tool.$table");
+		$local->safe_psql('postgres',
+			"ALTER SERVER $pool OPTIONS (SET options '-c search_path=$pool,${pool}_tool')");
+		my ($name) = $table =~ /^(\S+)/;
+		is( $control->value("SELECT string_agg(version || '', ' ') FROM dbpool_migrate('$pool', 1, dry_run => true)"),
+			'1', 'an empty one is of no matter');
+		$remote->safe_psql('postgres', "INSERT INTO ${pool}_tool.$name VALUES $rows");
+		refuses(
+			$pool, 'one with rows',
+			qr/the remote of pool "$pool" has been migrated by \Q$tool\E, and has no history of dbpool/,
+			$pool);
+		my $answer = $control->query("SELECT * FROM dbpool_migrate('$pool')");
+		my $wanted = $version || 'version';
+		like(
+			$answer->{err},
+			qr/DETAIL: .*${pool}_tool\.\Q$name\E.*HINT: .*dbpool_migration_baseline\('$pool', $wanted\)/s,
+			'names the table, and the way out');
+		$control->value("SELECT dbpool_migration_baseline('$pool', 1)");
+		is(run_dbpool($pool), '2', 'after a baseline it goes on');
+	};
+}
+
+subtest 'histories of others, odd cases' => sub {
+	my $pool = pool('dirty_tool', 'sqlx');
+
+	register($pool, @some[ 0 .. 1 ]);
+	$remote->safe_psql('postgres',
+		"SET search_path = dirty_tool; CREATE TABLE schema_migrations (version bigint PRIMARY KEY, dirty boolean NOT NULL); INSERT INTO schema_migrations VALUES (2, true)");
+	refuses($pool, 'dirty', qr/migrated by golang-migrate/, $pool);
+	like($control->query("SELECT * FROM dbpool_migrate('$pool')")->{err},
+		qr/"2", marked as dirty.*HINT: .*Mend it by the tool's own means first/s, 'is told');
+	$control->value("SELECT dbpool_migration_baseline('$pool', 0)");
+	is(run_dbpool($pool), '1 2', 'a baseline before all lets all of them run');
+
+	# tables of an application that have such a name
+	$pool = pool('no_tool', 'dbpool');
+	register($pool, $some[0]);
+	$remote->safe_psql(
+		'postgres', q{
+		SET search_path = no_tool;
+		CREATE TABLE migrations (id int, species text, month int); INSERT INTO migrations VALUES (1, 'stork', 9);
+		CREATE TABLE schema_version (version text, released date); INSERT INTO schema_version VALUES ('1', now());
+		CREATE TABLE schema_migrations (id int, what text); INSERT INTO schema_migrations VALUES (1, 'x');
+		CREATE TABLE changelog (id int, text text); INSERT INTO changelog VALUES (1, 'x');
+		CREATE VIEW goose_db_version AS SELECT 1 AS id, 1 AS version_id, true AS is_applied, now() AS tstamp});
+	is(run_dbpool($pool), '1', 'do not stop anybody');
+
+	# one whose policies are somebody else's functions
+	$pool = pool('policy_tool', 'dbpool');
+	register($pool, $some[0]);
+	$remote->safe_psql(
+		'postgres', q{
+		SET search_path = policy_tool;
+		CREATE ROLE keeper; CREATE ROLE careful LOGIN; GRANT ALL ON SCHEMA policy_tool TO careful, keeper;
+		CREATE TABLE seen (who text); GRANT ALL ON seen TO PUBLIC;
+		CREATE FUNCTION spy() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN INSERT INTO policy_tool.seen VALUES (current_user); RETURN true; END $$;
+		CREATE TABLE goose_db_version (id int, version_id bigint, is_applied boolean, tstamp timestamp);
+		INSERT INTO goose_db_version VALUES (1, 5, true, now());
+		ALTER TABLE goose_db_version OWNER TO keeper; GRANT SELECT ON goose_db_version TO careful;
+		ALTER TABLE goose_db_version ENABLE ROW LEVEL SECURITY;
+		CREATE POLICY spy ON goose_db_version USING (policy_tool.spy())});
+	$local->safe_psql('postgres',
+		"ALTER USER MAPPING FOR CURRENT_USER SERVER $pool OPTIONS (ADD user 'careful', ADD password_required 'false')");
+	refuses($pool, 'not read', qr/migrated by goose/, $pool);
+	is($remote->safe_psql('postgres', 'SELECT count(*) FROM policy_tool.seen'),
+		'0', 'no function of others is called');
+
+	# one in a schema of its own
+	$remote->safe_psql(
+		'postgres', q{
+		CREATE DATABASE by_sqitch});
+	$remote->safe_psql(
+		'by_sqitch', q{
+		CREATE SCHEMA sqitch;
+		CREATE TABLE sqitch.changes (change_id text, script_hash text, change text, project text, note text, committed_at timestamptz);
+		INSERT INTO sqitch.changes VALUES ('x', 'x', 'app', 'app', '', now())});
+	create_pool($local, 'by_sqitch', $remote, dbname => 'by_sqitch');
+	register('by_sqitch', $some[0]);
+	refuses('by_sqitch', 'in its own schema', qr/migrated by sqitch/);
+};
+
 # --- a remote that has dbpool itself --------------------------------------------------------------
 
 subtest 'the extension is there too' => sub {
@@ -1027,6 +1310,7 @@ subtest 'the extension is there too' => sub {
 	$control->value(
 		q{SELECT dbpool_add_migration('inside', 2, 'm2', 'CREATE TABLE t2 ()', options => '{"out_of_order": true}')}
 	);
+	$control->value(q{SELECT dbpool_migration_baseline('inside', 0)});
 	is(run_dbpool('inside'), '1 2', 'and so will another format');
 };
 

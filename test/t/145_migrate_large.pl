@@ -73,6 +73,7 @@ subtest 'many' => sub {
 		{
 			$there->value("DROP DATABASE $pool");
 			$there->value("CREATE DATABASE $pool TEMPLATE template0");
+			$session->value("SELECT dbpool_migration_baseline('$pool', 0)");
 			my $answer = $session->query(
 				"SELECT count(*) FROM dbpool_migrate('$pool')");
 			is($answer->{out}, $n, "$n migrations") or diag($answer->{err});
@@ -82,7 +83,7 @@ subtest 'many' => sub {
 			"SELECT count(*) FROM dbpool_migrate('$pool')");
 		is($again->{out}, '0', 'again: nothing to do');
 		my $status = $session->query(
-			qq{SELECT count(*), count(*) FILTER (WHERE status = 'applied') FROM dbpool_migration_status('$pool')}
+			qq{SELECT count(*), count(*) FILTER (WHERE status = 'applied') FROM dbpool_migration_status('$pool') WHERE version > 0}
 		);
 		is($status->{out}, "$n|$n", 'all are applied');
 		$per{$n} = min(@times) / $n;

@@ -261,7 +261,8 @@ subtest 'the local history cannot be written' => sub {
 	my $locker = session($local);
 	my $session = session($local);
 
-	$locker->value('BEGIN; LOCK TABLE dbpool_migration_history');
+	$locker->value(
+		'BEGIN; LOCK TABLE dbpool_migration_history IN SHARE ROW EXCLUSIVE MODE');
 	foreach my $how (sort keys %states)
 	{
 		my $session = session($local);
@@ -289,6 +290,10 @@ subtest 'the local history cannot be written' => sub {
 		$answer->{err},
 		qr/could not write the history of migrations: canceling statement due to lock timeout/,
 		'it is not waited for without end');
+	$locker->value('ROLLBACK; BEGIN; LOCK TABLE dbpool_migration_history');
+	is($session->query(migrate('unwritten'))->{state},
+		'55P03', 'nor when it cannot be read');
+	is_free();
 	$locker->value('ROLLBACK');
 	is( $remote->safe_psql(
 			'unwritten', q{SELECT count(*) FROM pg_class WHERE relname = 't'}),
