@@ -248,10 +248,10 @@ AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_create_migration(text)
 IS 'gives a new migration its version, by the time, and texts to begin with';
 
-CREATE FUNCTION dbpool_load_migrations(pool name, directory text)
+CREATE FUNCTION dbpool_load_migrations(pool name, directory text, replace_applied boolean DEFAULT false)
 RETURNS TABLE (version bigint, name text, file text, status text)
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION dbpool_load_migrations(name, text)
+COMMENT ON FUNCTION dbpool_load_migrations(name, text, boolean)
 IS 'registers the migrations in the files of a directory of the server, all of them or none';
 
 CREATE FUNCTION dbpool_migration_statements(sql text,
@@ -311,6 +311,11 @@ CREATE FUNCTION dbpool_migration_baseline(pool name, version bigint, lock_timeou
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_migration_baseline(name, bigint, interval)
 IS 'takes a database without a history for one that has all migrations up to a version';
+
+CREATE FUNCTION dbpool_migration_forget(pool name) RETURNS int
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migration_forget(name)
+IS 'has the local history forget what was applied to a database that was dropped and made again';
 
 --
 -- Views

@@ -95,14 +95,32 @@ typedef enum SourceStatus
 	SOURCE_ADDED,
 	SOURCE_UNCHANGED,
 	SOURCE_REPLACED,
-	SOURCE_LINE_ENDS			/* applied with other line ends: stays */
+	SOURCE_LINE_ENDS,			/* applied with other line ends: stays */
+	SOURCE_WAY_BACK,			/* applied: the way back alone was replaced */
+	SOURCE_KEPT,				/* applied, and differs: stays */
+	SOURCE_OVERRIDDEN			/* applied, and was replaced all the same */
 } SourceStatus;
 
+/* What is to be done with one that has been applied, and is another one now. */
+typedef enum SourceChange
+{
+	CHANGE_REFUSE,				/* throw */
+	CHANGE_KEEP,				/* leave what is registered as it is */
+	CHANGE_OVERRIDE				/* replace it, and note that in the history */
+} SourceChange;
+
 /*
- * Register a migration that was checked.  Throws when it has been applied and
- * differs from what was registered by more than line ends.
+ * Register a migration that was checked.  Of one that has been applied, the way
+ * back may be another one now; for the rest, change says what is to be done.
  */
-extern SourceStatus source_put(const char *pool, const Migration *migration);
+extern SourceStatus source_put(const char *pool, const Migration *migration,
+							   SourceChange change);
+
+/* What differs between what is registered and this; empty if nothing does. */
+extern char *source_differences(const char *pool, const Migration *migration);
+
+/* Says that what has been applied was replaced here alone. */
+extern void source_note_override(const char *pool, const Migration *migration);
 
 /* Says that it has been applied, and why that matters. */
 extern void source_refuse_change(const char *pool, const Migration *migration,
@@ -110,6 +128,9 @@ extern void source_refuse_change(const char *pool, const Migration *migration,
 
 /* Remove a registered one; throws when there is none, or it has been applied. */
 extern void source_drop(const char *pool, int64 version);
+
+/* The local history forgets that anything of the pool has been applied. */
+extern int	source_forget(const char *pool);
 
 /* Those that came from files, but for these versions; without their texts. */
 extern Migration *source_from_files(const char *pool, ArrayType *except, int *n);
@@ -137,6 +158,7 @@ typedef struct SqlPiece
 	int			column;			/* likewise, in characters */
 	SqlPieceKind kind;
 	bool		bare;			/* BEGIN, COMMIT or ROLLBACK alone */
+	bool		gap;			/* before it stands what is no SQL */
 } SqlPiece;
 
 /*

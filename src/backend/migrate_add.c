@@ -40,7 +40,7 @@ pool_argument(FunctionCallInfo fcinfo)
 }
 
 static void
-set_option(Migration *migration, const char *key, const JsonbValue *value)
+set_option(Migration *migration, bool *override, const char *key, const JsonbValue *value)
 {
 	bool	   *target;
 
@@ -48,11 +48,13 @@ set_option(Migration *migration, const char *key, const JsonbValue *value)
 		target = &migration->transaction;
 	else if (strcmp(key, "out_of_order") == 0)
 		target = &migration->out_of_order;
+	else if (strcmp(key, "replace_applied") == 0)
+		target = override;
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown option of a migration: \"%s\"", key),
-				 errhint("Valid options are: out_of_order, transaction.")));
+				 errhint("Valid options are: out_of_order, replace_applied, transaction.")));
 	if (value->type != jbvBool)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -63,7 +65,7 @@ set_option(Migration *migration, const char *key, const JsonbValue *value)
 
 /* Options of dbpool_add_migration(). */
 static void
-read_options(Jsonb *json, Migration *migration)
+read_options(Jsonb *json, Migration *migration, bool *override)
 {
 	JsonbIterator *it = JsonbIteratorInit(&json->root);
 	JsonbIteratorToken token;
@@ -80,7 +82,7 @@ read_options(Jsonb *json, Migration *migration)
 		if (token == WJB_KEY)
 			key = pnstrdup(value.val.string.val, value.val.string.len);
 		else if (token == WJB_VALUE && key != NULL)
-			set_option(migration, key, &value);
+			set_option(migration, override, key, &value);
 	}
 }
 
@@ -89,7 +91,8 @@ read_options(Jsonb *json, Migration *migration)
  *						down_sql text, options jsonb) returns void
  *
  * Registers a migration, or puts it in the place of another of that version that
- * has not been applied.  The text has to be one that can be divided into
+ * has not been applied, or with the option replace_applied of any.  The way back of
+ * one that has been applied can always be replaced.  The text has to be one that can be divided into
  * statements; whether they are right is for the remote to say.
  *
  * Errors: 42501 for those who may not; 22003 for a version, 42602 for a name that
@@ -102,6 +105,7 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 {
 	const char *pool = pool_argument(fcinfo);
 	Migration	migration = {.transaction = true};
+	bool		override = false;
 
 	(void) migrate_check_right(pool, fcinfo->flinfo->fn_oid);
 	require(fcinfo, 1, "version");
@@ -121,9 +125,9 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 	if (split_no_transaction(migration.up_sql))
 		migration.transaction = false;
 	if (!PG_ARGISNULL(5))
-		read_options(PG_GETARG_JSONB_P(5), &migration);
+		read_options(PG_GETARG_JSONB_P(5), &migration, &override);
 	source_check(pool, &migration);
-	switch (source_put(pool, &migration))
+	switch (source_put(pool, &migration, override ? CHANGE_OVERRIDE : CHANGE_REFUSE))
 	{
 		case SOURCE_ADDED:
 			break;
@@ -141,6 +145,16 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 		case SOURCE_LINE_ENDS:
 			source_refuse_change(pool, &migration, "What is registered differs in line ends only.",
 								 "Nothing has to be done, as the registered text stays.");
+			break;
+		case SOURCE_WAY_BACK:
+			ereport(NOTICE,
+					(errmsg("the way back of migration %lld \"%s\" of pool \"%s\" has been replaced",
+							(long long) migration.version, migration.name, pool)));
+			break;
+		case SOURCE_OVERRIDDEN:
+			source_note_override(pool, &migration);
+			break;
+		case SOURCE_KEPT:
 			break;
 	}
 	PG_RETURN_VOID();

@@ -58,6 +58,7 @@ typedef struct SourceFile
 /* One call. */
 typedef struct Load
 {
+	SourceChange change;		/* of those that have been applied */
 	const char *pool;
 	const char *directory;
 	SourceFile *files;
@@ -434,6 +435,12 @@ status_name(SourceStatus status)
 			return "replaced";
 		case SOURCE_LINE_ENDS:
 			return "line ends differ";
+		case SOURCE_WAY_BACK:
+			return "way back replaced";
+		case SOURCE_KEPT:
+			return "kept";
+		case SOURCE_OVERRIDDEN:
+			return "replaced though applied";
 	}
 	return NULL;
 }
@@ -460,6 +467,18 @@ in_file(void *arg)
 		errcontext("file \"%s\" of directory \"%s\"", load->current->shown, load->directory);
 }
 
+/* A file was changed after it had been applied: that must not keep others out. */
+static void
+warn_of_kept(const char *pool, const Migration *migration)
+{
+	ereport(WARNING,
+			(errmsg("migration %lld \"%s\" of pool \"%s\" has been applied, and its file has been changed since",
+					(long long) migration->version, migration->name, pool),
+			 errdetail("File \"%s\" differs from what is registered in: %s. What is registered stays.",
+					   migration->file, source_differences(pool, migration)),
+			 errhint("Put the file back, and add what is to change as another migration. If the change means nothing, dbpool_load_migrations(..., replace_applied => true) takes it over.")));
+}
+
 /* Read and register one after the other, in the order of their versions. */
 static void
 load_files(Load *load, ReturnSetInfo *rsinfo)
@@ -475,6 +494,7 @@ load_files(Load *load, ReturnSetInfo *rsinfo)
 		const SourceFile *file = &load->files[i];
 		const SourceFile *back = way_back(load, i);
 		Migration	migration;
+		SourceStatus status;
 
 		CHECK_FOR_INTERRUPTS();
 		read_migration(load, file, &migration);
@@ -490,7 +510,12 @@ load_files(Load *load, ReturnSetInfo *rsinfo)
 		}
 		load->current = file;
 		source_check(load->pool, &migration);
-		put_row(rsinfo, &migration, source_put(load->pool, &migration));
+		status = source_put(load->pool, &migration, load->change);
+		if (status == SOURCE_KEPT)
+			warn_of_kept(load->pool, &migration);
+		else if (status == SOURCE_OVERRIDDEN)
+			source_note_override(load->pool, &migration);
+		put_row(rsinfo, &migration, status);
 		load->current = NULL;
 		MemoryContextReset(scratch);
 	}
@@ -520,7 +545,7 @@ note_gone(const Load *load)
 }
 
 /*
- * dbpool_load_migrations(pool name, directory text)
+ * dbpool_load_migrations(pool name, directory text, replace_applied boolean)
  * returns table (version bigint, name text, file text, status text)
  *
  * Registers the migrations in the files of a directory, all of them or none.  A
@@ -534,7 +559,10 @@ note_gone(const Load *load)
 Datum
 dbpool_load_migrations(PG_FUNCTION_ARGS)
 {
-	Load		load = {.pool = PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0))};
+	Load		load = {
+		.pool = PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0)),
+		.change = CHANGE_KEEP
+	};
 	char	   *directory;
 	Oid			server;
 	PoolOptions options = {0};
@@ -550,6 +578,8 @@ dbpool_load_migrations(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the directory of migrations must not be null")));
+	if (!PG_ARGISNULL(2) && PG_GETARG_BOOL(2))
+		load.change = CHANGE_OVERRIDE;
 	directory = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	canonicalize_path(directory);
 	load.directory = directory;

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "backend/client.h"
 #include "backend/migrate.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -21,6 +22,7 @@ PG_FUNCTION_INFO_V1(dbpool_migration_status);
 PG_FUNCTION_INFO_V1(dbpool_migration_repair);
 PG_FUNCTION_INFO_V1(dbpool_migration_resolve);
 PG_FUNCTION_INFO_V1(dbpool_migration_baseline);
+PG_FUNCTION_INFO_V1(dbpool_migration_forget);
 
 /* --- status ---------------------------------------------------------------------- */
 
@@ -422,4 +424,46 @@ dbpool_migration_baseline(PG_FUNCTION_ARGS)
 	}
 	PG_END_TRY();
 	PG_RETURN_VOID();
+}
+
+/* Is a run on the pool under way? */
+static bool
+is_being_migrated(const char *pool)
+{
+	bool		found = false;
+
+	for (int i = 0; !found && i < DBPOOL_SHOWN_MIGRATIONS; i++)
+	{
+		MigrateShared *entry = &dbpool_shared->migrations[i];
+
+		SpinLockAcquire(&entry->mutex);
+		found = entry->pid != 0 && entry->dbid == MyDatabaseId &&
+			strcmp(NameStr(entry->pool), pool) == 0;
+		SpinLockRelease(&entry->mutex);
+	}
+	return found;
+}
+
+/*
+ * dbpool_migration_forget(pool name) returns int
+ *
+ * After the remote's database was dropped and made again: the local history
+ * forgets that anything has been applied there, so that all can be changed and
+ * runs again.  The remote is not asked.  Returns how many versions were applied.
+ *
+ * Errors: 42501 for those who may not; 55006 while a run on the pool is under way.
+ */
+Datum
+dbpool_migration_forget(PG_FUNCTION_ARGS)
+{
+	const char *pool = PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0));
+
+	(void) migrate_check_right(pool, fcinfo->flinfo->fn_oid);
+	client_require_preload();
+	if (is_being_migrated(pool))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("pool \"%s\" is being migrated", pool),
+				 errhint("dbpool_progress_migrate shows by whom.")));
+	PG_RETURN_INT32(source_forget(pool));
 }

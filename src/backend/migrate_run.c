@@ -68,6 +68,7 @@ typedef struct Runner
 	bool		grouped;
 	bool		fake;
 	int			total;			/* migrations */
+	const Migration *left_out;	/* by a dry run, the last one; or NULL */
 	Outcome    *outcome;
 
 	/* The migration that runs, for messages. */
@@ -92,7 +93,9 @@ add_context(void *arg)
 	if (migration == NULL)
 		return;
 	initStringInfo(&where);
-	if (migration->file != NULL)
+	if (migration->file != NULL && run->direction == DIRECTION_DOWN)
+		appendStringInfo(&where, ", the way back of file \"%s\"", migration->file);
+	else if (migration->file != NULL)
 		appendStringInfo(&where, ", file \"%s\"", migration->file);
 	if (run->failed >= 0 && run->failed < run->npieces)
 		appendStringInfo(&where, ", statement %d at line %d, column %d", run->failed + 1,
@@ -269,7 +272,7 @@ run_statements(Runner *run)
 		int			to = first;
 		instr_time	start;
 
-		while (to < last && to - first + 1 < most &&
+		while (to < last && to - first + 1 < most && !run->pieces[to + 1].gap &&
 			   run->pieces[to + 1].at + run->pieces[to + 1].len -
 			   run->pieces[first].at <= PORTION_BYTES)
 			to++;
@@ -464,6 +467,45 @@ try_record_failure(Runner *run, Step *steps, int n, const ErrorData *error, bool
 	RESUME_INTERRUPTS();
 }
 
+/*
+ * What may help, if the error has no hint of its own that is better; NULL when
+ * nothing is known.
+ */
+static char *
+hint_for(const Runner *run, const ErrorData *error, bool together, bool unknown)
+{
+	if (unknown && error->hint == NULL)
+		return "It was being committed: dbpool_migration_status() shows whether it has been.";
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_ACTIVE_SQL_TRANSACTION:
+			if (together)
+				return "Begin the migration with the line \"-- no-transaction\", and have nothing else in it.";
+			break;
+		case ERRCODE_INVALID_TRANSACTION_TERMINATION:
+			if (together && error->hint == NULL)
+				return "What commits by itself, as a procedure does, cannot be part of the migration's transaction: begin the migration with the line \"-- no-transaction\".";
+			break;
+		case ERRCODE_READ_ONLY_SQL_TRANSACTION:
+			if (error->hint == NULL)
+				return "The remote is a standby, or lets the role only read. With several hosts, target_session_attrs 'read-write' of the server finds the one that can be written to.";
+			break;
+		case ERRCODE_UNSAFE_NEW_ENUM_VALUE_USAGE:
+			if ((run->dry_run || run->grouped) && run->migration != NULL)
+				return psprintf("All of this run is one transaction, in which a value added to an enum cannot be used yet: run the migrations before first, with a target below " INT64_FORMAT ".",
+								run->migration->version);
+			break;
+		default:
+			break;
+	}
+	if (run->left_out != NULL && error->hint == NULL)
+		return psprintf("The dry run has left out migration " INT64_FORMAT ", of which this may need something: run up to that first, with target => " INT64_FORMAT ".",
+						run->left_out->version, run->left_out->version);
+	if (!together && error->hint == NULL)
+		return "The migration runs outside of a transaction, so what it did before the error stays. The next run says how to go on.";
+	return NULL;
+}
+
 /* Steps that stand or fall together. */
 static void
 run_group(Runner *run, Step *steps, int n)
@@ -483,6 +525,7 @@ run_group(Runner *run, Step *steps, int n)
 	PG_CATCH();
 	{
 		ErrorData  *error;
+		char	   *hint;
 		bool		unknown = run->session->remote != NULL && remote_committing(run->session->remote);
 
 		MemoryContextSwitchTo(run->context);
@@ -497,12 +540,9 @@ run_group(Runner *run, Step *steps, int n)
 				steps[i].duration = elapsed_ms(start);
 		}
 		try_record_failure(run, steps, n, error, unknown);
-		if (unknown && error->hint == NULL)
-			error->hint = "It was being committed: dbpool_migration_status() shows whether it has been.";
-		else if (error->sqlerrcode == ERRCODE_ACTIVE_SQL_TRANSACTION && together)
-			error->hint = "Begin the migration with the line \"-- no-transaction\", and have nothing else in it.";
-		else if (!together && error->hint == NULL)
-			error->hint = "The migration runs outside of a transaction, so what it did before the error stays. The next run says how to go on.";
+		hint = hint_for(run, error, together, unknown);
+		if (hint != NULL)
+			error->hint = hint;
 		ReThrowError(error);
 	}
 	PG_END_TRY();
@@ -523,6 +563,7 @@ is_left_out(Runner *run, const Migration *migration)
 				(errmsg("migration " INT64_FORMAT " \"%s\" is left out of the dry run, as it cannot run in a transaction",
 						migration->version, migration->name)));
 		emit(run, migration, "skipped", -1);
+		run->left_out = migration;
 		return true;
 	}
 	if (run->grouped)

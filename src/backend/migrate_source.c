@@ -266,13 +266,13 @@ differences(const Migration *a, const Migration *b)
 	return list.data;
 }
 
+/* Is what has been applied the same, but for line ends? */
 static bool
-differ_in_line_ends(const Migration *a, const Migration *b)
+same_way_up(const Migration *a, const Migration *b)
 {
 	return same_text(a->name, b->name) && a->transaction == b->transaction &&
 		a->out_of_order == b->out_of_order &&
-		same_but_line_ends(a->up_sql, b->up_sql) &&
-		same_but_line_ends(a->down_sql, b->down_sql);
+		same_but_line_ends(a->up_sql, b->up_sql);
 }
 
 void
@@ -286,6 +286,17 @@ source_refuse_change(const char *pool, const Migration *migration,
 			 errdetail_internal("%s", detail),
 			 errhint("%s", hint)));
 	pg_unreachable();
+}
+
+void
+source_note_override(const char *pool, const Migration *migration)
+{
+	ereport(WARNING,
+			(errmsg("the registered text of migration %lld \"%s\" of pool \"%s\" has been replaced, though it has been applied",
+					(long long) migration->version, migration->name, pool),
+			 errdetail("Nothing was run on the remote, whose history has the checksum of the text that was."),
+			 errhint("dbpool_migration_repair(%s, %lld, force => true) gives it the new one.",
+					 quote_literal_cstr(pool), (long long) migration->version)));
 }
 
 /* The row of that version is locked. */
@@ -304,6 +315,9 @@ find_row(const char *schema, const char *pool, int64 version, Migration *migrati
 	migration_of_row(0, migration, CurrentMemoryContext);
 	return true;
 }
+
+/* The trigger is to let a row pass that source_put() writes. */
+static bool writing = false;
 
 /* Insert or update; returns whether there was a row to write. */
 static bool
@@ -324,17 +338,100 @@ write_row(const char *sql, int expected, const char *pool, const Migration *migr
 		nulls[4] = 'n';
 	if (migration->file == NULL)
 		nulls[7] = 'n';
-	run(sql, lengthof(types), types, values, nulls, expected);
+	writing = true;
+	PG_TRY();
+	{
+		run(sql, lengthof(types), types, values, nulls, expected);
+	}
+	PG_FINALLY();
+	{
+		writing = false;
+	}
+	PG_END_TRY();
 	return SPI_processed > 0;
 }
 
+static void
+replace_row(const char *schema, const char *pool, const Migration *migration, Oid userid)
+{
+	write_row(psprintf("UPDATE %s.dbpool_migrations m SET name = $3, up_sql = $4, "
+					   "down_sql = $5, transaction = $6, out_of_order = $7, file = $8, "
+					   "added_at = pg_catalog.now(), added_by = $9 "
+					   "WHERE m.pool OPERATOR(pg_catalog.=) $1 "
+					   "AND m.version OPERATOR(pg_catalog.=) $2", schema),
+			  SPI_OK_UPDATE, pool, migration, userid);
+}
+
+/*
+ * A row of the local history that says what was done to it without a remote.
+ * direction is what it is from now on: up for applied, down for not applied.
+ */
+static void
+note_event(const char *schema, const char *pool, int64 version, const char *name,
+		   const char *direction, const char *mode, Oid userid)
+{
+	Oid			types[] = {NAMEOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, NAMEOID, INT4OID};
+	Datum		values[] = {
+		name_datum(pool), Int64GetDatum(version), name ? CStringGetTextDatum(name) : (Datum) 0,
+		CStringGetTextDatum(direction), CStringGetTextDatum(mode),
+		name_datum(GetUserNameFromId(userid, false)), Int32GetDatum(MyProcPid)
+	};
+
+	run(psprintf("INSERT INTO %s.dbpool_migration_history (pool, version, name, direction, mode, "
+				 "status, started_at, executed_by, pid) "
+				 "VALUES ($1, $2, $3, $4, $5, 'done', pg_catalog.clock_timestamp(), $6, $7)", schema),
+		lengthof(types), types, values, name ? NULL : "  n    ", SPI_OK_INSERT);
+}
+
+/* One that has been applied: what becomes of a new text of it? */
+static SourceStatus
+put_applied(const char *schema, const char *pool, const Migration *old,
+			const Migration *migration, SourceChange change, Oid userid)
+{
+	bool		up = same_way_up(old, migration);
+	Migration	merged = *old;
+
+	if (change == CHANGE_OVERRIDE)
+	{
+		replace_row(schema, pool, migration, userid);
+		if (same_text(old->up_sql, migration->up_sql) && up)
+			return SOURCE_WAY_BACK;
+		note_event(schema, pool, migration->version, migration->name, "up", "replaced", userid);
+		return SOURCE_OVERRIDDEN;
+	}
+	if (!up && change == CHANGE_REFUSE)
+		source_refuse_change(pool, old,
+							 psprintf("What is registered differs in: %s.", differences(old, migration)),
+							 "Add what is to change as another migration, with a higher version. If it is the registered text alone that is wrong, the option \"replace_applied\" replaces it.");
+	if (same_but_line_ends(old->down_sql, migration->down_sql))
+		return up ? SOURCE_LINE_ENDS : SOURCE_KEPT;
+	merged.down_sql = migration->down_sql;
+	replace_row(schema, pool, &merged, userid);
+	return up ? SOURCE_WAY_BACK : SOURCE_KEPT;
+}
+
+char *
+source_differences(const char *pool, const Migration *migration)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MigrateTables tables;
+	const char *schema = migrate_tables_begin(&tables);
+	Migration	old;
+	char	   *list = "";
+
+	if (find_row(schema, pool, migration->version, &old))
+		list = differences(&old, migration);
+	list = MemoryContextStrdup(context, list);
+	migrate_tables_end(&tables);
+	return list;
+}
+
 SourceStatus
-source_put(const char *pool, const Migration *migration)
+source_put(const char *pool, const Migration *migration, SourceChange change)
 {
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
 	Migration	old;
-	char	   *different;
 	SourceStatus status = SOURCE_ADDED;
 
 	/* until there is a row, or there was none */
@@ -348,24 +445,15 @@ source_put(const char *pool, const Migration *migration)
 					  SPI_OK_INSERT, pool, migration, tables.userid))
 			goto done;
 	}
-	different = differences(&old, migration);
-	if (different[0] == '\0')
+	if (differences(&old, migration)[0] == '\0')
 		status = SOURCE_UNCHANGED;
-	else if (!source_is_applied(pool, migration->version))
+	else if (source_is_applied(pool, migration->version))
+		status = put_applied(schema, pool, &old, migration, change, tables.userid);
+	else
 	{
-		write_row(psprintf("UPDATE %s.dbpool_migrations m SET name = $3, up_sql = $4, "
-						   "down_sql = $5, transaction = $6, out_of_order = $7, file = $8, "
-						   "added_at = pg_catalog.now(), added_by = $9 "
-						   "WHERE m.pool OPERATOR(pg_catalog.=) $1 "
-						   "AND m.version OPERATOR(pg_catalog.=) $2", schema),
-				  SPI_OK_UPDATE, pool, migration, tables.userid);
+		replace_row(schema, pool, migration, tables.userid);
 		status = SOURCE_REPLACED;
 	}
-	else if (differ_in_line_ends(&old, migration))
-		status = SOURCE_LINE_ENDS;
-	else
-		source_refuse_change(pool, &old, psprintf("What is registered differs in: %s.", different),
-							 "Add what is to change as another migration, with a higher version.");
 done:
 	migrate_tables_end(&tables);
 	return status;
@@ -394,6 +482,43 @@ source_drop(const char *pool, int64 version)
 				 "AND m.version OPERATOR(pg_catalog.=) $2", schema),
 		2, types, values, NULL, SPI_OK_DELETE);
 	migrate_tables_end(&tables);
+}
+
+/*
+ * The remote's database is another one now: what is registered has not been
+ * applied there.  Returns how many versions that were are so no more.
+ */
+int
+source_forget(const char *pool)
+{
+	MigrateTables tables;
+	const char *schema = migrate_tables_begin(&tables);
+	Oid			types[] = {NAMEOID};
+	Datum		values[] = {name_datum(pool)};
+	SPITupleTable *rows;
+	uint64		n;
+	int			forgotten = 0;
+
+	run(psprintf("SELECT h.version, pg_catalog.max(h.name) FROM %s.dbpool_migration_history h "
+				 "WHERE h.pool OPERATOR(pg_catalog.=) $1 GROUP BY h.version ORDER BY h.version",
+				 schema),
+		1, types, values, NULL, SPI_OK_SELECT);
+	rows = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+		int64		version = DatumGetInt64(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull));
+
+		CHECK_FOR_INTERRUPTS();
+		if (!source_is_applied(pool, version))
+			continue;
+		note_event(schema, pool, version, SPI_getvalue(rows->vals[i], rows->tupdesc, 2),
+				   "down", "forgotten", tables.userid);
+		forgotten++;
+	}
+	migrate_tables_end(&tables);
+	return forgotten;
 }
 
 int64
@@ -499,6 +624,7 @@ dbpool_guard_migrations(PG_FUNCTION_ARGS)
 		guard_table();
 		PG_RETURN_POINTER(NULL);
 	}
-	guard_row(data->tg_trigtuple, RelationGetDescr(data->tg_relation));
+	if (!writing)
+		guard_row(data->tg_trigtuple, RelationGetDescr(data->tg_relation));
 	PG_RETURN_POINTER(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
 }

@@ -391,6 +391,24 @@ next_token(Lexer *lexer)
 	return kind;
 }
 
+/*
+ * \restrict and \unrestrict, which pg_dump puts around what it writes so that
+ * psql runs no command in between: to a migration they mean nothing.
+ */
+static bool
+skip_restriction(Lexer *lexer)
+{
+	const char *at = lexer->token;
+
+	if (at > lexer->text && !is_newline(at[-1]))
+		return false;
+	if (strncmp(at, "\\restrict ", strlen("\\restrict ")) != 0 &&
+		strncmp(at, "\\unrestrict ", strlen("\\unrestrict ")) != 0)
+		return false;
+	lexer->end = at + strcspn(at, "\r\n");
+	return true;
+}
+
 /* --- statements -------------------------------------------------------------------- */
 
 static bool
@@ -503,6 +521,7 @@ split_sql(const char *sql, bool standard_conforming_strings, int *n)
 	Cursor		cursor = {sql, 1, 1};
 	Statement	statement = {0};
 	int			size = 16;
+	bool		gap = false;
 	SqlPiece   *pieces = palloc(sizeof(SqlPiece) * size);
 	int			kind;
 
@@ -513,7 +532,12 @@ split_sql(const char *sql, bool standard_conforming_strings, int *n)
 
 		kind = next_token(&lexer);
 		if (kind == '\\')
-			refuse_backslash(&lexer);
+		{
+			if (statement.start != NULL || !skip_restriction(&lexer))
+				refuse_backslash(&lexer);
+			gap = true;
+			continue;
+		}
 		if (kind != TOKEN_END &&
 			(kind != ';' || statement.parentheses > 0 || statement.body > 0))
 		{
@@ -534,6 +558,8 @@ split_sql(const char *sql, bool standard_conforming_strings, int *n)
 		piece->len = statement.end - statement.start;
 		piece->line = cursor.line;
 		piece->column = cursor.column;
+		piece->gap = gap;
+		gap = false;
 		classify(&statement, piece);
 		memset(&statement, 0, sizeof(statement));
 	} while (kind != TOKEN_END);

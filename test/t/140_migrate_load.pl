@@ -617,13 +617,35 @@ is( rows($pool, q{replace(replace(up_sql, E'\r', '<CR>'), E'\n', '<LF>')}),
 append_to_file("$path/V2__b.sql", "SELECT 2.5;\n");
 append_to_file("$path/V5__e.sql", "SELECT 5;\n");
 my $answer = load($pool, $path);
-is($answer->{state}, '55000', 'what was applied cannot be changed');
+is( $answer->{out},
+	"1|a|V1__a.sql|line ends differ\n2|b|V2__b.sql|kept\n3|c|V3__c.sql|unchanged\n4|d|V4__d.sql|unchanged\n5|e|V5__e.sql|added",
+	'a file that was changed after it had been applied keeps no other out');
 like(
 	$answer->{err},
-	qr/migration 2 "b" of pool "$pool" has been applied.*differs in: up_sql.*file "V2__b\.sql"/s,
-	'and the error says so');
-is(rows($pool, 'max(version)'), 4, 'nothing else was loaded');
-unlink "$path/V2__b.sql", "$path/V3__c.sql", "$path/V5__e.sql";
+	qr/WARNING: .*migration 2 "b" of pool "$pool" has been applied, and its file has been changed since.*File "V2__b\.sql" differs .*in: up_sql.*stays/s,
+	'and is warned of');
+like(rows($pool, 'up_sql'), qr/^SELECT 2;$/m, 'what was applied is what is registered');
+# the way back comes along, a rename does not matter, and there is a way to insist
+rename "$path/V2__b.sql", "$path/V2__bee.sql" or die;
+$answer = load($pool, $path);
+like($answer->{err}, qr/File "V2__bee\.sql" differs from what is registered in: name, up_sql\./, 'a file that was renamed');
+is(rows($pool, 'count(*)'), '5', 'is none more');
+$answer = $admin->query("SELECT * FROM dbpool_load_migrations('$pool', '$path', replace_applied => true)");
+like($answer->{out}, qr/^2\|bee\|V2__bee\.sql\|replaced though applied$/m, 'it is replaced if one insists');
+like($answer->{err}, qr/WARNING: .*migration 2 "bee".*replaced, though it has been applied.*dbpool_migration_repair\('$pool', 2, force => true\)/s,
+	'with a warning');
+is( $admin->value("SELECT direction, mode, status FROM dbpool_migration_history WHERE pool = '$pool' AND version = 2 ORDER BY id DESC LIMIT 1"),
+	'up|replaced|done', 'which the history has');
+unlike(load($pool, $path)->{err}, qr/migration 2/, 'and then it is as the file is');
+my $ways = directory('1_a.up.sql' => 'CREATE TABLE a ()', '1_a.down.sql' => 'DROP TABLE b');
+my $back = new_pool();
+load($back, $ways);
+$admin->value("SELECT done('$back', 1, 'up')");
+unlink "$ways/1_a.down.sql";
+append_to_file("$ways/1_a.down.sql", 'DROP TABLE a');
+is(load($back, $ways)->{out}, '1|a|1_a.up.sql|way back replaced', 'the way back of what was applied is replaced');
+is(rows($back, 'down_sql'), 'DROP TABLE a', 'by that of the file');
+unlink "$path/V2__bee.sql", "$path/V3__c.sql", "$path/V5__e.sql";
 $answer = load($pool, $path);
 like(
 	$answer->{err},
