@@ -60,7 +60,7 @@ SELECT * FROM regress_split('SELECT (1; SELECT 2');
 -- what only psql knows
 SELECT * FROM regress_split(E'SELECT 1;\n\\i other.sql\n');
 SELECT * FROM regress_split('SELECT 1 \gset');
-SELECT * FROM regress_split(E'\\restrict äöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöü');
+SELECT * FROM regress_split(E'\\connect äöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöü');
 SELECT * FROM regress_split(E'SELECT 1;\nCOPY t FROM STDIN;\n1\t2\n\\.\n');
 SELECT * FROM regress_split('copy (select stdin from t) to stdout');
 SELECT * FROM regress_split('COPY t FROM ''/tmp/stdin''; COPY t TO PROGRAM ''stdout''; SELECT from stdin; COPY (SELECT a FROM stdin) TO ''x''');
