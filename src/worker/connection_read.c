@@ -329,6 +329,12 @@ error_result(Conn *conn, PGresult *res)
 	const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
 	Flight	   *flight = conn_head(conn);
 
+	/*
+	 * poolers, and servers before 9.6, have but the one that may be
+	 * translated
+	 */
+	if (severity == NULL)
+		severity = PQresultErrorField(res, PG_DIAG_SEVERITY);
 	if (strlen(PQresultErrorMessage(res)) > WIRE_OTHER_LARGE)
 		conn->big = true;
 	if (severity != NULL &&
@@ -507,9 +513,13 @@ next_result(Conn *conn)
 		wire_result(&conn->wire);
 		return one_result(conn, res);
 	}
-	/* in a pipeline, a gap between two commands; nothing follows a third one */
-	if (conn->pipelined && conn->nflights > 0 && ++conn->empty_results < 3 &&
-		!conn->broken && PQstatus(conn->pg) != CONNECTION_BAD)
+
+	/*
+	 * In a pipeline, a gap between two commands; nothing follows a third one.
+	 * Behind the first, with the connection at its end, may be the remote's
+	 * last words.
+	 */
+	if (conn->pipelined && conn->nflights > 0 && ++conn->empty_results < 3)
 		return true;
 	if (conn->pipelined && conn->nflights > 0)
 		conn_lost(conn);

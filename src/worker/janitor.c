@@ -45,6 +45,10 @@ pool_explain(Pool *pool, Ticks now)
 		appendStringInfo(&buf, ", the longest for %.1f s", seconds_since(longest, now));
 	if (pool->nconns[CONN_CONNECTING] > 0)
 		appendStringInfo(&buf, ", %d are being opened", pool->nconns[CONN_CONNECTING]);
+	if (pool->nconns[CONN_CHECKING] > 0)
+		appendStringInfo(&buf, ", %d are being checked", pool->nconns[CONN_CHECKING]);
+	if (pool->nconns[CONN_RESETTING] > 0)
+		appendStringInfo(&buf, ", %d are being reset", pool->nconns[CONN_RESETTING]);
 	if (pool->nconns[CONN_CANCELLING] > 0)
 		appendStringInfo(&buf, ", %d are being cancelled", pool->nconns[CONN_CANCELLING]);
 	appendStringInfo(&buf, "; %d other requests are waiting.", pool->nwaiting);

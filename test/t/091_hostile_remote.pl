@@ -132,6 +132,19 @@ sub changing
 	  . $ready;
 }
 
+# One that dies of a statement in a pipeline, and says why before it has ended it.
+my $fatal = message('E', "SFATAL\0VFATAL\0C57P01\0Mthe machine is on fire\0Ffire.c\0L1\0Rburn\0\0");
+my $old_fatal = message('E', "SFATAL\0C57P01\0Mthe machine is on fire\0\0");
+my $error = message('E', "SERROR\0VERROR\0C22012\0Mdivision by zero\0\0");
+my $begun = message('1', '') . message('2', '');
+my %last_words = (
+	dies_at_once => [$fatal],
+	dies_after_result => [ $begun . result($text, 0, 'x') . $fatal ],
+	dies_after_error => [ $begun . $error . $fatal ],
+	dies_as_of_old => [ $begun . result($text, 0, 'x') . $old_fatal ],
+	dies_with_rows => [ $begun . message('T', pack('n', 1) . "a\0" . pack('N n N n N n', 0, 0, $text, 65535, 0xffffffff, 0))
+		  . message('D', pack('n N', 1, 100) . 'x' x 100) x 1200 . message('C', "SELECT 1200\0") . $fatal ]);
+
 # Speak with one client.
 sub serve
 {
@@ -164,6 +177,17 @@ sub serve
 		{
 			syswrite $client, message('C', "SET\0") . $ready;
 			exit 0 if $database eq 'bye';
+		}
+		elsif ($database =~ /^dies/)
+		{
+			next if $type ne 'S';
+			if (!$sent{before}++)
+			{
+				syswrite $client, $begun . result($text, 0, 'x') . $ready;
+				next;
+			}
+			syswrite $client, join('', @{ $last_words{$database} });
+			exit 0;
 		}
 		elsif ($type eq 'S' && $database =~ /^changing/)
 		{
@@ -277,6 +301,23 @@ is( $watcher->value(
 		# a conversion looks at each byte
 		q{SELECT string_agg(who, ' ' ORDER BY who) FROM babel WHERE convert_to(what, 'LATIN1') IS NOT NULL AND (what LIKE '%caf%' OR who = 'all')}),
 	'all migrate ping status view', 'babel: no text in another encoding');
+
+# The first run is alone, the second shares: it is told what the remote said last.
+foreach my $database (sort keys %last_words)
+{
+	create_pool($local, $database, undef,
+		host => '127.0.0.1', port => $port, dbname => $database,
+		sslmode => 'disable', max_size => 1);
+	is($watcher->value("SELECT dbpool_query('$database', 'SELECT 1')"),
+		'(x)', "$database: the first one is answered");
+	my $answer = $watcher->query("SELECT dbpool_query('$database', 'SELECT 1')");
+	my ($state, $why) =
+	  $database eq 'dies_after_error'
+	  ? ('22012', qr/division by zero/)
+	  : ('08007', qr/The remote server said: FATAL: the machine is on fire \(SQLSTATE 57P01\)/);
+	is($answer->{state}, $state, "$database: SQLSTATE");
+	like($answer->{err}, $why, "$database: it is told why");
+}
 
 # One that hangs up as soon as it is greeted is not called without end.
 create_pool($local, 'bye', undef,
