@@ -74,7 +74,7 @@ $(STRESS): $(STRESS_SOURCES) test/stress/stress.h
 	$(CC) $(CFLAGS) -D_GNU_SOURCE -I$(includedir) -o $@ $(STRESS_SOURCES) \
 		-L$(libdir) -Wl,-rpath,$(libdir) -lpq
 
-installcheck: $(STRESS)
+installcheck: need-remote $(STRESS)
 
 # --- development --------------------------------------------------------------
 
@@ -83,7 +83,15 @@ ifdef DBPOOL_REMOTE_HOST
 export PGOPTIONS := $(PGOPTIONS) -c dbpool_test.remote=postgresql:///remote?host=$(DBPOOL_REMOTE_HOST)&port=$(DBPOOL_REMOTE_PORT)
 endif
 
+# Without the second server nearly every test would fail, each for its own reason.
+.PHONY: need-remote
+need-remote:
+	@[ -n "$(DBPOOL_REMOTE_HOST)" ] || { echo "installcheck needs a second server: set DBPOOL_REMOTE_HOST and DBPOOL_REMOTE_PORT, see the head of the Makefile; scripts/test needs none"; exit 1; } >&2
+	@$(bindir)/psql -XAtq -h "$(DBPOOL_REMOTE_HOST)" $(if $(DBPOOL_REMOTE_PORT),-p $(DBPOOL_REMOTE_PORT)) -d remote -c 'SELECT' >/dev/null || \
+		{ echo "installcheck cannot reach the database \"remote\" of the server that DBPOOL_REMOTE_HOST and DBPOOL_REMOTE_PORT name"; exit 1; } >&2
+
 .PHONY: installcheck-regress installcheck-isolation installcheck-tap
+installcheck-regress installcheck-isolation: need-remote
 installcheck-regress:
 	$(pg_regress_installcheck) $(REGRESS_OPTS) $(REGRESS)
 installcheck-isolation:
