@@ -419,7 +419,7 @@ sub executed
 	my $log = slurp_file($local->logfile, $log_from);
 	$log_from = -s $local->logfile;
 	my @lines =
-	  $log =~ /^.*(?:\] dbpool(?: migration)? LOG:  (?:statement|execute)|planted: executed).*$/mg;
+	  $log =~ /^.*(?:\] (?:client backend )?dbpool(?: migration)? LOG:  (?:statement|execute)|planted: executed).*$/mg;
 	return join "\n", @lines;
 }
 
