@@ -90,6 +90,17 @@ refuse_file(const Load *load, const char *shown, const char *reason, const char 
 	pg_unreachable();
 }
 
+/* Does it end so in letters of another case? */
+static bool
+has_suffix_of_case(const char *name, const char *suffix)
+{
+	Size		len = strlen(name);
+	Size		suffix_len = strlen(suffix);
+
+	return len >= suffix_len && pg_strcasecmp(name + len - suffix_len, suffix) == 0 &&
+		strcmp(name + len - suffix_len, suffix) != 0;
+}
+
 static bool
 has_suffix(const char *name, const char *suffix)
 {
@@ -177,6 +188,12 @@ read_number_name(const Load *load, const char *shown, SourceFile *file)
 		suffix = ".down.sql";
 		file->part = PART_DOWN;
 	}
+	if (has_suffix_of_case(at, ".up.sql") || has_suffix_of_case(at, ".down.sql"))
+		refuse_file(load, shown, "Its direction is not in small letters.",
+					"Rename it: directions are .up.sql and .down.sql.");
+	if (has_suffix(at, ".rollback.sql") || has_suffix(at, ".undo.sql") || has_suffix(at, ".revert.sql"))
+		refuse_file(load, shown, "It seems to be a way back, which would run as a migration of its own.",
+					"Rename it: the way back of 1_name.up.sql is 1_name.down.sql.");
 	file->version = read_version(load, shown, shown);
 	file->name = pnstrdup(at + 1, strlen(at + 1) - strlen(suffix));
 	return true;
@@ -211,20 +228,54 @@ shown_name(const Load *load, const char *name)
 	return pstrdup(pg_any_to_server(name, len, PG_UTF8));
 }
 
-/* Is that directory entry left out without a word? */
+/* Is it named as a migration is, but for what comes last?  Editors' copies do not count. */
 static bool
-is_foreign(const char *name, const char *path)
+looks_like_migration(const char *name)
+{
+	static const char *const copies[] = {"~", ".bak", ".orig", ".rej", ".swp", ".tmp", ".md", ".txt"};
+
+	for (int i = 0; i < lengthof(copies); i++)
+	{
+		if (has_suffix(name, copies[i]))
+			return false;
+	}
+	if (strchr("VURB", name[0]) != NULL && (is_digit(name[1]) || name[1] == '_'))
+		return strstr(name, "__") != NULL;
+	name += strspn(name, "0123456789");
+	return *name == '_' && is_digit(name[-1]);
+}
+
+/*
+ * Is that directory entry left out?  What has nothing to do with migrations is,
+ * without a word; of what may have been meant for one, there is a word.
+ */
+static bool
+is_left_out(const Load *load, const char *name, const char *path)
 {
 	Size		len = strlen(name);
 	struct stat status;
 
-	if (name[0] == '.' || len < 4 || pg_strcasecmp(name + len - 4, ".sql") != 0)
+	if (name[0] == '.')
 		return true;
-	if (stat(path, &status) < 0)
+	if (len < 4 || pg_strcasecmp(name + len - 4, ".sql") != 0)
+	{
+		if (looks_like_migration(name))
+			ereport(NOTICE,
+					(errmsg("file \"%s\" is left out of the migrations of pool \"%s\", as it is no SQL",
+							shown_name(load, name), load->pool)));
+		return true;
+	}
+	if (stat(path, &status) == 0)
+		return !S_ISREG(status.st_mode);
+	if (errno != ENOENT && errno != ELOOP)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not stat file \"%s\": %m", path)));
-	return !S_ISREG(status.st_mode);
+	ereport(WARNING,
+			(errmsg("file \"%s\" is left out of the migrations of pool \"%s\": %m",
+					shown_name(load, name), load->pool),
+			 errdetail("It is a link to nothing, or was removed just now.")));
+	return true;
 }
 
 static int
@@ -254,7 +305,7 @@ list_directory(Load *load)
 		SourceFile *file;
 
 		CHECK_FOR_INTERRUPTS();
-		if (is_foreign(entry->d_name, path))
+		if (is_left_out(load, entry->d_name, path))
 			continue;
 		if (load->n == load->size)
 		{
@@ -287,6 +338,28 @@ refuse_pair(const Load *load, const SourceFile *a, const SourceFile *b, int code
 			 errdetail("They would be migrations of pool \"%s\".", load->pool),
 			 errhint("%s", hint)));
 	pg_unreachable();
+}
+
+/* A way back to nowhere is no reason to load nothing. */
+static void
+leave_out_unpaired(Load *load)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < load->n; i++)
+	{
+		const SourceFile *file = &load->files[i];
+
+		if (file->part == PART_DOWN &&
+			(kept == 0 || load->files[kept - 1].version != file->version))
+			ereport(WARNING,
+					(errmsg("file \"%s\" is left out of the migrations of pool \"%s\", as it is the way back of none",
+							file->shown, load->pool),
+					 errhint("Its .up.sql is missing, or has another version.")));
+		else
+			load->files[kept++] = *file;
+	}
+	load->n = kept;
 }
 
 /* All of one convention, and no version twice. */
@@ -383,9 +456,6 @@ read_migration(Load *load, const SourceFile *file, Migration *migration)
 	char	   *sql;
 	const MarkTool *tool;
 
-	if (file->part == PART_DOWN)
-		refuse_file(load, file->shown, "There is no file of that version that it would undo.",
-					"Its counterpart ends in .up.sql.");
 	if (file->part == PART_U && load->undoes)
 		refuse_file(load, file->shown, "There is no file V of that version that it would undo.",
 					"Other files U of the directory undo files V, so this one cannot be one of refinery's that may come out of order.");
@@ -586,6 +656,7 @@ dbpool_load_migrations(PG_FUNCTION_ARGS)
 	options_read(GetForeignServer(server)->options, &options);
 	load.format = (HistoryFormat) options.history_format;
 	list_directory(&load);
+	leave_out_unpaired(&load);
 	check_files(&load);
 	load_files(&load, (ReturnSetInfo *) fcinfo->resultinfo);
 	note_gone(&load);

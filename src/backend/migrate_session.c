@@ -188,7 +188,7 @@ refuse_pooler(MigrateSession *session)
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("pool \"%s\" reaches its remote through a connection pooler, where migrations cannot be locked",
 					session->pool),
-			 errdetail("The connection is said to be served by process %d, and is served by process %s.",
+			 errdetail("The connection is said to be served by process %u, and is served by process %s.",
 					   remote_pid(session->remote), remote_value(rows, 0, 0)),
 			 errhint("Make a server with the host and port of the database server itself, and migrate by that.")));
 }

@@ -82,6 +82,17 @@ sub loads
 	return $pool;
 }
 
+# The same, for what is loaded with a word.
+sub warns
+{
+	my ($what, $expected, $pattern, %files) = @_;
+	my $answer = load(new_pool(), directory(%files));
+
+	is($answer->{out}, $expected, $what);
+	like($answer->{err}, $pattern, "$what: with a word");
+	return;
+}
+
 # The same, for what is refused: its SQLSTATE, and what its error says.
 sub refuses
 {
@@ -213,9 +224,19 @@ is( rows($pool, q{transaction, coalesce(split_part(down_sql, E'\n', 1), '-')}),
 	"t|-\nf|-\nt|SELECT -8\nt|-- no-transaction",
 	'sqlx: no-transaction, ways back, an empty file');
 # sqlx has blanks for underscores in its history, the name keeps them
-refuses('a way back from nowhere', '42602',
-	qr/"5_x\.down\.sql".*no file of that version/s,
-	'5_x.down.sql' => 'SELECT 1');
+warns('a way back from nowhere', '6|y|6_y.up.sql|added',
+	qr/WARNING: .*file "5_x\.down\.sql" is left out of the migrations of pool .*the way back of none/,
+	'5_x.down.sql' => 'SELECT 1', '6_y.up.sql' => 'SELECT 1');
+foreach my $other ('2_b.go', 'V2__b.rs', 'V2__B.java', 'V1__a.sql.conf', 'R__b.py')
+{
+	warns("$other beside", '1|a|V1__a.sql|added',
+		qr/NOTICE: .*file "\Q$other\E" is left out of the migrations of pool .* no SQL/,
+		'V1__a.sql' => 'SELECT 1', $other => 'x');
+}
+refuses('another case of up', '42602', qr/"1_a\.Up\.sql".*direction is not in small letters/s,
+	'1_a.Up.sql' => 'SELECT 1');
+refuses('a rollback', '42602', qr/"1_a\.rollback\.sql".*way back.*1_name\.down\.sql/s,
+	'1_a.sql' => 'SELECT 1', '1_a.rollback.sql' => 'SELECT 2');
 
 # --- goose -------------------------------------------------------------------------------
 
@@ -674,8 +695,9 @@ is( load(new_pool(), $path)->{out},
 	"1|x|V1__x.sql|added\n2|link|V2__link.sql|added",
 	'a symbolic link is the file');
 symlink "$path/nonesuch", "$path/V3__broken.sql" or die;
-like(load(new_pool(), $path)->{err},
-	qr/could not stat file ".*V3__broken\.sql"/, 'a broken one is an error');
+my $dangling = load(new_pool(), $path);
+is($dangling->{out}, "1|x|V1__x.sql|added\n2|link|V2__link.sql|added", 'a broken one keeps no other out');
+like($dangling->{err}, qr/WARNING: .*file "V3__broken\.sql" is left out.*link to nothing/s, 'and is warned of');
 unlink "$path/V3__broken.sql";
 SKIP:
 {
