@@ -275,6 +275,13 @@ unknown_keyword(const char *conninfo, bool *certain)
 	return NULL;
 }
 
+/* Is it written as keywords are?  Most passwords are not. */
+static bool
+is_like_keyword(const char *word)
+{
+	return strspn(word, "abcdefghijklmnopqrstuvwxyz_") == strlen(word);
+}
+
 /*
  * The connection string cannot be parsed.  Neither it nor libpq's words about it
  * are repeated, since either may hold the password; a keyword is, if it is none
@@ -293,7 +300,7 @@ refuse_conninfo(const char *conninfo)
 	nearest_init(&nearest, keyword ? keyword : "");
 	for (int i = 0; i < n; i++)
 		nearest_try(&nearest, options[i].keyword);
-	if (keyword != NULL && (certain || nearest.name[0] != '\0' || option_is_pool(keyword) ||
+	if (keyword != NULL && ((certain && is_like_keyword(keyword)) || nearest.name[0] != '\0' || option_is_pool(keyword) ||
 							strcmp(keyword, "password_required") == 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),

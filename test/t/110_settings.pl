@@ -17,21 +17,35 @@ my $s = session($local);
 # Each setting: its default, a value that it takes, values that it refuses, and how
 # the second is shown if not so.
 my %settings = (
+	'dbpool.inherit_read_only' => [ 'off', 'on', ["'many'"] ],
 	'dbpool.max_connections' => [ 256, 300, [ 0, -1, 100001, "'many'" ] ],
+	'dbpool.max_min_size' => [ 10, 20, [ -1, 10001, "'many'" ] ],
 	'dbpool.max_pools' => [ 128, 130, [ 0, -1, 100001, "'many'" ] ],
 	'dbpool.max_requests' => [ 0, 40, [ -1, 100001, "'many'" ] ],
+	'dbpool.role_max_connections' => [ 0, 20, [ -1, 100001, "'many'" ] ],
+	'dbpool.role_max_pools' => [ 0, 20, [ -1, 100001, "'many'" ] ],
+	'dbpool.role_max_requests' => [ 0, 20, [ -1, 100001, "'many'" ] ],
+	'dbpool.session_max_requests' => [ 16, 20, [ 0, -1, 100001, "'many'" ] ],
 	'dbpool.split_threshold' => [ 80, 50, [ -1, 101, "'many'" ] ],
 	'dbpool.stall_timeout' => [ '100ms', 50, [ -1, "'1 mile'" ], '50ms' ],
 	'dbpool.workers' => [ 1, 2, [ 0, -1, 1000000, "'many'" ] ]);
 
-is( $s->value(q{SELECT string_agg(name, ' ' ORDER BY name) FROM pg_settings
+# Who may change it, and when.
+my %context = (
+	'dbpool.inherit_read_only' => 'user',
+	'dbpool.max_min_size' => 'sighup',
+	'dbpool.role_max_connections' => 'sighup',
+	'dbpool.role_max_pools' => 'sighup',
+	'dbpool.role_max_requests' => 'superuser',
+	'dbpool.session_max_requests' => 'superuser',
+	'dbpool.stall_timeout' => 'sighup');
+
+is( $s->value(q{SELECT string_agg(name || ' ' || context, ',' ORDER BY name) FROM pg_settings
 	            WHERE name LIKE 'dbpool.%'}),
-	join(' ', sort keys %settings),
-	'every setting is tested here');
-is( $s->value(
-		q{SELECT count(*) FROM pg_settings WHERE name LIKE 'dbpool.%'
-		  AND (short_desc !~ '^[A-Z][a-z]+s .*\.$' OR context <>
-		       CASE name WHEN 'dbpool.stall_timeout' THEN 'sighup' ELSE 'postmaster' END)}),
+	join(',', map { "$_ " . ($context{$_} || 'postmaster') } sort keys %settings),
+	'every setting is tested here, and who may change it');
+is( $s->value(q{SELECT count(*) FROM pg_settings WHERE name LIKE 'dbpool.%'
+		  AND short_desc !~ '^[A-Z][a-z]+s .*\.$'}),
 	'0',
 	'each is described by a sentence that begins with a verb');
 
@@ -40,8 +54,10 @@ foreach my $name (sort keys %settings)
 	my ($default, $good, $bad) = @{ $settings{$name} };
 
 	is($s->value("SHOW $name"), $default, "$name: default");
+	my $by_session = ($context{$name} || '') =~ /user/;
 	is($s->query("SET $name = $good")->{state},
-		'55P02', "$name: not to be changed in a session");
+		$by_session ? '' : '55P02', "$name: to be changed in a session, or not");
+	$s->value("RESET $name") if $by_session;
 	foreach my $value (@$bad)
 	{
 		is($s->query("ALTER SYSTEM SET $name = $value")->{state},
