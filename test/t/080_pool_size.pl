@@ -187,5 +187,34 @@ subtest 'validate_after' => sub {
 		'no request is left');
 };
 
+# The pool changes while a connection is being checked for a statement: that was
+# made by the old definition.
+subtest 'changed while it is checked' => sub {
+	create_named_pool(
+		'changed',
+		max_size => 1,
+		application_name => 'old',
+		health_check_interval => '0',
+		validate_after => '0');
+	$control->value("SELECT dbpool_ping('changed')");
+	my ($pid) = pids_there('changed');
+	my $asks = $sessions[0];
+
+	suspend($pid);
+	$asks->send(
+		"SELECT * FROM dbpool_query('changed', 'SELECT current_setting(''application_name'')') AS t(x text)"
+	);
+	$control->poll(
+		"SELECT state FROM dbpool_connections WHERE remote_pid = $pid",
+		'checking');
+	$control->value(
+		"ALTER SERVER changed OPTIONS (SET application_name 'new')");
+	resume($pid);
+	my $answer = $asks->wait;
+	is($answer->{out} . $answer->{err}, 'new', 'it runs on one of the new definition');
+	ok($control->poll("SELECT count(*) FROM dbpool_connections WHERE remote_pid = $pid", '0'),
+		'and the old one is closed');
+};
+
 $_->quit foreach (@sessions, $control, $there);
 done_testing();

@@ -132,5 +132,39 @@ is( $remote->safe_psql('postgres', 'SELECT count(*) FROM seen'),
 	$s->value('SELECT count(*) FROM answers'),
 	'every call ran once');
 
+# --- rights that end while a session knows the pool --------------------------------
+
+my $ask = q{SELECT dbpool_query('shared', 'SELECT current_user')};
+my $super = $s->value('SELECT current_user');
+$s->value(qq{
+	CREATE ROLE club; CREATE ROLE inner_club; CREATE ROLE member LOGIN;
+	GRANT USAGE ON FOREIGN SERVER shared TO club;
+	GRANT club TO inner_club; GRANT inner_club TO member;
+	CREATE USER MAPPING FOR member SERVER shared OPTIONS (user 'app_a', password 'a');
+	CREATE ROLE fallen LOGIN SUPERUSER;
+	GRANT USAGE ON FOREIGN SERVER shared TO fallen;
+	CREATE USER MAPPING FOR fallen SERVER shared OPTIONS (user '$super')});
+my $member = session($local, user => 'member');
+is($member->value($ask), '(app_a)', 'a member of a club may use the pool');
+$s->value('REVOKE club FROM inner_club');
+is($member->query($ask)->{state}, '42501', 'and may not when the club is none of its any more');
+$s->value('GRANT club TO inner_club');
+is($member->value($ask), '(app_a)', 'a member again');
+$s->value('REVOKE inner_club FROM member');
+is($member->query($ask)->{state}, '42501', 'and not again');
+$s->value('GRANT inner_club TO member');
+is($member->value($ask), '(app_a)', 'a member once more');
+$s->value('REVOKE USAGE ON FOREIGN SERVER shared FROM club');
+is($member->query($ask)->{state}, '42501', 'the club itself loses the right');
+$member->quit;
+
+my $fallen = session($local, user => 'fallen');
+is($fallen->value($ask), "($super)", 'a superuser needs no password');
+$s->value('ALTER ROLE fallen NOSUPERUSER');
+is($fallen->query($ask)->{state}, '2F003', 'who is none any more does');
+$s->value('ALTER ROLE fallen SUPERUSER');
+is($fallen->value($ask), "($super)", 'and not if he is one again');
+$fallen->quit;
+
 $s->quit;
 done_testing();

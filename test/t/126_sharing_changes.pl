@@ -95,4 +95,68 @@ cmp_ok($ran, '>=', $done, 'no write is lost');
 cmp_ok($ran, '<=', $done + 12, 'and none has run twice');
 ok(is_at_rest($control, 'p'), 'nothing is left');
 
+# --- a connection that is never idle ---------------------------------------------------
+
+# Each statement takes some milliseconds, and there are always more behind it:
+# none is taken off for stalling, after which the connection would be empty.
+$control->value('ALTER SYSTEM SET dbpool.stall_timeout = 0; SELECT pg_reload_conf()');
+create_pool($local, 'steady', $remote, max_size => 1);
+$remote->safe_psql('postgres', q{
+	CREATE FUNCTION sneaky(zone text) RETURNS text LANGUAGE sql VOLATILE AS
+	$$ SELECT CASE WHEN zone <> '' THEN pg_catalog.set_config('TimeZone', zone, false) END $$});
+my $zone = q{SELECT v FROM dbpool_query('steady', 'SELECT current_setting(''TimeZone'')') AS t(v text)};
+sub sneak
+{
+	my ($text, $zone) = @_;
+	return $control->value("SELECT dbpool_query('steady', 'SELECT sneaky(\$1) /* $text */', '$zone')");
+}
+
+# texts that are known to be short and plain share
+foreach (1 .. 4)
+{
+	sneak($_, '') foreach 1 .. 3;
+	$control->value($zone);
+}
+my $usual = $control->value($zone);
+isnt($usual, 'Asia/Tokyo', 'the time zone is another one at first');
+my ($steady, $steady_out) = start_pgbench(
+	$local, "SELECT dbpool_query('steady', 'SELECT pg_sleep(0.002)');\n",
+	'-c', 40, '-T', 600);
+sub is_steady
+{
+	return $control->poll(
+		q{SELECT in_flight > 8 FROM dbpool_connections WHERE pool = 'steady' AND state = 'busy'});
+}
+ok(is_steady(), 'statements share one connection all the time');
+
+# It takes a fraction of a second; later, by chance, the connection may be empty
+# for a moment after all.
+local $PostgreSQL::Test::Utils::timeout_default = 10;
+
+# A setting that one of them changes is put back, the second time too.
+foreach my $text (1 .. 3)
+{
+	my ($pid) = $control->value(q{SELECT remote_pid FROM dbpool_connections WHERE pool = 'steady'});
+
+	sneak($text, 'Asia/Tokyo');
+	ok($control->poll($zone, $usual), "change $text of a setting is put back");
+	is($control->value(q{SELECT remote_pid FROM dbpool_connections WHERE pool = 'steady'}),
+		$pid, 'on the same connection');
+	is_steady();
+}
+
+# And it comes of age.
+my $old = $control->value(q{SELECT remote_pid FROM dbpool_connections WHERE pool = 'steady'});
+$control->value("ALTER SERVER steady OPTIONS (ADD max_lifetime '1s')");
+foreach my $round (1 .. 2)
+{
+	ok( $control->poll(
+			"SELECT remote_pid <> $old FROM dbpool_connections WHERE pool = 'steady' AND remote_pid > 0"),
+		"it comes of age, round $round");
+	$old = $control->value(q{SELECT coalesce(max(remote_pid), 0) FROM dbpool_connections WHERE pool = 'steady'});
+	is_steady();
+}
+$steady->signal('TERM');
+eval { $steady->finish };
+
 done_testing();
