@@ -67,6 +67,7 @@ struct Remote
 	bool		committing;		/* what is under way ends a transaction */
 	int			home_pid;		/* its process, if it surely is one of this
 								 * server; or 0 */
+	Oid			home_role;		/* as which that runs */
 	uint64		suspected;		/* signature of the deadlock that it may be
 								 * in, or 0 */
 	Wire		wire;			/* what it sends */
@@ -431,7 +432,7 @@ remote_close(Remote *remote)
 			compat_cancel_free(cancel);
 		/* our locks, for which it may wait, are released next */
 		if (remote->home_pid != 0 && PQtransactionStatus(remote->pg) == PQTRANS_ACTIVE)
-			(void) home_signal(remote->home_pid, SIGTERM);
+			(void) home_signal(remote->home_pid, remote->home_role, SIGTERM);
 	}
 	PQclear(remote->result);
 	PQfinish(remote->pg);
@@ -760,7 +761,7 @@ look_for_home(Remote *remote)
 	if (!home_make_mark(pid, mark))
 		return;
 	(void) remote_query(remote, psprintf("%sSELECT 1", mark));
-	if (home_has_mark(pid, mark))
+	if (home_has_mark(pid, mark, &remote->home_role))
 		remote->home_pid = pid;
 }
 

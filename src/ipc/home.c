@@ -84,19 +84,34 @@ home_make_mark(int pid, char *mark)
 	return true;
 }
 
-/* Does what the process ran last begin with the mark? */
+/*
+ * Does what the process ran last begin with the mark?  Then *role is who it runs
+ * as.
+ */
 bool
-home_has_mark(int pid, const char *mark)
+home_has_mark(int pid, const char *mark, Oid *role)
 {
-	return strncmp(pgstat_get_backend_current_activity(pid, false),
-				   mark, strlen(mark)) == 0;
+	PGPROC	   *proc = BackendPidGetProc(pid);
+
+	if (proc == NULL ||
+		strncmp(pgstat_get_backend_current_activity(pid, false), mark, strlen(mark)) != 0)
+		return false;
+	*role = proc->roleId;
+	return OidIsValid(*role);
 }
 
-/* Send a signal to a process of this server; false if it is not there any more. */
+/*
+ * Send a signal to a process of this server; false if it is not there any more.
+ * When the number has gone to another process meanwhile, that is spared unless
+ * it is the same role's, which may end it anyhow: so nobody who lets his
+ * processes come and go has another's ended.
+ */
 bool
-home_signal(int pid, int signal)
+home_signal(int pid, Oid role, int signal)
 {
-	if (BackendPidGetProc(pid) == NULL)
+	PGPROC	   *proc = BackendPidGetProc(pid);
+
+	if (proc == NULL || proc->roleId != role)
 		return false;
 #ifdef HAVE_SETSID
 	/* as pg_cancel_backend() does: with what it has started */

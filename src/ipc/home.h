@@ -30,8 +30,8 @@ typedef struct HomeDeadlock
 } HomeDeadlock;
 
 extern bool home_make_mark(int pid, char *mark);
-extern bool home_has_mark(int pid, const char *mark);
-extern bool home_signal(int pid, int signal);
+extern bool home_has_mark(int pid, const char *mark, Oid *role);
+extern bool home_signal(int pid, Oid role, int signal);
 extern HomeDeadlock *home_find_deadlock(RequestSlot *slot);
 extern HomeDeadlock *home_find_own_deadlock(int runner);
 extern bool home_waits_for(int pid, int session, HomeDeadlock *deadlock);

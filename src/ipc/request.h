@@ -184,6 +184,7 @@ typedef struct RequestSlot
 	 * Written by the worker before it moves the slot to RUNNING.
 	 */
 	int			home_pid;
+	Oid			home_role;		/* as which it runs */
 
 	/* REQUEST_COPY: written by the backend alone, as long as it has the slot. */
 	pg_atomic_uint32 copy_phase;	/* CopyPhase */

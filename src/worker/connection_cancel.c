@@ -227,7 +227,7 @@ conn_orphan(Conn *conn, Flight *flight)
 static bool
 cancel_home(Conn *conn)
 {
-	if (conn->home_pid == 0 || !home_signal(conn->home_pid, SIGINT))
+	if (conn->home_pid == 0 || !home_signal(conn->home_pid, conn->home_role, SIGINT))
 		return false;
 	conn_head(conn)->cancelled = true;
 	return true;
@@ -241,7 +241,7 @@ void
 conn_stop_home(Conn *conn)
 {
 	if (conn->home_pid != 0 && conn->nflights > 0)
-		(void) home_signal(conn->home_pid, SIGTERM);
+		(void) home_signal(conn->home_pid, conn->home_role, SIGTERM);
 }
 
 /* From now on the remote has its time to end what nobody waits for. */

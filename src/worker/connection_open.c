@@ -591,7 +591,7 @@ settings_event(Conn *conn)
 			timer_stop(&conn->deadline);
 			conn_remember_settings(conn);
 			if (conn->home_mark[0] != '\0' &&
-				home_has_mark(PQbackendPID(conn->pg), conn->home_mark))
+				home_has_mark(PQbackendPID(conn->pg), conn->home_mark, &conn->home_role))
 				conn->home_pid = PQbackendPID(conn->pg);
 			datetimes = PQparameterStatus(conn->pg, "integer_datetimes");
 			conn->integer_datetimes = datetimes != NULL && strcmp(datetimes, "on") == 0;

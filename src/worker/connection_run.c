@@ -434,6 +434,7 @@ conn_start(Conn *conn, Request *req)
 		sending.values = request_params(req);
 	flight = flight_make();
 	slot->home_pid = conn->home_pid;
+	slot->home_role = conn->home_role;
 	if (!request_move(slot, req->hold, REQUEST_QUEUED, REQUEST_RUNNING))
 	{
 		dlist_push_head(&free_flights, &flight->node);

@@ -564,7 +564,7 @@ release_slot(RequestSlot *slot)
 		 * by the locks that its session releases when it is told
 		 */
 		if ((state == REQUEST_RUNNING || state == REQUEST_ABANDONED) && slot->home_pid != 0)
-			(void) home_signal(slot->home_pid, SIGTERM);
+			(void) home_signal(slot->home_pid, slot->home_role, SIGTERM);
 		switch (state)
 		{
 			case REQUEST_SUBMITTED:

@@ -188,6 +188,7 @@ struct Conn
 	struct pg_conn *pg;
 	int			home_pid;		/* the remote process, if it surely is one of
 								 * this server; or 0 */
+	Oid			home_role;		/* as which that runs */
 	dlist_head	flights;		/* in the order they were sent */
 	int			nflights;
 	int			norphans;		/* flights whose sessions gave up */
