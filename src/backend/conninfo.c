@@ -227,9 +227,9 @@ is_known(const char *keyword)
 }
 
 /*
- * The first keyword of a connection string that libpq does not know, or NULL.
- * *certain: it is surely no piece of a password in which a special character was
- * not quoted, as none has come before it.
+ * The first keyword of a connection string that libpq does not know, or NULL, if
+ * it can be told.  *certain: it has the looks of a keyword, and is no piece of a
+ * password in which a special character was not quoted, as none has come before.
  */
 static char *
 unknown_keyword(const char *conninfo, bool *certain)
@@ -259,7 +259,16 @@ unknown_keyword(const char *conninfo, bool *certain)
 		if (*at != '=' || (uri && strcmp(keyword, "ssl") == 0))
 			return NULL;
 		if (!is_known(keyword))
+		{
+			const char *value = at + 1 + strspn(at + 1, " \t\r\n\f\v");
+
+			/* "secret=password" is the wrong way round */
+			if (is_known(pnstrdup(value, strcspn(value, " \t\r\n\f\v&"))))
+				return NULL;
+			if (strspn(keyword, "abcdefghijklmnopqrstuvwxyz_") != strlen(keyword))
+				*certain = false;
 			return keyword;
+		}
 		if (option_is_mapping(keyword) && strcmp(keyword, "user") != 0)
 			*certain = false;
 		at++;
@@ -273,13 +282,6 @@ unknown_keyword(const char *conninfo, bool *certain)
 			at++;
 	}
 	return NULL;
-}
-
-/* Is it written as keywords are?  Most passwords are not. */
-static bool
-is_like_keyword(const char *word)
-{
-	return strspn(word, "abcdefghijklmnopqrstuvwxyz_") == strlen(word);
 }
 
 /*
@@ -300,7 +302,7 @@ refuse_conninfo(const char *conninfo)
 	nearest_init(&nearest, keyword ? keyword : "");
 	for (int i = 0; i < n; i++)
 		nearest_try(&nearest, options[i].keyword);
-	if (keyword != NULL && ((certain && is_like_keyword(keyword)) || nearest.name[0] != '\0' || option_is_pool(keyword) ||
+	if (keyword != NULL && (certain || nearest.name[0] != '\0' || option_is_pool(keyword) ||
 							strcmp(keyword, "password_required") == 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
@@ -316,7 +318,7 @@ refuse_conninfo(const char *conninfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("could not parse the connection string"),
-				 errdetail("After the password there is a keyword that libpq does not know. It is not shown, since it may be a piece of the password."),
+				 errdetail("There is a keyword that libpq does not know. It is not shown, since it may be a piece of the password."),
 				 errhint("A password with blanks or quotes is written as password='it\\'s secret', in a URI its special characters as %%XX.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_SYNTAX_ERROR),
