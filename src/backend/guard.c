@@ -28,7 +28,6 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-#include "backend/migrate.h"
 #include "compat.h"
 
 static object_access_hook_type prev_object_access_hook;
@@ -83,7 +82,6 @@ check_function(Oid oid)
 
 	if (!OidIsValid(extension) || !read_function(oid, &name, &schema) ||
 		strncmp(NameStr(name), "dbpool_", strlen("dbpool_")) != 0 ||
-		schema != migrate_schema() ||
 		getExtensionOfObject(ProcedureRelationId, oid) == extension ||
 		!is_name_of_ours(&name, schema, extension))
 		return;

@@ -90,7 +90,7 @@ SELECT n, regress_ended_by(sql) FROM (VALUES (1, 'LOAD ''plpgsql'''), (2, 'SELEC
   (5, $$SELECT U&"set\005Fconfig"('work_mem', '1MB', false)$$), (6, $$SELECT u&"set!005Fconfig" UESCAPE '!' ('my.thing', '1', false)$$),
   (7, $$SELECT slot_name FROM pg_create_physical_replication_slot('regress_left', false, true)$$),
   (8, $$SELECT slot_name FROM pg_copy_physical_replication_slot('nobody', 'regress_left', true) WHERE false$$),
-  (9, 'SELECT 1 AS load'), (10, 'SELECT 1')) v(n, sql);
+  (9, 'SELECT 1 AS load'), (10, 'SELECT 1'), (11, 'LOAD E''plpgsql''')) v(n, sql);
 -- the temporary slot is gone with it
 SELECT * FROM dbpool_query('remote', 'SELECT count(*) FROM pg_replication_slots') AS t(n int);
 SELECT * FROM regress_found();
@@ -112,6 +112,10 @@ SELECT dbpool_exec('remote', 'INSERT INTO regress.ids DEFAULT VALUES');
 SELECT dbpool_query('remote', 'SELECT lastval()');
 ALTER SERVER remote OPTIONS (DROP reset);
 DROP FUNCTION regress_ended_by;
+-- what a function is told to do by its parameters is seen in those
+SELECT dbpool_exec('remote', $$CREATE FUNCTION regress.run(text) RETURNS text LANGUAGE plpgsql AS 'BEGIN EXECUTE $1; RETURN ''done''; END'$$);
+SELECT dbpool_query('remote', 'SELECT regress.run($1)', 'SELECT set_config(''my.thing'', ''1'', false)');
+SELECT * FROM regress_found();
 
 SELECT dbpool_exec('remote', 'DROP ROLE regress_dbpool_role');
 DROP FUNCTION regress_pid, regress_found, regress_leave;
