@@ -986,7 +986,7 @@ FILE
 		4, 'the same files');
 	is( $control->value("SELECT count(*) FROM dbpool_migrate('$pool')"),
 		4, 'migrated by dbpool');
-	like($contents->($pool), qr/^a r i.*^a_t i.*^f$.*<count>1000</ms, 'do what they say');
+	like($contents->($pool), qr/^a r i.*^a_t i.*^f\n.*<count>1000</ms, 'do what they say');
 	is($contents->($pool), $contents->('by_dbmate'), 'have the same outcome');
 	foreach my $step (1 .. 4)
 	{
