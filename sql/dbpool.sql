@@ -151,8 +151,9 @@ CREATE TABLE dbpool_migrations (
 	file text,
 	added_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	added_by name NOT NULL DEFAULT session_user,
-	PRIMARY KEY (pool, version)
+	serverid oid NOT NULL DEFAULT 0
 );
+CREATE UNIQUE INDEX ON dbpool_migrations (serverid, version) WHERE serverid OPERATOR(pg_catalog.<>) 0;
 COMMENT ON TABLE dbpool_migrations IS 'the registered migrations of the pools that the current role owns';
 COMMENT ON COLUMN dbpool_migrations.pool IS 'name of the pool, that is of the foreign server';
 COMMENT ON COLUMN dbpool_migrations.version IS 'migrations run in the order of their versions';
@@ -164,7 +165,8 @@ COMMENT ON COLUMN dbpool_migrations.out_of_order IS 'may it run after higher ver
 COMMENT ON COLUMN dbpool_migrations.file IS 'name of the file it came from, NULL if from none';
 COMMENT ON COLUMN dbpool_migrations.added_at IS 'when it was registered or last replaced';
 COMMENT ON COLUMN dbpool_migrations.added_by IS 'by which role';
-SELECT pg_catalog.pg_extension_config_dump('dbpool_migrations', '');
+COMMENT ON COLUMN dbpool_migrations.serverid IS 'OID of the foreign server, 0 if it was dropped';
+SELECT pg_catalog.pg_extension_config_dump('dbpool_migrations', 'WHERE serverid OPERATOR(pg_catalog.<>) 0');
 
 CREATE TABLE dbpool_migration_history (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -180,9 +182,10 @@ CREATE TABLE dbpool_migration_history (
 	executed_by name NOT NULL,
 	pid int NOT NULL,
 	sqlstate text,
-	error text
+	error text,
+	serverid oid NOT NULL DEFAULT 0
 );
-CREATE INDEX ON dbpool_migration_history (pool, version);
+CREATE INDEX ON dbpool_migration_history (serverid, version);
 COMMENT ON TABLE dbpool_migration_history IS 'the attempts at migrations of the pools that the current role owns, and its own at any';
 COMMENT ON COLUMN dbpool_migration_history.id IS 'number of the attempt';
 COMMENT ON COLUMN dbpool_migration_history.pool IS 'name of the pool, that is of the foreign server';
@@ -198,14 +201,15 @@ COMMENT ON COLUMN dbpool_migration_history.executed_by IS 'role that made it';
 COMMENT ON COLUMN dbpool_migration_history.pid IS 'process ID of its session';
 COMMENT ON COLUMN dbpool_migration_history.sqlstate IS 'code of the error, NULL if there was none';
 COMMENT ON COLUMN dbpool_migration_history.error IS 'text of the error';
-SELECT pg_catalog.pg_extension_config_dump('dbpool_migration_history', '');
+COMMENT ON COLUMN dbpool_migration_history.serverid IS 'OID of the foreign server, 0 if it was dropped';
+SELECT pg_catalog.pg_extension_config_dump('dbpool_migration_history', 'WHERE serverid OPERATOR(pg_catalog.<>) 0');
 SELECT pg_catalog.pg_extension_config_dump('dbpool_migration_history_id_seq', '');
 COMMENT ON SEQUENCE dbpool_migration_history_id_seq IS 'numbers the rows of dbpool_migration_history';
 
 ALTER TABLE dbpool_migrations ENABLE ROW LEVEL SECURITY;
 CREATE POLICY owners ON dbpool_migrations FOR SELECT TO PUBLIC
 USING (EXISTS (SELECT FROM pg_catalog.pg_foreign_server s
-	WHERE s.srvname OPERATOR(pg_catalog.=) dbpool_migrations.pool
+	WHERE s.oid OPERATOR(pg_catalog.=) dbpool_migrations.serverid
 		AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')));
 REVOKE ALL ON dbpool_migrations FROM PUBLIC;
 GRANT SELECT ON dbpool_migrations TO PUBLIC;
@@ -214,7 +218,7 @@ ALTER TABLE dbpool_migration_history ENABLE ROW LEVEL SECURITY;
 CREATE POLICY owners ON dbpool_migration_history FOR SELECT TO PUBLIC
 USING (executed_by OPERATOR(pg_catalog.=) current_user
 	OR EXISTS (SELECT FROM pg_catalog.pg_foreign_server s
-		WHERE s.srvname OPERATOR(pg_catalog.=) dbpool_migration_history.pool
+		WHERE s.oid OPERATOR(pg_catalog.=) dbpool_migration_history.serverid
 			AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')));
 REVOKE ALL ON dbpool_migration_history FROM PUBLIC;
 GRANT SELECT ON dbpool_migration_history TO PUBLIC;
@@ -222,13 +226,22 @@ GRANT SELECT ON dbpool_migration_history TO PUBLIC;
 CREATE FUNCTION dbpool_guard_migrations() RETURNS trigger
 AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION dbpool_guard_migrations()
-IS 'keeps migrations that have been applied as they are';
+IS 'keeps migrations that have been applied as they are, and gives rows that come by hand or out of a dump to the pool that has their name';
 REVOKE ALL ON FUNCTION dbpool_guard_migrations() FROM PUBLIC;
 
-CREATE TRIGGER guard_rows BEFORE UPDATE OR DELETE ON dbpool_migrations
+CREATE TRIGGER guard_rows BEFORE INSERT OR UPDATE OR DELETE ON dbpool_migrations
 FOR EACH ROW EXECUTE FUNCTION dbpool_guard_migrations();
 CREATE TRIGGER guard_table BEFORE TRUNCATE ON dbpool_migrations
 FOR EACH STATEMENT EXECUTE FUNCTION dbpool_guard_migrations();
+
+CREATE FUNCTION dbpool_guard_migration_history() RETURNS trigger
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_guard_migration_history()
+IS 'gives rows that come by hand or out of a dump to the pool that has their name';
+REVOKE ALL ON FUNCTION dbpool_guard_migration_history() FROM PUBLIC;
+
+CREATE TRIGGER guard_rows BEFORE INSERT OR UPDATE ON dbpool_migration_history
+FOR EACH ROW EXECUTE FUNCTION dbpool_guard_migration_history();
 
 CREATE FUNCTION dbpool_add_migration(pool name, version bigint, name text, up_sql text,
 	down_sql text DEFAULT NULL, options jsonb DEFAULT '{}')

@@ -19,6 +19,7 @@
 #include "access/reloptions.h"
 #include "access/xact.h"
 #include "backend/client.h"
+#include "backend/migrate.h"
 #include "backend/options.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
@@ -522,6 +523,8 @@ on_object_access(ObjectAccessType access, Oid classid, Oid objectid,
 		}
 		MemoryContextSwitchTo(old);
 	}
+	if (classid == ForeignServerRelationId && access != OAT_POST_CREATE)
+		source_server_changed(objectid, access == OAT_DROP);
 }
 
 static bool

@@ -118,8 +118,8 @@ migrate_call(const char *pool, Oid function, const Wish *wish, ReturnSetInfo *rs
 			choose_up(session.plan, wish->target, &n);
 		outcome->version = session.plan->current;
 		migrate_run(&session, wish, list, n, rsinfo, outcome);
-		if (n == 0 && record_is_open_ended(pool))
-			record_open(pool);
+		if (n == 0 && record_is_open_ended(session.serverid))
+			record_open(session.serverid, pool);
 		migrate_unlock(&session);
 		if (n == 0)
 			ereport(NOTICE,

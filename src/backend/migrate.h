@@ -44,6 +44,7 @@ typedef struct Migration
 	char	   *file;			/* name of the file it came from, or NULL */
 	bool		transaction;	/* false: cannot run inside of one */
 	bool		out_of_order;	/* may come after higher versions */
+	char	   *added_by;		/* role; of those that were read */
 } Migration;
 
 /* --- migrate_access.c ----------------------------------------------------------- */
@@ -55,8 +56,20 @@ typedef struct Migration
  */
 extern Oid	migrate_check_right(const char *pool, Oid function);
 
+/* May the role register migrations of the server?  Not if there is none of the name. */
+extern bool migrate_may_add(Oid serverid, const char *role);
+
+/*
+ * Throws when who registered it may not do that any more: the server may have
+ * another owner since, whose rights on the remote are not his.
+ */
+extern void migrate_check_author(Oid serverid, const char *pool, const Migration *migration);
+
 /* The schema of all tables and functions of the extension. */
 extern Oid	migrate_schema(void);
+
+/* Not so if the extension is not there, or about to be dropped. */
+extern bool migrate_tables_exist(void);
 
 /*
  * Between these two calls SPI is connected, the current user is the owner of the
@@ -79,10 +92,10 @@ extern void migrate_tables_end(const MigrateTables *tables);
  * The migrations of a pool in the order of their versions, in the current
  * memory context; their texts with them.
  */
-extern Migration *source_read(const char *pool, int *n);
+extern Migration *source_read(Oid serverid, int *n);
 
 /* Is the latest word of the local history that this version has been applied? */
-extern bool source_is_applied(const char *pool, int64 version);
+extern bool source_is_applied(Oid serverid, int64 version);
 
 /*
  * Throws when a migration cannot be registered for what it is, or its texts are
@@ -113,11 +126,11 @@ typedef enum SourceChange
  * Register a migration that was checked.  Of one that has been applied, the way
  * back may be another one now; for the rest, change says what is to be done.
  */
-extern SourceStatus source_put(const char *pool, const Migration *migration,
+extern SourceStatus source_put(Oid serverid, const char *pool, const Migration *migration,
 							   SourceChange change);
 
 /* What differs between what is registered and this; empty if nothing does. */
-extern char *source_differences(const char *pool, const Migration *migration);
+extern char *source_differences(Oid serverid, const Migration *migration);
 
 /* Says that what has been applied was replaced here alone. */
 extern void source_note_override(const char *pool, const Migration *migration);
@@ -127,13 +140,23 @@ extern void source_refuse_change(const char *pool, const Migration *migration,
 								 const char *detail, const char *hint) __attribute__((noreturn));
 
 /* Remove a registered one; throws when there is none, or it has been applied. */
-extern void source_drop(const char *pool, int64 version);
+extern void source_drop(Oid serverid, const char *pool, int64 version);
 
 /* The local history forgets that anything of the pool has been applied. */
-extern int	source_forget(const char *pool);
+extern int	source_forget(Oid serverid, const char *pool);
 
 /* Those that came from files, but for these versions; without their texts. */
-extern Migration *source_from_files(const char *pool, ArrayType *except, int *n);
+extern Migration *source_from_files(Oid serverid, ArrayType *except, int *n);
+
+/*
+ * A server of dbpool's was renamed, or is about to be dropped: its rows get the new
+ * name, or belong to none from now on.  So another one that gets the name later
+ * has nothing of it.
+ */
+extern void source_server_changed(Oid serverid, bool dropped);
+
+/* This process writes the history, with the servers that it was told. */
+extern void source_in_recorder(void);
 
 /* The highest version of all pools between the two, or 0. */
 extern int64 source_highest(int64 from, int64 to);
@@ -320,8 +343,8 @@ typedef struct Attempt
 	const char *checksum;
 } Attempt;
 
-extern bool record_is_open_ended(const char *pool);
-extern void record_open(const char *pool);
+extern bool record_is_open_ended(Oid serverid);
+extern void record_open(Oid serverid, const char *pool);
 extern void record_close(void);
 extern int64 record_begin(const Attempt *attempt);
 extern void record_end(int64 id, const char *status, double duration,

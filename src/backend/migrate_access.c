@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/catcache.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -68,6 +69,14 @@ table_owner(Oid schema)
 	return owner;
 }
 
+bool
+migrate_tables_exist(void)
+{
+	return OidIsValid(get_extension_oid("dbpool", true)) &&
+		OidIsValid(get_relname_relid("dbpool_migrations", migrate_schema())) &&
+		OidIsValid(get_relname_relid("dbpool_migration_history", migrate_schema()));
+}
+
 const char *
 migrate_tables_begin(MigrateTables *tables)
 {
@@ -96,21 +105,18 @@ migrate_tables_end(const MigrateTables *tables)
 /* --- rights ---------------------------------------------------------------------- */
 
 /*
- * Has the current role a right to the function that somebody granted to it, or to
- * a role it has the privileges of?  What PUBLIC and the function's owner have by
- * default does not count.
+ * Has the role a right to the function that somebody granted to it, or to a role
+ * it has the privileges of?  What PUBLIC and the function's owner have by default
+ * does not count.
  */
 static bool
-has_explicit_grant(Oid function)
+has_explicit_grant(HeapTuple tuple, Oid roleid)
 {
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Oid			owner;
 	bool		isnull;
 	Datum		datum;
 	bool		granted = false;
 
-	if (!HeapTupleIsValid(tuple))
-		return false;
 	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
 	datum = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proacl, &isnull);
 	if (!isnull)
@@ -122,9 +128,27 @@ has_explicit_grant(Oid function)
 			granted = items[i].ai_grantee != ACL_ID_PUBLIC &&
 				items[i].ai_grantee != owner &&
 				(ACLITEM_GET_PRIVS(items[i]) & ACL_EXECUTE) != 0 &&
-				has_privs_of_role(GetUserId(), items[i].ai_grantee);
+				has_privs_of_role(roleid, items[i].ai_grantee);
 	}
-	ReleaseSysCache(tuple);
+	return granted;
+}
+
+/* Has the role such a grant on one of the extension's functions of that name? */
+static bool
+may_call(const char *name, Oid roleid)
+{
+	Oid			schema = migrate_schema();
+	CatCList   *list = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
+	bool		granted = false;
+
+	for (int i = 0; i < list->n_members && !granted; i++)
+	{
+		HeapTuple	tuple = &list->members[i]->tuple;
+
+		granted = ((Form_pg_proc) GETSTRUCT(tuple))->pronamespace == schema &&
+			has_explicit_grant(tuple, roleid);
+	}
+	ReleaseSysCacheList(list);
 	return granted;
 }
 
@@ -132,9 +156,14 @@ Oid
 migrate_check_right(const char *pool, Oid function)
 {
 	Oid			serverid = definition_server(pool, false);
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool		granted;
 
-	if (!compat_server_owner(serverid, GetUserId()) &&
-		!has_explicit_grant(function))
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	granted = has_explicit_grant(tuple, GetUserId());
+	ReleaseSysCache(tuple);
+	if (!granted && !compat_server_owner(serverid, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for migrations of pool \"%s\"", pool),
@@ -143,4 +172,27 @@ migrate_check_right(const char *pool, Oid function)
 				 errhint("Its owner can, and so can roles that a superuser has granted EXECUTE on function %s.",
 						 format_procedure(function))));
 	return serverid;
+}
+
+bool
+migrate_may_add(Oid serverid, const char *role)
+{
+	Oid			roleid = get_role_oid(role, true);
+
+	return OidIsValid(roleid) &&
+		(compat_server_owner(serverid, roleid) ||
+		 may_call("dbpool_add_migration", roleid) || may_call("dbpool_load_migrations", roleid));
+}
+
+void
+migrate_check_author(Oid serverid, const char *pool, const Migration *migration)
+{
+	if (migrate_may_add(serverid, migration->added_by))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("migration %lld \"%s\" of pool \"%s\" is not run, as it was registered by role \"%s\"",
+					(long long) migration->version, migration->name, pool, migration->added_by),
+			 errdetail("That role may not register migrations of the pool, or is no more."),
+			 errhint("Look at the text in dbpool_migrations. If it is right, register it again, the same as it is, by dbpool_add_migration() or dbpool_load_migrations().")));
 }

@@ -106,8 +106,9 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 	const char *pool = pool_argument(fcinfo);
 	Migration	migration = {.transaction = true};
 	bool		override = false;
+	Oid			serverid;
 
-	(void) migrate_check_right(pool, fcinfo->flinfo->fn_oid);
+	serverid = migrate_check_right(pool, fcinfo->flinfo->fn_oid);
 	require(fcinfo, 1, "version");
 	require(fcinfo, 2, "name");
 	require(fcinfo, 3, "text");
@@ -127,7 +128,7 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(5))
 		read_options(PG_GETARG_JSONB_P(5), &migration, &override);
 	source_check(pool, &migration);
-	switch (source_put(pool, &migration, override ? CHANGE_OVERRIDE : CHANGE_REFUSE))
+	switch (source_put(serverid, pool, &migration, override ? CHANGE_OVERRIDE : CHANGE_REFUSE))
 	{
 		case SOURCE_ADDED:
 			break;
@@ -169,10 +170,10 @@ Datum
 dbpool_drop_migration(PG_FUNCTION_ARGS)
 {
 	const char *pool = pool_argument(fcinfo);
+	Oid			serverid = migrate_check_right(pool, fcinfo->flinfo->fn_oid);
 
-	(void) migrate_check_right(pool, fcinfo->flinfo->fn_oid);
 	require(fcinfo, 1, "version");
-	source_drop(pool, PG_GETARG_INT64(1));
+	source_drop(serverid, pool, PG_GETARG_INT64(1));
 	PG_RETURN_VOID();
 }
 

@@ -54,7 +54,7 @@ list_pools(FunctionCallInfo fcinfo, int *n)
 	SPI_connect();
 	if (SPI_execute(psprintf("SELECT DISTINCT s.srvname::pg_catalog.text FROM pg_catalog.pg_foreign_server s "
 							 "JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw "
-							 "JOIN %s.dbpool_migrations m ON m.pool OPERATOR(pg_catalog.=) s.srvname "
+							 "JOIN %s.dbpool_migrations m ON m.serverid OPERATOR(pg_catalog.=) s.oid "
 							 "JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) s.srvowner "
 							 "JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) current_user "
 							 "WHERE w.fdwname OPERATOR(pg_catalog.=) 'dbpool' AND CASE WHEN r.rolsuper "

@@ -39,17 +39,17 @@ typedef struct Known
 
 /* In the order of versions; in the current context.  Not waited for for long. */
 static Known *
-read_known(const char *pool, int *n)
+read_known(Oid serverid, int *n)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(pool);
+	Oid			type = OIDOID;
+	Datum		value = ObjectIdGetDatum(serverid);
 	SPIPlanPtr	plan;
 	char	   *sql =
 	psprintf("WITH done AS (SELECT h.* FROM %s.dbpool_migration_history h "
-			 "WHERE h.pool OPERATOR(pg_catalog.=) $1::pg_catalog.name "
+			 "WHERE h.serverid OPERATOR(pg_catalog.=) $1 "
 			 "AND h.status OPERATOR(pg_catalog.=) 'done' "
 			 "AND h.mode OPERATOR(pg_catalog.<>) 'dry run') "
 			 "SELECT version, name, pg_catalog.date_trunc('second', started_at), direction FROM "
@@ -381,7 +381,7 @@ doubt_check(MigrateSession *session, int level, bool allow_missing, bool fake)
 
 	if (level >= ERROR && history->table == NULL && session->napplied == 0)
 		history_refuse_another(history);
-	known = read_known(session->pool, &n);
+	known = read_known(session->serverid, &n);
 	if (none && n > 0)
 		say_lost(session, level, known, n);
 	else if (history->table == NULL && session->napplied == 0 && !fake)

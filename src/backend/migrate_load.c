@@ -60,6 +60,7 @@ typedef struct Load
 {
 	SourceChange change;		/* of those that have been applied */
 	const char *pool;
+	Oid			serverid;
 	const char *directory;
 	SourceFile *files;
 	int			n;
@@ -539,13 +540,13 @@ in_file(void *arg)
 
 /* A file was changed after it had been applied: that must not keep others out. */
 static void
-warn_of_kept(const char *pool, const Migration *migration)
+warn_of_kept(const Load *load, const Migration *migration)
 {
 	ereport(WARNING,
 			(errmsg("migration %lld \"%s\" of pool \"%s\" has been applied, and its file has been changed since",
-					(long long) migration->version, migration->name, pool),
+					(long long) migration->version, migration->name, load->pool),
 			 errdetail("File \"%s\" differs from what is registered in: %s. What is registered stays.",
-					   migration->file, source_differences(pool, migration)),
+					   migration->file, source_differences(load->serverid, migration)),
 			 errhint("Put the file back, and add what is to change as another migration. If the change means nothing, dbpool_load_migrations(..., replace_applied => true) takes it over.")));
 }
 
@@ -580,9 +581,9 @@ load_files(Load *load, ReturnSetInfo *rsinfo)
 		}
 		load->current = file;
 		source_check(load->pool, &migration);
-		status = source_put(load->pool, &migration, load->change);
+		status = source_put(load->serverid, load->pool, &migration, load->change);
 		if (status == SOURCE_KEPT)
-			warn_of_kept(load->pool, &migration);
+			warn_of_kept(load, &migration);
 		else if (status == SOURCE_OVERRIDDEN)
 			source_note_override(load->pool, &migration);
 		put_row(rsinfo, &migration, status);
@@ -604,10 +605,10 @@ note_gone(const Load *load)
 
 	for (int i = 0; i < load->n; i++)
 		versions[i] = Int64GetDatum(load->files[i].version);
-	gone = source_from_files(load->pool, construct_array(versions, load->n, INT8OID, 8,
-														 FLOAT8PASSBYVAL, TYPALIGN_DOUBLE), &n);
+	gone = source_from_files(load->serverid, construct_array(versions, load->n, INT8OID, 8,
+															 FLOAT8PASSBYVAL, TYPALIGN_DOUBLE), &n);
 	for (int i = 0; i < n; i++)
-		if (!source_is_applied(load->pool, gone[i].version))
+		if (!source_is_applied(load->serverid, gone[i].version))
 			ereport(NOTICE,
 					(errmsg("migration %lld \"%s\" of pool \"%s\" is still registered, but its file \"%s\" is not in the directory",
 							(long long) gone[i].version, gone[i].name, load->pool, gone[i].file),
@@ -634,11 +635,10 @@ dbpool_load_migrations(PG_FUNCTION_ARGS)
 		.change = CHANGE_KEEP
 	};
 	char	   *directory;
-	Oid			server;
 	PoolOptions options = {0};
 
 	InitMaterializedSRF(fcinfo, 0);
-	server = migrate_check_right(load.pool, fcinfo->flinfo->fn_oid);
+	load.serverid = migrate_check_right(load.pool, fcinfo->flinfo->fn_oid);
 	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -653,7 +653,7 @@ dbpool_load_migrations(PG_FUNCTION_ARGS)
 	directory = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	canonicalize_path(directory);
 	load.directory = directory;
-	options_read(GetForeignServer(server)->options, &options);
+	options_read(GetForeignServer(load.serverid)->options, &options);
 	load.format = (HistoryFormat) options.history_format;
 	list_directory(&load);
 	leave_out_unpaired(&load);

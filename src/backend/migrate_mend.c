@@ -35,14 +35,14 @@ typedef struct Failures
 } Failures;
 
 static Failures
-read_failures(const char *pool)
+read_failures(Oid serverid)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
 	Failures	failures;
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(pool);
+	Oid			type = OIDOID;
+	Datum		value = ObjectIdGetDatum(serverid);
 
 	if (SPI_execute_with_args(psprintf("SELECT version, detail FROM "
 									   "(SELECT DISTINCT ON (version) version, status, pg_catalog.format('%%s of %%s at %%s%%s', "
@@ -51,7 +51,7 @@ read_failures(const char *pool)
 									   "executed_by, pg_catalog.date_trunc('second', started_at), "
 									   "': ' OPERATOR(pg_catalog.||) sqlstate OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) error) AS detail "
 									   "FROM %s.dbpool_migration_history "
-									   "WHERE pool OPERATOR(pg_catalog.=) $1::pg_catalog.name "
+									   "WHERE serverid OPERATOR(pg_catalog.=) $1 "
 									   "AND mode OPERATOR(pg_catalog.<>) 'dry run' "
 									   "ORDER BY version, id DESC) l "
 									   "WHERE status OPERATOR(pg_catalog.=) ANY ('{failed,unknown,interrupted}') ORDER BY version",
@@ -144,7 +144,7 @@ dbpool_migration_status(PG_FUNCTION_ARGS)
 
 		migrate_open(&session, pool, fcinfo->flinfo->fn_oid, -1);
 		doubt_check(&session, WARNING, false, false);
-		failures = read_failures(pool);
+		failures = read_failures(session.serverid);
 		for (int i = 0; i < session.plan->n; i++)
 			put_status((ReturnSetInfo *) fcinfo->resultinfo, &session,
 					   &session.plan->items[i], &failures);
@@ -167,7 +167,7 @@ write_history(MigrateSession *session, const Migration *migration, Direction dir
 	Attempt		attempt = {session->pool, migration, direction, mode, ""};
 	int64		id;
 
-	record_open(session->pool);
+	record_open(session->serverid, session->pool);
 	migrate_begin(session, true);
 	id = record_begin(&attempt);
 	remote_commit(session->remote, psprintf("%s; COMMIT", sql));
@@ -457,13 +457,14 @@ Datum
 dbpool_migration_forget(PG_FUNCTION_ARGS)
 {
 	const char *pool = PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0));
+	Oid			serverid;
 
-	(void) migrate_check_right(pool, fcinfo->flinfo->fn_oid);
+	serverid = migrate_check_right(pool, fcinfo->flinfo->fn_oid);
 	client_require_preload();
 	if (is_being_migrated(pool))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("pool \"%s\" is being migrated", pool),
 				 errhint("dbpool_progress_migrate shows by whom.")));
-	PG_RETURN_INT32(source_forget(pool));
+	PG_RETURN_INT32(source_forget(serverid, pool));
 }

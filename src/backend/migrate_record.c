@@ -13,7 +13,7 @@
  *						<-	'k' and its id
  *	 'E', id, the end	->	updates the row
  *						<-	'k' and the id
- *	 'S' and a pool		->	what is "running" there has been interrupted
+ *	 'S'					->	what is "running" on the pool has been interrupted
  *						<-	'k'
  *	 detaches			->	what is still open was interrupted: notes that,
  *							exits
@@ -63,6 +63,7 @@ typedef struct RecordShared
 {
 	Oid			dbid;
 	Oid			schema;
+	Oid			serverid;		/* the pool */
 	Oid			roleid;			/* who migrates */
 	int			pid;
 } RecordShared;
@@ -173,16 +174,16 @@ make_queue(Size offset, BackgroundWorkerHandle *handle)
  * the remote's lock.
  */
 bool
-record_is_open_ended(const char *pool)
+record_is_open_ended(Oid serverid)
 {
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(pool);
+	Oid			type = OIDOID;
+	Datum		value = ObjectIdGetDatum(serverid);
 	bool		found;
 
 	if (SPI_execute_with_args(psprintf("SELECT FROM %s.dbpool_migration_history "
-									   "WHERE pool OPERATOR(pg_catalog.=) $1::pg_catalog.name "
+									   "WHERE serverid OPERATOR(pg_catalog.=) $1 "
 									   "AND status OPERATOR(pg_catalog.=) 'running' LIMIT 1",
 									   schema),
 							  1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
@@ -197,7 +198,7 @@ record_is_open_ended(const char *pool)
  * record_close() is to follow in any case.
  */
 void
-record_open(const char *pool)
+record_open(Oid serverid, const char *pool)
 {
 	RecordShared *shared;
 	shm_mq	   *up;
@@ -211,6 +212,7 @@ record_open(const char *pool)
 	shared = dsm_segment_address(recorder.segment);
 	shared->dbid = MyDatabaseId;
 	shared->schema = migrate_schema();
+	shared->serverid = serverid;
 	shared->roleid = GetUserId();
 	shared->pid = MyProcPid;
 	up = make_queue(UP_OFFSET, NULL);
@@ -234,7 +236,6 @@ record_open(const char *pool)
 
 	initStringInfo(&message);
 	appendStringInfoChar(&message, 'S');
-	message_put_string(&message, pool);
 	(void) ask(&message);
 }
 
@@ -332,7 +333,7 @@ history_table(void)
 static int64
 do_begin(MessageReader *reader)
 {
-	const char *params[8];
+	const char *params[9];
 	int64		version;
 
 	message_get(reader, &version, sizeof(version));
@@ -341,11 +342,12 @@ do_begin(MessageReader *reader)
 		params[i] = message_get_string(reader);
 	params[6] = GetUserNameFromId(task->roleid, false);
 	params[7] = psprintf("%d", task->pid);
+	params[8] = psprintf("%u", task->serverid);
 	return run(psprintf("INSERT INTO %s (version, pool, name, direction, mode, checksum, status, "
-						"started_at, executed_by, pid) "
+						"started_at, executed_by, pid, serverid) "
 						"VALUES ($1::bigint, $2::pg_catalog.name, $3, $4, $5, $6, 'running', "
-						"pg_catalog.clock_timestamp(), $7::pg_catalog.name, $8::int) RETURNING id",
-						history_table()), 8, params);
+						"pg_catalog.clock_timestamp(), $7::pg_catalog.name, $8::int, $9::oid) RETURNING id",
+						history_table()), 9, params);
 }
 
 static int64
@@ -369,13 +371,13 @@ do_end(MessageReader *reader)
 
 /* What says "running" of a pool is not true. */
 static int64
-do_sweep(MessageReader *reader)
+do_sweep(void)
 {
 	const char *params[1];
 
-	params[0] = message_get_string(reader);
+	params[0] = psprintf("%u", task->serverid);
 	(void) run(psprintf("UPDATE %s SET status = 'interrupted' "
-						"WHERE pool OPERATOR(pg_catalog.=) $1::pg_catalog.name "
+						"WHERE serverid OPERATOR(pg_catalog.=) $1::oid "
 						"AND status OPERATOR(pg_catalog.=) 'running'",
 						history_table()), 1, params);
 	return 0;
@@ -443,7 +445,7 @@ serve(MessageReader *reader)
 	else
 	{
 		message_get(reader, &op, 1);
-		id = op == 'B' ? do_begin(reader) : op == 'E' ? do_end(reader) : do_sweep(reader);
+		id = op == 'B' ? do_begin(reader) : op == 'E' ? do_end(reader) : do_sweep();
 	}
 	SPI_finish();
 	PopActiveSnapshot();
@@ -518,6 +520,7 @@ dbpool_record_main(Datum arg)
 	down_handle = shm_mq_attach(down, segment, NULL);
 	dsm_pin_mapping(segment);
 
+	source_in_recorder();
 	BackgroundWorkerInitializeConnectionByOid(task->dbid, InvalidOid, BGWORKER_BYPASS_ALLOWCONN);
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);

@@ -598,13 +598,15 @@ migrate_run(MigrateSession *session, const Wish *wish, const Migration **migrati
 	run.outcome = outcome;
 	for (int i = 0; i < n; i++)
 	{
+		if (!run.fake)
+			migrate_check_author(session->serverid, session->pool, migrations[i]);
 		if (!is_left_out(&run, migrations[i]))
 			steps[run.total++].migration = migrations[i];
 	}
 	migrate_show_progress(0, run.total);
 	if (run.total == 0)
 		return;
-	record_open(session->pool);
+	record_open(session->serverid, session->pool);
 	if (!run.dry_run)
 		migrate_create_history(session);
 	error_context_stack = &context;

@@ -290,7 +290,7 @@ migrate_open(MigrateSession *session, const char *pool, Oid function, int lock_t
 				 errhint("Call the function on the primary.")));
 	if (lock_timeout >= 0)
 		client_refuse_read_only(psprintf("%s()", get_func_name(function)));
-	session->migrations = source_read(pool, &session->nmigrations);
+	session->migrations = source_read(session->serverid, &session->nmigrations);
 	definition = definition_find(pool);
 	format = (HistoryFormat) definition->options->history_format;
 	schema = options_history_schema(GetForeignServer(session->serverid)->options);

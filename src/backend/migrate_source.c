@@ -15,6 +15,7 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
+#include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -22,6 +23,7 @@
 #include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(dbpool_guard_migrations);
+PG_FUNCTION_INFO_V1(dbpool_guard_migration_history);
 
 /* As wide as the column "name" of refinery's history. */
 #define MAX_MIGRATION_NAME	255
@@ -33,7 +35,7 @@ PG_FUNCTION_INFO_V1(dbpool_guard_migrations);
 #define LAST_DIRECTION \
 	"SELECT h.direction FROM " \
 	"(SELECT *, pg_catalog.max(id) OVER () AS last FROM %s.dbpool_migration_history " \
-	"WHERE pool OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2 " \
+	"WHERE serverid OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2 " \
 	"AND mode OPERATOR(pg_catalog.<>) 'dry run') h " \
 	"WHERE h.status OPERATOR(pg_catalog.=) 'done' " \
 	"OR (h.status OPERATOR(pg_catalog.=) ANY ('{running,unknown}') AND h.id OPERATOR(pg_catalog.=) h.last) " \
@@ -83,7 +85,7 @@ value_of_row(int row, int column)
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
 }
 
-#define MIGRATION_COLUMNS "m.version, m.name, m.up_sql, m.down_sql, m.file, m.transaction, m.out_of_order"
+#define MIGRATION_COLUMNS "m.version, m.name, m.up_sql, m.down_sql, m.file, m.transaction, m.out_of_order, m.added_by"
 
 static void
 migration_of_row(int row, Migration *migration, MemoryContext context)
@@ -95,20 +97,22 @@ migration_of_row(int row, Migration *migration, MemoryContext context)
 	migration->file = text_of_row(row, 5, context);
 	migration->transaction = DatumGetBool(value_of_row(row, 6));
 	migration->out_of_order = DatumGetBool(value_of_row(row, 7));
+	migration->added_by =
+		MemoryContextStrdup(context, NameStr(*DatumGetName(value_of_row(row, 8))));
 }
 
 Migration *
-source_read(const char *pool, int *n)
+source_read(Oid serverid, int *n)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
-	Oid			types[] = {NAMEOID};
-	Datum		values[] = {name_datum(pool)};
+	Oid			types[] = {OIDOID};
+	Datum		values[] = {ObjectIdGetDatum(serverid)};
 	Migration  *migrations;
 
 	run(psprintf("SELECT " MIGRATION_COLUMNS " FROM %s.dbpool_migrations m "
-				 "WHERE m.pool OPERATOR(pg_catalog.=) $1 ORDER BY m.version", schema),
+				 "WHERE m.serverid OPERATOR(pg_catalog.=) $1 ORDER BY m.version", schema),
 		1, types, values, NULL, SPI_OK_SELECT);
 	*n = (int) SPI_processed;
 	migrations = MemoryContextAlloc(context, sizeof(Migration) * Max(*n, 1));
@@ -119,12 +123,12 @@ source_read(const char *pool, int *n)
 }
 
 bool
-source_is_applied(const char *pool, int64 version)
+source_is_applied(Oid serverid, int64 version)
 {
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
-	Oid			types[] = {NAMEOID, INT8OID};
-	Datum		values[] = {name_datum(pool), Int64GetDatum(version)};
+	Oid			types[] = {OIDOID, INT8OID};
+	Datum		values[] = {ObjectIdGetDatum(serverid), Int64GetDatum(version)};
 	SPIPlanPtr	plan = SPI_prepare(psprintf(LAST_DIRECTION, schema), 2, types);
 	bool		applied = false;
 
@@ -301,13 +305,13 @@ source_note_override(const char *pool, const Migration *migration)
 
 /* The row of that version is locked. */
 static bool
-find_row(const char *schema, const char *pool, int64 version, Migration *migration)
+find_row(const char *schema, Oid serverid, int64 version, Migration *migration)
 {
-	Oid			types[] = {NAMEOID, INT8OID};
-	Datum		values[] = {name_datum(pool), Int64GetDatum(version)};
+	Oid			types[] = {OIDOID, INT8OID};
+	Datum		values[] = {ObjectIdGetDatum(serverid), Int64GetDatum(version)};
 
 	run(psprintf("SELECT " MIGRATION_COLUMNS " FROM %s.dbpool_migrations m "
-				 "WHERE m.pool OPERATOR(pg_catalog.=) $1 AND m.version OPERATOR(pg_catalog.=) $2 "
+				 "WHERE m.serverid OPERATOR(pg_catalog.=) $1 AND m.version OPERATOR(pg_catalog.=) $2 "
 				 "FOR UPDATE", schema),
 		2, types, values, NULL, SPI_OK_SELECT);
 	if (SPI_processed == 0)
@@ -316,50 +320,63 @@ find_row(const char *schema, const char *pool, int64 version, Migration *migrati
 	return true;
 }
 
-/* The trigger is to let a row pass that source_put() writes. */
+/* The triggers are to let rows pass that are written here. */
 static bool writing = false;
 
-/* Insert or update; returns whether there was a row to write. */
-static bool
-write_row(const char *sql, int expected, const char *pool, const Migration *migration, Oid userid)
+static void
+write_rows(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
 {
-	Oid			types[] = {NAMEOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, TEXTOID, NAMEOID};
-	Datum		values[lengthof(types)] = {
-		name_datum(pool), Int64GetDatum(migration->version),
-		CStringGetTextDatum(migration->name), CStringGetTextDatum(migration->up_sql),
-		migration->down_sql ? CStringGetTextDatum(migration->down_sql) : (Datum) 0,
-		BoolGetDatum(migration->transaction), BoolGetDatum(migration->out_of_order),
-		migration->file ? CStringGetTextDatum(migration->file) : (Datum) 0,
-		name_datum(GetUserNameFromId(userid, false))
-	};
-	char		nulls[] = "         ";
-
-	if (migration->down_sql == NULL)
-		nulls[4] = 'n';
-	if (migration->file == NULL)
-		nulls[7] = 'n';
 	writing = true;
 	PG_TRY();
 	{
-		run(sql, lengthof(types), types, values, nulls, expected);
+		run(sql, nargs, types, values, nulls, expected);
 	}
 	PG_FINALLY();
 	{
 		writing = false;
 	}
 	PG_END_TRY();
+}
+
+void
+source_in_recorder(void)
+{
+	writing = true;
+}
+
+/* Insert or update; returns whether there was a row to write. */
+static bool
+write_row(const char *sql, int expected, Oid serverid, const char *pool,
+		  const Migration *migration, Oid userid)
+{
+	Oid			types[] = {OIDOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, TEXTOID, NAMEOID, NAMEOID};
+	Datum		values[lengthof(types)] = {
+		ObjectIdGetDatum(serverid), Int64GetDatum(migration->version),
+		CStringGetTextDatum(migration->name), CStringGetTextDatum(migration->up_sql),
+		migration->down_sql ? CStringGetTextDatum(migration->down_sql) : (Datum) 0,
+		BoolGetDatum(migration->transaction), BoolGetDatum(migration->out_of_order),
+		migration->file ? CStringGetTextDatum(migration->file) : (Datum) 0,
+		name_datum(GetUserNameFromId(userid, false)), name_datum(pool)
+	};
+	char		nulls[] = "          ";
+
+	if (migration->down_sql == NULL)
+		nulls[4] = 'n';
+	if (migration->file == NULL)
+		nulls[7] = 'n';
+	write_rows(sql, lengthof(types), types, values, nulls, expected);
 	return SPI_processed > 0;
 }
 
 static void
-replace_row(const char *schema, const char *pool, const Migration *migration, Oid userid)
+replace_row(const char *schema, Oid serverid, const char *pool, const Migration *migration, Oid userid)
 {
 	write_row(psprintf("UPDATE %s.dbpool_migrations m SET name = $3, up_sql = $4, "
 					   "down_sql = $5, transaction = $6, out_of_order = $7, file = $8, "
-					   "added_at = pg_catalog.now(), added_by = $9 "
-					   "WHERE m.pool OPERATOR(pg_catalog.=) $1 "
+					   "added_at = pg_catalog.now(), added_by = $9, pool = $10 "
+					   "WHERE m.serverid OPERATOR(pg_catalog.=) $1 "
 					   "AND m.version OPERATOR(pg_catalog.=) $2", schema),
-			  SPI_OK_UPDATE, pool, migration, userid);
+			  SPI_OK_UPDATE, serverid, pool, migration, userid);
 }
 
 /*
@@ -367,25 +384,26 @@ replace_row(const char *schema, const char *pool, const Migration *migration, Oi
  * direction is what it is from now on: up for applied, down for not applied.
  */
 static void
-note_event(const char *schema, const char *pool, int64 version, const char *name,
+note_event(const char *schema, Oid serverid, const char *pool, int64 version, const char *name,
 		   const char *direction, const char *mode, Oid userid)
 {
-	Oid			types[] = {NAMEOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, NAMEOID, INT4OID};
+	Oid			types[] = {NAMEOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, NAMEOID, INT4OID, OIDOID};
 	Datum		values[] = {
 		name_datum(pool), Int64GetDatum(version), name ? CStringGetTextDatum(name) : (Datum) 0,
 		CStringGetTextDatum(direction), CStringGetTextDatum(mode),
-		name_datum(GetUserNameFromId(userid, false)), Int32GetDatum(MyProcPid)
+		name_datum(GetUserNameFromId(userid, false)), Int32GetDatum(MyProcPid),
+		ObjectIdGetDatum(serverid)
 	};
 
-	run(psprintf("INSERT INTO %s.dbpool_migration_history (pool, version, name, direction, mode, "
-				 "status, started_at, executed_by, pid) "
-				 "VALUES ($1, $2, $3, $4, $5, 'done', pg_catalog.clock_timestamp(), $6, $7)", schema),
-		lengthof(types), types, values, name ? NULL : "  n    ", SPI_OK_INSERT);
+	write_rows(psprintf("INSERT INTO %s.dbpool_migration_history (pool, version, name, direction, mode, "
+						"status, started_at, executed_by, pid, serverid) "
+						"VALUES ($1, $2, $3, $4, $5, 'done', pg_catalog.clock_timestamp(), $6, $7, $8)", schema),
+			   lengthof(types), types, values, name ? NULL : "  n     ", SPI_OK_INSERT);
 }
 
 /* One that has been applied: what becomes of a new text of it? */
 static SourceStatus
-put_applied(const char *schema, const char *pool, const Migration *old,
+put_applied(const char *schema, Oid serverid, const char *pool, const Migration *old,
 			const Migration *migration, SourceChange change, Oid userid)
 {
 	bool		up = same_way_up(old, migration);
@@ -393,10 +411,10 @@ put_applied(const char *schema, const char *pool, const Migration *old,
 
 	if (change == CHANGE_OVERRIDE)
 	{
-		replace_row(schema, pool, migration, userid);
+		replace_row(schema, serverid, pool, migration, userid);
 		if (same_text(old->up_sql, migration->up_sql) && up)
 			return SOURCE_WAY_BACK;
-		note_event(schema, pool, migration->version, migration->name, "up", "replaced", userid);
+		note_event(schema, serverid, pool, migration->version, migration->name, "up", "replaced", userid);
 		return SOURCE_OVERRIDDEN;
 	}
 	if (!up && change == CHANGE_REFUSE)
@@ -406,12 +424,12 @@ put_applied(const char *schema, const char *pool, const Migration *old,
 	if (same_but_line_ends(old->down_sql, migration->down_sql))
 		return up ? SOURCE_LINE_ENDS : SOURCE_KEPT;
 	merged.down_sql = migration->down_sql;
-	replace_row(schema, pool, &merged, userid);
+	replace_row(schema, serverid, pool, &merged, userid);
 	return up ? SOURCE_WAY_BACK : SOURCE_KEPT;
 }
 
 char *
-source_differences(const char *pool, const Migration *migration)
+source_differences(Oid serverid, const Migration *migration)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MigrateTables tables;
@@ -419,7 +437,7 @@ source_differences(const char *pool, const Migration *migration)
 	Migration	old;
 	char	   *list = "";
 
-	if (find_row(schema, pool, migration->version, &old))
+	if (find_row(schema, serverid, migration->version, &old))
 		list = differences(&old, migration);
 	list = MemoryContextStrdup(context, list);
 	migrate_tables_end(&tables);
@@ -427,7 +445,7 @@ source_differences(const char *pool, const Migration *migration)
 }
 
 SourceStatus
-source_put(const char *pool, const Migration *migration, SourceChange change)
+source_put(Oid serverid, const char *pool, const Migration *migration, SourceChange change)
 {
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
@@ -435,23 +453,28 @@ source_put(const char *pool, const Migration *migration, SourceChange change)
 	SourceStatus status = SOURCE_ADDED;
 
 	/* until there is a row, or there was none */
-	while (!find_row(schema, pool, migration->version, &old))
+	while (!find_row(schema, serverid, migration->version, &old))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (write_row(psprintf("INSERT INTO %s.dbpool_migrations (pool, version, name, up_sql, "
-							   "down_sql, transaction, out_of_order, file, added_by) "
-							   "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+		if (write_row(psprintf("INSERT INTO %s.dbpool_migrations (serverid, version, name, up_sql, "
+							   "down_sql, transaction, out_of_order, file, added_by, pool) "
+							   "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
 							   schema),
-					  SPI_OK_INSERT, pool, migration, tables.userid))
+					  SPI_OK_INSERT, serverid, pool, migration, tables.userid))
 			goto done;
 	}
 	if (differences(&old, migration)[0] == '\0')
+	{
+		/* whoever gives the same text vouches for it */
+		if (!migrate_may_add(serverid, old.added_by))
+			replace_row(schema, serverid, pool, migration, tables.userid);
 		status = SOURCE_UNCHANGED;
-	else if (source_is_applied(pool, migration->version))
-		status = put_applied(schema, pool, &old, migration, change, tables.userid);
+	}
+	else if (source_is_applied(serverid, migration->version))
+		status = put_applied(schema, serverid, pool, &old, migration, change, tables.userid);
 	else
 	{
-		replace_row(schema, pool, migration, tables.userid);
+		replace_row(schema, serverid, pool, migration, tables.userid);
 		status = SOURCE_REPLACED;
 	}
 done:
@@ -460,25 +483,25 @@ done:
 }
 
 void
-source_drop(const char *pool, int64 version)
+source_drop(Oid serverid, const char *pool, int64 version)
 {
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
 	Migration	migration;
-	Oid			types[] = {NAMEOID, INT8OID};
-	Datum		values[] = {name_datum(pool), Int64GetDatum(version)};
+	Oid			types[] = {OIDOID, INT8OID};
+	Datum		values[] = {ObjectIdGetDatum(serverid), Int64GetDatum(version)};
 
-	if (!find_row(schema, pool, version, &migration))
+	if (!find_row(schema, serverid, version, &migration))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("pool \"%s\" has no migration %lld", pool, (long long) version)));
-	if (source_is_applied(pool, version))
+	if (source_is_applied(serverid, version))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration %lld \"%s\" of pool \"%s\" has been applied and cannot be dropped",
 						(long long) version, migration.name, pool),
 				 errhint("It can be when it has been rolled back.")));
-	run(psprintf("DELETE FROM %s.dbpool_migrations m WHERE m.pool OPERATOR(pg_catalog.=) $1 "
+	run(psprintf("DELETE FROM %s.dbpool_migrations m WHERE m.serverid OPERATOR(pg_catalog.=) $1 "
 				 "AND m.version OPERATOR(pg_catalog.=) $2", schema),
 		2, types, values, NULL, SPI_OK_DELETE);
 	migrate_tables_end(&tables);
@@ -489,18 +512,18 @@ source_drop(const char *pool, int64 version)
  * applied there.  Returns how many versions that were are so no more.
  */
 int
-source_forget(const char *pool)
+source_forget(Oid serverid, const char *pool)
 {
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
-	Oid			types[] = {NAMEOID};
-	Datum		values[] = {name_datum(pool)};
+	Oid			types[] = {OIDOID};
+	Datum		values[] = {ObjectIdGetDatum(serverid)};
 	SPITupleTable *rows;
 	uint64		n;
 	int			forgotten = 0;
 
 	run(psprintf("SELECT h.version, pg_catalog.max(h.name) FROM %s.dbpool_migration_history h "
-				 "WHERE h.pool OPERATOR(pg_catalog.=) $1 GROUP BY h.version ORDER BY h.version",
+				 "WHERE h.serverid OPERATOR(pg_catalog.=) $1 GROUP BY h.version ORDER BY h.version",
 				 schema),
 		1, types, values, NULL, SPI_OK_SELECT);
 	rows = SPI_tuptable;
@@ -511,9 +534,9 @@ source_forget(const char *pool)
 		int64		version = DatumGetInt64(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull));
 
 		CHECK_FOR_INTERRUPTS();
-		if (!source_is_applied(pool, version))
+		if (!source_is_applied(serverid, version))
 			continue;
-		note_event(schema, pool, version, SPI_getvalue(rows->vals[i], rows->tupdesc, 2),
+		note_event(schema, serverid, pool, version, SPI_getvalue(rows->vals[i], rows->tupdesc, 2),
 				   "down", "forgotten", tables.userid);
 		forgotten++;
 	}
@@ -540,17 +563,17 @@ source_highest(int64 from, int64 to)
 }
 
 Migration *
-source_from_files(const char *pool, ArrayType *except, int *n)
+source_from_files(Oid serverid, ArrayType *except, int *n)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
-	Oid			types[] = {NAMEOID, INT8ARRAYOID};
-	Datum		values[] = {name_datum(pool), PointerGetDatum(except)};
+	Oid			types[] = {OIDOID, INT8ARRAYOID};
+	Datum		values[] = {ObjectIdGetDatum(serverid), PointerGetDatum(except)};
 	Migration  *migrations;
 
 	run(psprintf("SELECT m.version, m.name, m.file FROM %s.dbpool_migrations m "
-				 "WHERE m.pool OPERATOR(pg_catalog.=) $1 AND m.file IS NOT NULL "
+				 "WHERE m.serverid OPERATOR(pg_catalog.=) $1 AND m.file IS NOT NULL "
 				 "AND m.version OPERATOR(pg_catalog.<>) ALL ($2) ORDER BY m.version", schema),
 		2, types, values, NULL, SPI_OK_SELECT);
 	*n = (int) SPI_processed;
@@ -565,30 +588,32 @@ source_from_files(const char *pool, ArrayType *except, int *n)
 	return migrations;
 }
 
-/* --- the trigger ------------------------------------------------------------------- */
+/* --- the triggers ------------------------------------------------------------------ */
 
-/*
- * Rows of a pool that is no more, or has another name now, are not protected, so
- * that they can be removed or given the new name.
- */
-static void
-guard(const char *pool, int64 version)
+static Datum
+column_of(HeapTuple row, TupleDesc desc, const char *column)
 {
-	if (OidIsValid(definition_server(pool, true)) && source_is_applied(pool, version))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration %lld of pool \"%s\" has been applied and cannot be changed or removed",
-						(long long) version, pool)));
+	bool		isnull;
+
+	return heap_getattr(row, SPI_fnumber(desc, column), desc, &isnull);
 }
 
+/*
+ * Rows that belong to no pool, as it was dropped, are not protected, so that they
+ * can be removed or given to another one.
+ */
 static void
 guard_row(HeapTuple row, TupleDesc desc)
 {
-	bool		isnull;
-	Datum		pool = heap_getattr(row, SPI_fnumber(desc, "pool"), desc, &isnull);
-	Datum		version = heap_getattr(row, SPI_fnumber(desc, "version"), desc, &isnull);
+	Oid			serverid = DatumGetObjectId(column_of(row, desc, "serverid"));
+	int64		version = DatumGetInt64(column_of(row, desc, "version"));
 
-	guard(NameStr(*DatumGetName(pool)), DatumGetInt64(version));
+	if (GetForeignServerExtended(serverid, FSV_MISSING_OK) != NULL &&
+		source_is_applied(serverid, version))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration %lld of pool \"%s\" has been applied and cannot be changed or removed",
+						(long long) version, NameStr(*DatumGetName(column_of(row, desc, "pool"))))));
 }
 
 /* TRUNCATE: as if all rows were removed one by one. */
@@ -600,7 +625,7 @@ guard_table(void)
 	SPITupleTable *rows;
 	uint64		n;
 
-	run(psprintf("SELECT m.pool, m.version FROM %s.dbpool_migrations m", schema),
+	run(psprintf("SELECT m.serverid, m.pool, m.version FROM %s.dbpool_migrations m", schema),
 		0, NULL, NULL, NULL, SPI_OK_SELECT);
 	rows = SPI_tuptable;
 	n = SPI_processed;
@@ -609,22 +634,85 @@ guard_table(void)
 	migrate_tables_end(&tables);
 }
 
-/* The trigger on dbpool_migrations, before UPDATE, DELETE and TRUNCATE. */
-Datum
-dbpool_guard_migrations(PG_FUNCTION_ARGS)
+/*
+ * The row that is to be stored, for one that comes by hand or out of a dump: it
+ * belongs to the pool that has that name now, or to none.
+ */
+static HeapTuple
+with_server(HeapTuple row, TupleDesc desc)
+{
+	int			column = SPI_fnumber(desc, "serverid");
+	Datum		pool = column_of(row, desc, "pool");
+	Oid			serverid = pool ? definition_server(NameStr(*DatumGetName(pool)), true) : InvalidOid;
+	Datum		value = ObjectIdGetDatum(serverid);
+	bool		isnull = false;
+
+	return heap_modify_tuple_by_cols(row, desc, 1, &column, &value, &isnull);
+}
+
+/* What both triggers do; protect: what has been applied must stay as it is. */
+static Datum
+guard(FunctionCallInfo fcinfo, bool protect)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("dbpool_guard_migrations() is for the trigger of dbpool_migrations")));
+				 errmsg("this function is for a trigger of the tables of migrations")));
 	if (TRIGGER_FIRED_FOR_STATEMENT(data->tg_event))
 	{
 		guard_table();
 		PG_RETURN_POINTER(NULL);
 	}
-	if (!writing)
-		guard_row(data->tg_trigtuple, RelationGetDescr(data->tg_relation));
-	PG_RETURN_POINTER(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
+	desc = RelationGetDescr(data->tg_relation);
+	if (writing)
+		PG_RETURN_POINTER(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
+	if (protect && !TRIGGER_FIRED_BY_INSERT(data->tg_event))
+		guard_row(data->tg_trigtuple, desc);
+	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+		PG_RETURN_POINTER(data->tg_trigtuple);
+	PG_RETURN_POINTER(with_server(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ?
+								  data->tg_newtuple : data->tg_trigtuple, desc));
+}
+
+/* The trigger on dbpool_migrations: INSERT, UPDATE, DELETE and TRUNCATE. */
+Datum
+dbpool_guard_migrations(PG_FUNCTION_ARGS)
+{
+	return guard(fcinfo, true);
+}
+
+/* The trigger on dbpool_migration_history: INSERT and UPDATE. */
+Datum
+dbpool_guard_migration_history(PG_FUNCTION_ARGS)
+{
+	return guard(fcinfo, false);
+}
+
+/* --- servers --------------------------------------------------------------------- */
+
+void
+source_server_changed(Oid serverid, bool dropped)
+{
+	static const char *const names[] = {"dbpool_migrations", "dbpool_migration_history"};
+	MigrateTables tables;
+	const char *schema;
+	Oid			type = OIDOID;
+	Datum		value = ObjectIdGetDatum(serverid);
+
+	/* the extension may be going, too */
+	if (!migrate_tables_exist())
+		return;
+	schema = migrate_tables_begin(&tables);
+	for (int i = 0; i < lengthof(names); i++)
+		write_rows(dropped ?
+				   psprintf("UPDATE %s.%s m SET serverid = 0 "
+							"WHERE m.serverid OPERATOR(pg_catalog.=) $1", schema, names[i]) :
+				   psprintf("UPDATE %s.%s m SET pool = s.srvname FROM pg_catalog.pg_foreign_server s "
+							"WHERE s.oid OPERATOR(pg_catalog.=) $1 AND m.serverid OPERATOR(pg_catalog.=) $1 "
+							"AND m.pool OPERATOR(pg_catalog.<>) s.srvname", schema, names[i]),
+				   1, &type, &value, NULL, SPI_OK_UPDATE);
+	migrate_tables_end(&tables);
 }

@@ -370,7 +370,7 @@ CALL regress_add('n', 2, 'two', 'CREATE INDEX CONCURRENTLY t_i ON t (i)');
 SELECT version, status FROM dbpool_migrate('n');
 \echo :SQLSTATE
 CALL regress_add('n', 2, 'two', E'-- no-transaction\nCREATE INDEX CONCURRENTLY t_i ON t (i);\nVACUUM t;', E'-- no-transaction\nDROP INDEX CONCURRENTLY t_i');
-SELECT version, transaction FROM dbpool_migrations WHERE pool = 'n';
+SELECT version, transaction FROM dbpool_migrations WHERE pool = 'n' ORDER BY 1;
 -- neither dry nor grouped
 SET client_min_messages = notice;
 SELECT version, status, duration FROM dbpool_migrate('n', dry_run => true);
@@ -702,6 +702,51 @@ SELECT version, status FROM dbpool_migration_status('taken');
 SELECT * FROM dbpool_migrate('taken');
 \echo :SQLSTATE
 SELECT * FROM dbpool_migrate('taken', dry_run => true);
+
+-- what was registered by a role that may do so no longer is not run, as it would
+-- be with others' rights
+CREATE ROLE regress_dbpool_former;
+CALL regress_remote('former');
+ALTER SERVER former OWNER TO regress_dbpool_former;
+ALTER USER MAPPING FOR CURRENT_USER SERVER former OPTIONS (ADD password_required 'false');
+SET ROLE regress_dbpool_former;
+SELECT dbpool_add_migration('former', 1, 'one', 'CREATE TABLE one ()', 'DROP TABLE one');
+SELECT dbpool_add_migration('former', 2, 'two', 'CREATE TABLE two ()', 'DROP TABLE two');
+RESET ROLE;
+SELECT version, status FROM dbpool_migrate('former', 1);
+ALTER SERVER former OWNER TO CURRENT_USER;
+SELECT * FROM dbpool_migrate('former');
+SELECT * FROM dbpool_migrate('former', dry_run => true);
+SELECT * FROM dbpool_rollback('former');
+SELECT pool, status, sqlstate FROM dbpool_migrate_all('{former}');
+SELECT regress_tables('former');
+-- but has been looked at when somebody registers the same again
+CALL regress_add('former', 2, 'two', 'CREATE TABLE two ()', 'DROP TABLE two');
+SELECT version, added_by = current_user AS mine FROM dbpool_migrations WHERE pool = 'former' ORDER BY 1;
+SELECT version, status FROM dbpool_migrate('former');
+SELECT version, status FROM dbpool_rollback('former', 2);
+CALL regress_add('former', 1, 'one', 'CREATE TABLE one ()', 'DROP TABLE one');
+SELECT version, status FROM dbpool_rollback('former', 2);
+-- a grant is a right, too
+GRANT EXECUTE ON FUNCTION dbpool_add_migration TO regress_dbpool_former;
+SET ROLE regress_dbpool_former;
+SELECT dbpool_add_migration('former', 3, 'three', 'CREATE TABLE three ()');
+RESET ROLE;
+SELECT version, status FROM dbpool_migrate('former', 3);
+REVOKE EXECUTE ON FUNCTION dbpool_add_migration FROM regress_dbpool_former;
+-- a role that is gone has no right
+DROP SERVER former CASCADE;
+CALL regress_remote('former');
+CALL regress_put('former', 4, 'four', 'SELECT 4');
+UPDATE dbpool_migrations SET added_by = 'regress_dbpool_former' WHERE pool = 'former' AND version = 4;
+DROP ROLE regress_dbpool_former;
+SELECT * FROM dbpool_migrate('former');
+-- and nothing of it comes back with the name of the server
+CALL regress_add('former', 5, 'five', 'SELECT 5');
+DROP SERVER former CASCADE;
+CALL regress_remote('former');
+SELECT * FROM dbpool_migrate('former');
+SELECT * FROM dbpool_migration_status('former');
 
 -- the progress view and no connection are left
 SELECT count(*) FROM dbpool_progress_migrate;

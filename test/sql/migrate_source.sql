@@ -127,14 +127,22 @@ SELECT regress_done('m', 1, 'down'), regress_done('m', 1, 'adopted');
 SELECT dbpool_drop_migration('m', 1);
 -- another pool's version is another
 SELECT dbpool_add_migration('n', 1, 'one', 'SELECT 1');
--- rows of a server that has another name now
+-- rows follow a server that gets another name, and a new one of the old name has none of them
+SELECT count(*) AS n FROM dbpool_migration_history WHERE pool = 'm' \gset
 ALTER SERVER m RENAME TO renamed;
-UPDATE dbpool_migrations SET pool = 'renamed' WHERE pool = 'm';
-UPDATE dbpool_migration_history SET pool = 'renamed' WHERE pool = 'm';
+SELECT pool, count(*), bool_and(serverid = (SELECT oid FROM pg_foreign_server WHERE srvname = 'renamed')) FROM dbpool_migrations WHERE pool IN ('m', 'renamed') GROUP BY 1;
+SELECT pool, count(*) = :n FROM dbpool_migration_history WHERE pool IN ('m', 'renamed') GROUP BY 1;
 SELECT dbpool_drop_migration('renamed', 1);
+CREATE SERVER m FOREIGN DATA WRAPPER dbpool;
+SELECT dbpool_drop_migration('m', 1);
+SELECT dbpool_migration_forget('m');
+DROP SERVER m;
+BEGIN;
 ALTER SERVER renamed RENAME TO m;
-UPDATE dbpool_migrations SET pool = 'm' WHERE pool = 'renamed';
-UPDATE dbpool_migration_history SET pool = 'm' WHERE pool = 'renamed';
+SELECT DISTINCT pool FROM dbpool_migrations WHERE pool IN ('m', 'renamed');
+ROLLBACK;
+SELECT DISTINCT pool FROM dbpool_migrations WHERE pool IN ('m', 'renamed');
+ALTER SERVER renamed RENAME TO m;
 
 -- rights: the owner of the server, and who is a member
 SET ROLE regress_dbpool_owner;
@@ -251,6 +259,50 @@ SELECT dbpool_create_migration(NULL);
 -- the trigger's function is for the trigger
 SELECT dbpool_guard_migrations();
 
+SELECT dbpool_guard_migration_history();
+
+-- what was registered for a server goes with it: another one of that name has
+-- nothing of it, nor does its owner see it
+CREATE FUNCTION regress_of_n() RETURNS TABLE (what text, tied boolean, n bigint) LANGUAGE sql AS $$
+  SELECT 'registered', serverid <> 0, count(*) FROM dbpool_migrations WHERE pool = 'n' GROUP BY 2
+  UNION ALL SELECT 'history', serverid <> 0, count(*) FROM dbpool_migration_history WHERE pool = 'n' GROUP BY 2 ORDER BY 1, 2 $$;
+SELECT regress_done('n', 1, 'up');
+SELECT * FROM regress_of_n();
+BEGIN;
+DROP SERVER n;
+SELECT * FROM regress_of_n();
+ROLLBACK;
+SELECT * FROM regress_of_n();
+DROP SERVER n;
+CREATE SERVER n FOREIGN DATA WRAPPER dbpool;
+ALTER SERVER n OWNER TO regress_dbpool_owner;
+SELECT * FROM regress_of_n();
+SET ROLE regress_dbpool_owner;
+SELECT count(*) FROM dbpool_migrations WHERE pool = 'n';
+SELECT count(*) FROM dbpool_migration_history WHERE pool = 'n';
+SELECT dbpool_migration_forget('n');
+SELECT dbpool_drop_migration('n', 1);
+SELECT dbpool_add_migration('n', 1, 'one', 'SELECT 1');
+RESET ROLE;
+SELECT pool, version, name, added_by FROM dbpool_migrations WHERE pool = 'n' AND serverid <> 0;
+SELECT dbpool_drop_migration('n', 1);
+-- a superuser can give it to the new one, as a dump that is restored does
+UPDATE dbpool_migrations SET pool = pool WHERE pool = 'n' AND version = 1;
+SELECT * FROM regress_of_n();
+INSERT INTO dbpool_migrations (pool, version, name, up_sql, serverid) VALUES ('n', 2, 'by hand', 'SELECT 2', 1);
+INSERT INTO dbpool_migrations (pool, version, name, up_sql, serverid) VALUES ('nonesuch', 2, 'by hand', 'SELECT 2', (SELECT oid FROM pg_foreign_server WHERE srvname = 'n'));
+SELECT pool, version, serverid = 0 AS none, serverid = (SELECT oid FROM pg_foreign_server WHERE srvname = 'n') AS n FROM dbpool_migrations WHERE name = 'by hand' ORDER BY 1;
+DELETE FROM dbpool_migrations WHERE pool = 'nonesuch';
+-- in an order that a drop of all can have
+BEGIN;
+DROP OWNED BY regress_dbpool_owner CASCADE;
+SELECT count(*) FROM pg_foreign_server WHERE srvname = 'n';
+ROLLBACK;
+BEGIN;
+SET client_min_messages = error;
+DROP EXTENSION dbpool CASCADE;
+ROLLBACK;
+DROP FUNCTION regress_of_n();
 DROP VIEW regress_registered;
 DROP FUNCTION regress_done;
 DROP SERVER m; DROP SERVER n;

@@ -816,11 +816,18 @@ $latin->quit;
 
 # --- pg_dump -----------------------------------------------------------------------------
 
-my $contents = q{
-	SELECT 'migration', md5(string_agg(m::text, '' ORDER BY m::text)), count(*) FROM dbpool_migrations m
-	UNION ALL SELECT 'history', md5(string_agg(h::text, '' ORDER BY h::text)), count(*) FROM dbpool_migration_history h};
+# The server of a row has another OID there, but must be the one of that name.
+my $contents = join ' UNION ALL ', map {
+	"SELECT '$_', md5(string_agg(t, '' ORDER BY t)), count(*) FROM
+		(SELECT (to_jsonb(m) - 'serverid')::text || s.srvname AS t FROM dbpool_$_ m
+		 JOIN pg_foreign_server s ON s.oid = m.serverid AND s.srvname = m.pool) rows"
+} 'migrations', 'migration_history';
+$admin->query($_) foreach (
+	"SELECT dbpool_create_pool('gone', 'host=localhost')",
+	"SELECT dbpool_add_migration('gone', 1, 'planted', 'SELECT 1')",
+	'DROP SERVER gone CASCADE');
 my $before = $admin->value($contents);
-like($before, qr/migration\|\w+\|[1-9]\d+\nhistory\|\w+\|[1-9]/, 'there is something to dump');
+like($before, qr/migrations\|\w+\|[1-9]\d+\nmigration_history\|\w+\|[1-9]/, 'there is something to dump');
 foreach my $format ('plain', 'custom')
 {
 	my $dump = "$folder/dump.$format";
@@ -835,6 +842,8 @@ foreach my $format ('plain', 'custom')
 		"$format: restore");
 	my $copy = session($local, dbname => "${format}_copy");
 	is($copy->value($contents), $before, "$format: the same migrations and history");
+	is($copy->value("SELECT count(*) FROM dbpool_migrations WHERE pool = 'gone'"),
+		0, "$format: but nothing of a pool that is gone");
 	like(
 		$copy->query('DELETE FROM dbpool_migrations')->{err},
 		qr/has been applied and cannot be changed or removed/,
