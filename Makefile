@@ -21,6 +21,9 @@
 #   make fault-sweep          each call of the worker that may fail fails once
 #   make check-versions       on other versions of PostgreSQL; as root
 #
+#   make dist                 a tarball of what is committed, which builds offline
+#   make package              Debian packages, and whether they install; as root
+#
 #   make bench                side by side with dblink and others; half an hour
 #   make bench-quick          the same in two minutes
 
@@ -36,14 +39,14 @@ SOURCES = $(wildcard src/*.c src/*/*.c)
 SOURCE_HEADERS = $(wildcard src/*.h src/*/*.h)
 OBJS = $(SOURCES:.c=.o)
 
-PG_CPPFLAGS = -I$(srcdir)/src -I$(libpq_srcdir) $(if $(FAULTS),-DDBPOOL_FAULTS)
+PG_CPPFLAGS = -I$(srcdir)/src -I$(libpq_srcdir) -DDBPOOL_VERSION='"$(EXTVERSION)"' $(if $(FAULTS),-DDBPOOL_FAULTS)
 # PostgreSQL's own headers do not pass -Wextra: unused parameters and signed
 # comparisons in inline functions, and its initialisers leave fields out.
 PG_CFLAGS = -Wall -Wextra $(if $(WERROR),-Werror) -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -Wno-clobbered
 SHLIB_LINK = $(libpq) -lpthread
 
-EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql test/stress/stress
+EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql test/stress/stress META.json dbpool-$(EXTVERSION).tar.gz
 
 # No bitcode: nothing here is worth inlining into a query, and it needs clang.
 override with_llvm = no
@@ -62,6 +65,7 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 $(OBJS): $(SOURCE_HEADERS)
+src/backend/version.o: dbpool.control
 
 sql/dbpool--$(EXTVERSION).sql: sql/dbpool.sql dbpool.control
 	cp $< $@
@@ -135,6 +139,17 @@ check-exec-backend:
 	scripts/assert --exec-backend $(ASSERT_PG)
 check-versions:
 	scripts/versions $(VERSIONS)
+
+# The version is in dbpool.control alone.
+META.json: META.json.in dbpool.control
+	sed 's/@VERSION@/$(EXTVERSION)/' $< >$@
+
+.PHONY: dist package
+dist: META.json
+	scripts/check-meta META.json
+	git archive --prefix=dbpool-$(EXTVERSION)/ --add-file=META.json -o dbpool-$(EXTVERSION).tar.gz HEAD
+package:
+	scripts/package $(SUITES)
 
 .PHONY: bench bench-quick
 bench:

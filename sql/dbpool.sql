@@ -103,6 +103,11 @@ AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_bulk_insert(name, text, text, text[])
 IS 'inserts the rows of a local query into a remote table, all or none, and returns how many it has taken';
 
+CREATE FUNCTION dbpool_version(OUT library text, OUT extension text, OUT libpq text, OUT server text)
+AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_version()
+IS 'versions of the loaded library, of the SQL objects, of libpq, and of the PostgreSQL it was built for';
+
 CREATE FUNCTION dbpool_ping(pool name) RETURNS interval
 AS 'MODULE_PATHNAME', 'dbpool_ping' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_ping(name)
