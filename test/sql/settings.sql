@@ -131,3 +131,8 @@ SELECT dbpool_exec('remote', 'ALTER DATABASE remote RESET ALL');
 SELECT dbpool_reset('remote');
 DROP FUNCTION regress_differences, regress_xml;
 DROP TABLE regress_values;
+
+-- versions: what is loaded is what the objects are for
+SELECT library = extension AS same, extension = (SELECT extversion FROM pg_extension WHERE extname = 'dbpool') AS known,
+  libpq ~ '^\d+\.\d+$' AS libpq, split_part(server, '.', 1) = split_part(current_setting('server_version'), '.', 1) AS server
+FROM dbpool_version();
