@@ -1,22 +1,13 @@
 /*
  * dbpool.c
- *	  The library's entry: settings, shared memory, workers.
- *
- * Without shared_preload_libraries there is no shared memory and no worker;
- * then nothing is set up here but the functions, and each of those says what
- * to do (client_require_preload()).
+ *	  Settings, and what all of dbpool's background processes have in common.
  */
 #include "postgres.h"
 
 #include <limits.h>
 
 #include "dbpool.h"
-#include "fmgr.h"
-#include "ipc/shmem.h"
-#include "miscadmin.h"
 #include "utils/guc.h"
-
-PG_MODULE_MAGIC;
 
 bool		dbpool_inherit_read_only = false;
 int			dbpool_workers = 1;
@@ -32,14 +23,8 @@ int			dbpool_split_threshold = 80;
 int			dbpool_stall_timeout = 100;
 bool		dbpool_preloaded = false;
 
-/* Each room starts itself. */
-extern void worker_register(void);
-extern void backend_register(void);
-
-PGDLLEXPORT void _PG_init(void);
-
-static void
-define_settings(void)
+void
+dbpool_define_settings(void)
 {
 	DefineCustomBoolVariable("dbpool.inherit_read_only",
 							 "Makes remote transactions read-only while the local one is.",
@@ -112,17 +97,4 @@ dbpool_fill_bgworker(BackgroundWorker *bgw, const char *function,
 	strlcpy(bgw->bgw_function_name, function, sizeof(bgw->bgw_function_name));
 	strlcpy(bgw->bgw_type, type, sizeof(bgw->bgw_type));
 	bgw->bgw_main_arg = Int32GetDatum(worker);
-}
-
-void
-_PG_init(void)
-{
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-
-	define_settings();
-	shmem_register();
-	worker_register();
-	backend_register();
-	dbpool_preloaded = true;
 }

@@ -45,6 +45,9 @@ extern int	dbpool_session_max_requests;
 extern int	dbpool_split_threshold;
 extern int	dbpool_stall_timeout;
 
+/* Makes them known to the server; in the postmaster. */
+extern void dbpool_define_settings(void);
+
 /* A background process, as far as all of dbpool's are alike. */
 extern void dbpool_fill_bgworker(BackgroundWorker *bgw, const char *function,
 								 const char *type, int worker);

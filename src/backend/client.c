@@ -11,13 +11,11 @@
 #include "access/xact.h"
 #include "backend/client.h"
 #include "backend/text.h"
-#include "catalog/pg_authid.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
-#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
@@ -60,36 +58,6 @@ static uint32 wait_worker_event;
 static uint32 wait_slot_event;
 static uint32 wait_stop_event;
 
-/*
- * The hint of an ereport() for a server that has not loaded dbpool.  What the
- * list holds, and where, is told to those who may see settings.
- */
-int
-client_preload_hint(void)
-{
-	const char *list;
-
-	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_SETTINGS))
-		return errhint("Have dbpool added to shared_preload_libraries in postgresql.conf, and the server restarted.");
-	list = GetConfigOption("shared_preload_libraries", false, false);
-	if (list[0] == '\0')
-		return errhint("Add dbpool to shared_preload_libraries in \"%s\", keep what is there, and restart the server. It was started with an empty list.",
-					   ConfigFileName);
-	return errhint("Add dbpool to shared_preload_libraries in \"%s\", keep what is there, and restart the server. It was started with: %s.",
-				   ConfigFileName, list);
-}
-
-/* Every function that needs the shared memory calls this first. */
-void
-client_require_preload(void)
-{
-	if (!dbpool_preloaded)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("dbpool must be loaded via shared_preload_libraries"),
-				 client_preload_hint()));
-}
-
 /* Every function that writes on a remote, whatever its arguments, calls this. */
 void
 client_refuse_read_only(const char *function)
@@ -100,19 +68,6 @@ client_refuse_read_only(const char *function)
 				 errmsg("cannot execute %s in a read-only transaction", function),
 				 errdetail("dbpool.inherit_read_only is on: while the local transaction is read-only, nothing is written on remotes."),
 				 errhint("Call it in a transaction that is READ WRITE, or set dbpool.inherit_read_only to off.")));
-}
-
-/* Every function that has something done remotely calls this first. */
-void
-client_require_workers(void)
-{
-	client_require_preload();
-	if (IsBinaryUpgrade)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("dbpool has no workers in binary upgrade mode"),
-				 errdetail("The server was started with -b, as by pg_upgrade. Nothing was sent to a remote."),
-				 errhint("Start the server without -b.")));
 }
 
 /*

@@ -19,7 +19,6 @@
 #include "access/reloptions.h"
 #include "access/xact.h"
 #include "backend/client.h"
-#include "backend/migrate.h"
 #include "backend/options.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
@@ -67,6 +66,8 @@ static List *dropped_servers;
 static TransactionId own_pools_xid;
 
 static object_access_hook_type prev_object_access_hook;
+
+void		(*definition_server_changed) (Oid serverid, bool dropped);
 
 static void
 on_invalidation(Datum arg, int cacheid, uint32 hash)
@@ -523,8 +524,9 @@ on_object_access(ObjectAccessType access, Oid classid, Oid objectid,
 		}
 		MemoryContextSwitchTo(old);
 	}
-	if (classid == ForeignServerRelationId && access != OAT_POST_CREATE)
-		source_server_changed(objectid, access == OAT_DROP);
+	if (classid == ForeignServerRelationId && access != OAT_POST_CREATE &&
+		definition_server_changed != NULL)
+		definition_server_changed(objectid, access == OAT_DROP);
 }
 
 static bool

@@ -148,15 +148,10 @@ extern int	source_forget(Oid serverid, const char *pool);
 /* Those that came from files, but for these versions; without their texts. */
 extern Migration *source_from_files(Oid serverid, ArrayType *except, int *n);
 
-/*
- * A server of dbpool's was renamed, or is about to be dropped: its rows get the new
- * name, or belong to none from now on.  So another one that gets the name later
- * has nothing of it.
- */
-extern void source_server_changed(Oid serverid, bool dropped);
-
 /* This process writes the history, with the servers that it was told. */
 extern void source_in_recorder(void);
+
+extern void migrate_register(void);
 
 /* The highest version of all pools between the two, or 0. */
 extern int64 source_highest(int64 from, int64 to);

@@ -693,8 +693,13 @@ dbpool_guard_migration_history(PG_FUNCTION_ARGS)
 
 /* --- servers --------------------------------------------------------------------- */
 
-void
-source_server_changed(Oid serverid, bool dropped)
+/*
+ * A server was altered, and perhaps renamed, or is about to be dropped: its rows get
+ * the new name, or belong to none from now on.  So another one that gets the name
+ * later has nothing of it.
+ */
+static void
+server_changed(Oid serverid, bool dropped)
 {
 	static const char *const names[] = {"dbpool_migrations", "dbpool_migration_history"};
 	MigrateTables tables;
@@ -715,4 +720,11 @@ source_server_changed(Oid serverid, bool dropped)
 							"AND m.pool OPERATOR(pg_catalog.<>) s.srvname", schema, names[i]),
 				   1, &type, &value, NULL, SPI_OK_UPDATE);
 	migrate_tables_end(&tables);
+}
+
+/* In every process that the postmaster starts. */
+void
+migrate_register(void)
+{
+	definition_server_changed = server_changed;
 }

@@ -55,6 +55,9 @@ extern void definition_stale(void);
 extern void definition_spread(const char *pool, int workers);
 extern Oid	definition_server(const char *pool, bool missing_ok);
 
+/* Called when a server was altered, or is about to be dropped; set at start. */
+extern void (*definition_server_changed) (Oid serverid, bool dropped);
+
 /* conninfo.c: the backend's libpq */
 typedef struct ConninfoOption
 {

@@ -229,6 +229,11 @@ typedef struct DbpoolShared
 
 extern DbpoolShared *dbpool_shared;
 
+/* Arrays in it; for shmem.c and shared.c alone. */
+extern WorkerShared *shmem_workers;
+extern PoolShared *shmem_pools;
+extern ConnShared *shmem_conns;
+
 extern void shmem_register(void);
 extern WorkerShared *shmem_worker(int worker);
 extern int	shmem_worker_pid(int worker);

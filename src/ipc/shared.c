@@ -1,0 +1,103 @@
+/*
+ * shared.c
+ *	  The ways to what is in shared memory, see shmem.h.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "ipc/shmem.h"
+
+#include "compat.h"
+
+DbpoolShared *dbpool_shared = NULL;
+WorkerShared *shmem_workers;
+PoolShared *shmem_pools;
+ConnShared *shmem_conns;
+
+WorkerShared *
+shmem_worker(int worker)
+{
+	Assert(worker >= 0 && worker < dbpool_shared->nworkers);
+	return &shmem_workers[worker];
+}
+
+/*
+ * Process ID of a worker, 0 if it does not run.  What is read of the worker
+ * afterwards is of that process or a later one; the pair is in
+ * dbpool_worker_main().
+ */
+int
+shmem_worker_pid(int worker)
+{
+	int			pid = (int) pg_atomic_read_u32(&shmem_worker(worker)->pid);
+
+	pg_read_barrier();
+	return pid;
+}
+
+PoolShared *
+shmem_pool(int pool)
+{
+	Assert(pool >= 0 && pool < dbpool_shared->npools);
+	return &shmem_pools[pool];
+}
+
+ConnShared *
+shmem_conn(int conn)
+{
+	Assert(conn >= 0 && conn < dbpool_shared->nconns);
+	return &shmem_conns[conn];
+}
+
+/* Number of the first worker of the pool of that key; see worker/split.c. */
+int
+shmem_home_of(const PoolKey *key)
+{
+	uint32		hash = hash_bytes((const unsigned char *) key, sizeof(PoolKey));
+
+	return (int) (hash % (uint32) dbpool_shared->nworkers);
+}
+
+/* Wake a worker, if it is there and asleep. */
+void
+shmem_wake_worker(int worker)
+{
+	if (shmem_worker_pid(worker) != 0)
+		SetLatch(compat_proc_latch((int) pg_atomic_read_u32(&shmem_worker(worker)->procno)));
+}
+
+/*
+ * Ask the workers to do something to all pools that match.  Cannot fail and
+ * waits for nothing but the lock, so that it can be called at the end of a
+ * transaction.
+ */
+void
+shmem_want(bool (*matches) (const PoolKey *key, void *arg), void *arg,
+		   uint32 want)
+{
+	uint64		stamp = pg_atomic_fetch_add_u64(&dbpool_shared->definition_stamp, 1);
+
+	LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
+	if (want & POOL_WANT_FORGET)
+		dbpool_shared->forget_stamp = Max(dbpool_shared->forget_stamp, stamp);
+	for (int i = 0; i < dbpool_shared->npools; i++)
+	{
+		PoolShared *pool = &shmem_pools[i];
+
+		if (!pool->in_use || !matches(&pool->key, arg))
+			continue;
+		SpinLockAcquire(&pool->mutex);
+		pool->wants |= want;
+		if (want & POOL_WANT_FORGET)
+			pool->forget_stamp = Max(pool->forget_stamp, stamp);
+		if (want & POOL_WANT_DROP)
+		{
+			pool->dropped = true;
+			pool->paused = false;
+		}
+		SpinLockRelease(&pool->mutex);
+		pg_atomic_write_u32(&shmem_worker(pool->worker)->pools_attention, 1);
+		shmem_wake_worker(pool->worker);
+	}
+	LWLockRelease(dbpool_shared->pools_lock);
+}
