@@ -68,6 +68,19 @@ look_at_requests(PGconn *pg, Login *login, const char *buf, Size n, char *why)
 	}
 }
 
+/* Before and in a handshake: what becomes of TLS? */
+static LoginTls
+look_at_tls(PGconn *pg, ConnStatusType status)
+{
+	char		answer;
+
+	if (compat_handshake(pg))
+		return LOGIN_TLS_BEGINS;
+	if (status != CONNECTION_SSL_STARTUP || compat_peek_input(pg, &answer, 1) != 1)
+		return LOGIN_TLS_NOTHING;
+	return answer == 'N' ? LOGIN_TLS_REFUSED : LOGIN_TLS_BEGINS;
+}
+
 /*
  * The socket is ready for PQconnectPoll(): is that to be called?  why has room for
  * LOGIN_WHY_BYTES and gets the reason for LOGIN_REFUSE.
@@ -90,10 +103,13 @@ login_look(PGconn *pg, Login *login, Wire *wire, char *why)
 				 WIRE_LOGIN_MOST);
 		return refuse(pg, why, what);
 	}
+	login->tls = look_at_tls(pg, status);
 	if (PQgssEncInUse(pg) || status == CONNECTION_GSS_STARTUP)
 		return LOGIN_SLOW_STEP;
 	if (!starts && status != CONNECTION_SSL_STARTUP && !compat_handshake(pg))
 		n = compat_peek_input(pg, buf, sizeof(buf));
+	if (n > 0)
+		wire_error_state(buf, n, login->sqlstate);
 	if (n > 0 && !login->accepted)
 		look = look_at_requests(pg, login, buf, n, why);
 	if (look == LOGIN_WAIT || look == LOGIN_REFUSE)

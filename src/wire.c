@@ -372,6 +372,35 @@ wire_greeted(const char *buf, Size n)
 }
 
 /*
+ * Is there an error among it?  Then sqlstate, which has room for six bytes, gets its
+ * code.  buf begins with a message.
+ */
+void
+wire_error_state(const char *buf, Size n, char *sqlstate)
+{
+	for (Size at = 0; at + HEADER <= n;)
+	{
+		int64		length = body_length(buf + at);
+		WireMessage message = {.type = buf[at],.body = buf + at + HEADER};
+		const char *code;
+		Size		len;
+		bool		cut;
+
+		if (length < 0)
+			return;
+		message.have = Min((Size) length, n - at - HEADER);
+		if (message.type == 'E')
+		{
+			code = wire_field(&message, 'C', &len, &cut);
+			if (code != NULL && !cut && len == 5)
+				strlcpy(sqlstate, code, 6);
+			return;
+		}
+		at += HEADER + length;
+	}
+}
+
+/*
  * A field of an error or a notice, or NULL; not terminated.  *cut: it goes on
  * beyond what can be seen.
  */

@@ -80,6 +80,7 @@ extern bool wire_wants(Wire *wire);
 extern void wire_result(Wire *wire);
 extern WireLogin wire_login(const char *buf, Size n, int64 *iterations);
 extern bool wire_greeted(const char *buf, Size n);
+extern void wire_error_state(const char *buf, Size n, char *sqlstate);
 extern const char *wire_field(const WireMessage *message, char letter, Size *len,
 							  bool *cut);
 extern const char *wire_name(char type);

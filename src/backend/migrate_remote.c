@@ -558,18 +558,24 @@ start_connection(const Definition *definition, const Hosts *hosts, int host)
 	return PQconnectStartParams(keywords, values, 0);
 }
 
-/* Wait until a connection is there; false when it fails, with *why. */
+/*
+ * Wait until a connection is there; false when it fails, with *why, and with a
+ * *hint or NULL.
+ */
 static bool
-finish_connection(Remote *remote, Ticks until, char **why)
+finish_connection(Remote *remote, Ticks until, char **why, const char **hint)
 {
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
 	Login		login = {0};
 	char		refusal[LOGIN_WHY_BYTES];
 
 	*why = NULL;
+	*hint = NULL;
 	if (remote->pg == NULL || PQstatus(remote->pg) == CONNECTION_BAD)
 	{
 		*why = libpq_message(remote->pg);
+		if (remote->pg != NULL)
+			*hint = login_hint(remote->pg, &login, *why);
 		return false;
 	}
 	PQsetNoticeReceiver(remote->pg, notice_receiver, remote);
@@ -600,10 +606,16 @@ finish_connection(Remote *remote, Ticks until, char **why)
 		if (status == PGRES_POLLING_OK)
 			return true;
 		if (status == PGRES_POLLING_FAILED)
+		{
 			*why = libpq_message(remote->pg);
+			*hint = login_hint(remote->pg, &login, PQerrorMessage(remote->pg));
+		}
 		else if (ticks_now() >= until)
+		{
 			*why = psprintf("no answer within connect_timeout (%d ms)",
 							remote->connect_timeout);
+			*hint = login_hint_timeout();
+		}
 		if (*why != NULL)
 			return false;
 	}
@@ -641,6 +653,7 @@ connect_somewhere(Remote *remote, const Definition *definition)
 	Hosts		hosts = find_hosts(definition);
 	StringInfoData errors;
 	bool		unasked = false;
+	const char *hint = NULL;
 
 	initStringInfo(&errors);
 	for (int i = 0; i < hosts.n; i++)
@@ -648,9 +661,11 @@ connect_somewhere(Remote *remote, const Definition *definition)
 		Ticks		until = ticks_plus_ms(ticks_now(),
 										  remote->connect_timeout);
 		char	   *why;
+		const char *its_hint;
+		char		what[LOGIN_MESSAGE_BYTES];
 
 		remote->pg = start_connection(definition, &hosts, i);
-		if (finish_connection(remote, until, &why))
+		if (finish_connection(remote, until, &why, &its_hint))
 		{
 			if (!definition->options->need_password || PQconnectionUsedPassword(remote->pg))
 				return;
@@ -662,6 +677,13 @@ connect_somewhere(Remote *remote, const Definition *definition)
 			why = psprintf("The remote at host \"%s\", port %s did not ask for a password.",
 						   PQhost(remote->pg), PQport(remote->pg));
 		}
+		if (remote->pg != NULL)
+		{
+			login_describe(what, sizeof(what), PQhost(remote->pg), PQport(remote->pg), why);
+			why = error_clean_text(what);
+		}
+		if (its_hint != NULL)
+			hint = its_hint;
 		appendStringInfo(&errors, "%s%s", i > 0 ? "\n" : "", why);
 		PQfinish(remote->pg);
 		remote->pg = NULL;
@@ -672,7 +694,8 @@ connect_somewhere(Remote *remote, const Definition *definition)
 			(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 			 errmsg("could not connect to the remote of pool \"%s\" for migrations",
 					remote->pool),
-			 errdetail_internal("%s", errors.data)));
+			 errdetail_internal("%s", errors.data),
+			 hint ? errhint("%s", hint) : 0));
 }
 
 /*

@@ -63,6 +63,8 @@ extern void connections_forget(void);
 extern void conn_open(Pool *pool);
 extern void conn_open_event(Conn *conn);
 extern void conn_open_failed(Conn *conn, const char *message);
+extern void conn_open_overdue(Conn *conn);
+extern void conn_open_place(const Conn *conn, const char **host, const char **port);
 extern void conn_open_abandon(Conn *conn);
 extern void conn_open_polled(Conn *conn, int status);
 

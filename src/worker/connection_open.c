@@ -63,6 +63,7 @@ typedef struct Lookup
 } Lookup;
 
 static void attempt(Conn *conn);
+static void place_failed(Conn *conn, const char *message, const char *hint);
 
 /* Call fn for each keyword and value of the pool's definition. */
 static const char *
@@ -231,9 +232,10 @@ looked_up_piece(void *arg)
 		attempt(conn);
 	}
 	else
-		conn_open_failed(conn,
-						 psprintf("could not translate host name \"%s\" to address: %s",
-								  lookup->name, gai_strerror(lookup->error)));
+		place_failed(conn,
+					 psprintf("could not translate host name \"%s\" to address: %s",
+							  lookup->name, gai_strerror(lookup->error)),
+					 login_hint_unknown_host());
 }
 
 /* Back in the loop. */
@@ -398,9 +400,10 @@ open_gave_up(Conn *conn)
 	Pool	   *pool = conn->pool;
 	char	   *errors = pstrdup(conn->errors.data);
 	const char *sqlstate = conn->password_unasked ? "2F003" : "08001";
+	const char *hint = conn->hint;
 
 	conn_close(conn, "it could not be opened");
-	pool_conn_failed(pool, sqlstate, errors);
+	pool_conn_failed(pool, sqlstate, errors, hint);
 }
 
 /* Is there another place to try?  Moves to it. */
@@ -468,17 +471,52 @@ attempt(Conn *conn)
 	}
 }
 
-/* It did not work at this place: note why, and try the next. */
+/*
+ * Host and port of the place that is being tried, or libpq's defaults.  Valid as
+ * long as conn->candidates, and until libpq's connection is closed.
+ */
 void
-conn_open_failed(Conn *conn, const char *message)
+conn_open_place(const Conn *conn, const char **host, const char **port)
 {
-	int			len = (int) strlen(message);
+	const Candidates *list = conn->candidates;
+	const Place *place = &list->places[Min(list->at, DBPOOL_MAX_PLACES - 1)];
 
-	while (len > 0 && message[len - 1] == '\n')
-		len--;
+	*host = place->host ? place->host : place->hostaddr;
+	if (*host == NULL && conn->pg != NULL)
+		*host = PQhost(conn->pg);
+	if (*host == NULL || (*host)[0] == '\0')
+		*host = DEFAULT_PGSOCKET_DIR;
+	*port = place->port;
+	if (*port == NULL && conn->pg != NULL)
+		*port = PQport(conn->pg);
+	if (*port == NULL || (*port)[0] == '\0')
+		*port = DEF_PGPORT_STR;
+}
+
+/*
+ * It did not work at this place: note why, and what to do about it if hint is not
+ * NULL, and try the next.  Of several places that of the last is told, but
+ * rather one's that had a server than one's that was not reached.
+ */
+static void
+place_failed(Conn *conn, const char *message, const char *hint)
+{
+	char		what[LOGIN_MESSAGE_BYTES];
+	const char *host;
+	const char *port;
+	bool		answered = conn->login.sqlstate[0] != '\0';
+
+	conn_open_place(conn, &host, &port);
+	login_describe(what, sizeof(what), host, port, message);
 	if (conn->errors.len > 0)
 		appendStringInfoChar(&conn->errors, '\n');
-	appendBinaryStringInfo(&conn->errors, message, len);
+	appendStringInfoString(&conn->errors, what);
+	if (hint != NULL && (answered || !conn->hint_of_server))
+	{
+		conn->hint = hint;
+		conn->hint_of_server = answered;
+	}
+	memset(&conn->login, 0, sizeof(Login));
 
 	if (conn->pg != NULL)
 	{
@@ -493,6 +531,28 @@ conn_open_failed(Conn *conn, const char *message)
 		attempt(conn);
 	else
 		open_gave_up(conn);
+}
+
+/* The same with what is known of libpq's connection, if there is one. */
+void
+conn_open_failed(Conn *conn, const char *message)
+{
+	place_failed(conn, message,
+				 conn->pg != NULL ? login_hint(conn->pg, &conn->login, message) : NULL);
+}
+
+/* The same when the time is up. */
+void
+conn_open_overdue(Conn *conn)
+{
+	bool		lookup = conn->phase == PHASE_LOOKUP;
+
+	place_failed(conn,
+				 psprintf("%s within %g s",
+						  lookup ? "the host name could not be looked up" :
+						  "the server did not answer",
+						  conn->pool->options.connect_timeout / 1000.0),
+				 lookup ? login_hint_unknown_host() : login_hint_timeout());
 }
 
 /*
@@ -717,7 +777,10 @@ conn_open(Pool *pool)
 			snprintf(what, sizeof(what),
 					 "as many connections are open as dbpool.max_connections (%d) allows",
 					 dbpool_shared->nconns);
-		pool_conn_failed(pool, taken == ENTRY_OWNER_HAS_ENOUGH ? "53400" : "53300", what);
+		pool_conn_failed(pool, taken == ENTRY_OWNER_HAS_ENOUGH ? "53400" : "53300", what,
+						 taken == ENTRY_OWNER_HAS_ENOUGH ?
+						 "Lower max_size or min_size of pools of the same owner; a superuser can raise dbpool.role_max_connections." :
+						 "Raise dbpool.max_connections in postgresql.conf, and restart the server.");
 		return;
 	}
 	MemoryContextSetParent(conn->context, worker_context);

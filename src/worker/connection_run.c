@@ -276,7 +276,7 @@ conn_recover(void *owner, int sqlerrcode)
 		return;
 	}
 	conn_close(conn, "of an internal error");
-	pool_conn_failed(pool, work_error_state(sqlerrcode), work_error_text(sqlerrcode));
+	pool_conn_failed(pool, work_error_state(sqlerrcode), work_error_text(sqlerrcode), NULL);
 }
 
 /* The parameters of a request as libpq wants them. */

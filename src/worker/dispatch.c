@@ -346,7 +346,7 @@ open_piece(void *arg)
 static void
 open_recover(void *owner, int sqlerrcode)
 {
-	pool_conn_failed(owner, work_error_state(sqlerrcode), work_error_text(sqlerrcode));
+	pool_conn_failed(owner, work_error_state(sqlerrcode), work_error_text(sqlerrcode), NULL);
 }
 
 /*

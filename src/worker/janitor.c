@@ -54,6 +54,16 @@ pool_explain(Pool *pool, Ticks now)
 	appendStringInfo(&buf, "; %d other requests are waiting.", pool->nwaiting);
 	if (pool->paused)
 		appendStringInfoString(&buf, " The pool is paused.");
+	if (pool->nconns[CONN_CONNECTING] > 0)
+	{
+		Conn	   *conn = dlist_head_element(Conn, node, &pool->conns[CONN_CONNECTING]);
+		const char *host;
+		const char *port;
+
+		conn_open_place(conn, &host, &port);
+		appendStringInfo(&buf, "\nThe server at \"%.300s\", port %.20s has not let a connection in for %.1f s.",
+						 host, port, seconds_since(conn->opened_at, now));
+	}
 	if (pool->failed_at != 0)
 		appendStringInfo(&buf, "\nThe last connect error, %.1f s ago: %s",
 						 seconds_since(pool->failed_at, now), pool->error);
@@ -86,7 +96,7 @@ request_deadline(void *arg)
 				 "dbpool_resume() lets the pool work again." :
 				 opened ?
 				 "See dbpool_connections for what the connections are doing; the server's options max_size and acquire_timeout set the limits." :
-				 NULL);
+				 pool->failed_at != 0 ? pool->hint : login_hint_timeout());
 }
 
 void
@@ -110,17 +120,11 @@ static void
 conn_deadline(void *arg)
 {
 	Conn	   *conn = arg;
-	Pool	   *pool = conn->pool;
 
 	switch (conn->state)
 	{
 		case CONN_CONNECTING:
-			conn_open_failed(conn,
-							 psprintf("%s within %g s",
-									  conn->phase == PHASE_LOOKUP ?
-									  "the host name could not be looked up" :
-									  "the server did not answer",
-									  pool->options.connect_timeout / 1000.0));
+			conn_open_overdue(conn);
 			break;
 		case CONN_CHECKING:
 			strlcpy(conn->lost_error, "The remote server did not answer a check.",

@@ -538,12 +538,14 @@ pool_recover(void *owner, int sqlerrcode)
  * is done.
  */
 void
-pool_conn_failed(Pool *pool, const char *sqlstate, const char *message)
+pool_conn_failed(Pool *pool, const char *sqlstate, const char *message,
+				 const char *hint)
 {
 	PoolShared *shared = pool->shared;
 	bool		first = pool->failures == 0;
 
 	pool->failed_at = ticks_now();
+	pool->hint = hint;
 	strlcpy(pool->error, message, sizeof(pool->error));
 	SpinLockAcquire(&shared->mutex);
 	shared->connect_failed_at = pool->failed_at;
@@ -556,16 +558,11 @@ pool_conn_failed(Pool *pool, const char *sqlstate, const char *message)
 		char		what[DBPOOL_SHOWN_ERROR];
 		char		detail[DETAIL_MOST_BYTES];
 		const char *server = NameStr(pool->options.server);
-		const char *hint = NULL;
 
 		snprintf(what, sizeof(what), "could not open a connection of pool \"%s\"", server);
 		snprintf(detail, sizeof(detail), "%.*s\nThe statement was not run.",
 				 (int) sizeof(detail) / 2, message);
-		if (strcmp(sqlstate, "53300") == 0)
-			hint = "Raise dbpool.max_connections in postgresql.conf, and restart the server.";
-		else if (strcmp(sqlstate, "53400") == 0)
-			hint = "Lower max_size or min_size of pools of the same owner; a superuser can raise dbpool.role_max_connections.";
-		else if (strcmp(sqlstate, "2F003") == 0)
+		if (strcmp(sqlstate, "2F003") == 0)
 		{
 			strlcpy(what, "password is required", sizeof(what));
 			snprintf(detail, sizeof(detail),
@@ -579,7 +576,8 @@ pool_conn_failed(Pool *pool, const char *sqlstate, const char *message)
 	if (first)
 		ereport(LOG,
 				(errmsg("dbpool could not open a connection of pool \"%s\": %s",
-						NameStr(pool->options.server), message)));
+						NameStr(pool->options.server), message),
+				 hint ? errhint("%s", hint) : 0));
 }
 
 /* Do what backends want done to a pool. */

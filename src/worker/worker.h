@@ -127,6 +127,7 @@ struct Pool
 	Ticks		retry_at;		/* no connect before, while others work */
 	Ticks		failed_at;
 	char		error[DBPOOL_SHOWN_ERROR];	/* of the last connect that failed */
+	const char *hint;			/* what to do about it, or NULL; a constant */
 	double		connect_us;		/* moving averages; 0 when unknown */
 	double		exec_us;
 	double		rtt_us;			/* the way there and back */
@@ -218,6 +219,8 @@ struct Conn
 	struct OffloadJob *lookup;
 	struct OffloadJob *step;	/* has pg meanwhile (connection_login.c) */
 	StringInfoData errors;		/* what went wrong at each place */
+	const char *hint;			/* what to do about it, or NULL; a constant */
+	bool		hint_of_server; /* that is of a place where a server answered */
 	bool		password_unasked;	/* a place would have let us in without */
 	char		home_mark[HOME_MARK_BYTES]; /* empty: not sent */
 	bool		tls;
@@ -339,7 +342,7 @@ extern void pool_works(Pool *pool);
 extern void pool_saw_round_trip(Pool *pool, int64 us);
 extern void pool_conn_opened(Conn *conn);
 extern void pool_conn_failed(Pool *pool, const char *sqlstate,
-							 const char *message);
+							 const char *message, const char *hint);
 extern bool pool_make_place(Pool *pool, bool of_owner);
 extern int	pool_size(const Pool *pool);
 extern void pool_close_idle(Pool *pool, const char *reason);

@@ -112,6 +112,15 @@ subtest 'no host works' => sub {
 		$answer->{err},
 		qr/the server did not answer within 1 s/,
 		'and that the second one said nothing');
+	foreach my $port ($unused_port, $silent->sockport)
+	{
+		like(
+			$answer->{err},
+			qr/^(?:.*DETAIL: *)?connection to server at "127.0.0.1", port $port failed: /m,
+			"with host and port $port");
+	}
+	like($answer->{err}, qr/HINT: .*reached from this machine.*connect_timeout/,
+		'and what to look at');
 	cmp_ok($answer->{seconds}, '<', 4, 'in good time');
 };
 

@@ -8,6 +8,8 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DbpoolTest;
+use FakeRemote;
+use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -28,6 +30,7 @@ local all scram_user scram-sha-256
 local all odd_user scram-sha-256
 local all md5_user md5
 local all peer_user peer map=anybody
+local all unwelcome_user reject
 local all all trust
 });
 $remote->append_conf('pg_ident.conf', "anybody /^.*\$ peer_user\n");
@@ -336,6 +339,143 @@ like(
 superuser_does('ALTER ROLE dave SUPERUSER');
 is($boss->value($whoami), '(trust_user)', 'and again');
 $boss->quit;
+
+# --- what is told of a log-in that failed: where, why, and what to do -----------------
+
+$remote->safe_psql(
+	'postgres', q{
+	CREATE ROLE unwelcome_user LOGIN;
+	CREATE ROLE full_user LOGIN CONNECTION LIMIT 0;
+	CREATE ROLE group_user NOLOGIN;
+	CREATE DATABASE closed ALLOW_CONNECTIONS false;
+	CREATE DATABASE forbidden;
+	REVOKE CONNECT ON DATABASE forbidden FROM PUBLIC;});
+
+# An error of a log-in as PostgreSQL sends it, with any fields.
+sub fatal
+{
+	my (%fields) = @_;
+	return message('E', join('', map { "$_$fields{$_}\0" } sort keys %fields) . "\0");
+}
+
+sub starting
+{
+	return (fatal(C => '57P03', M => 'the database system is starting up', S => 'FATAL', V => 'FATAL'), 1);
+}
+my $fake = FakeRemote->start(
+	good => {},
+	starts => { startup => \&starting },
+	starts_late => { greeting => \&starting },
+	closes => { startup => sub { return ('', 1) } },
+	lies => {
+		startup => sub {
+			return (
+				fatal(
+					C => "28P01\nLOCATION:  x",
+					F => 'auth.c',
+					L => '1',
+					M => 'password of "app" is wr0ng',
+					R => 'auth_failed',
+					S => "FATAL:  3D000"),
+				1);
+		}
+	},
+	bare => { startup => sub { return (fatal(M => 'go away', S => 'FATAL'), 1) } },
+	refuses_settings => { settings => sub { return (fatal(C => '42501', M => 'no settings here', S => 'ERROR', V => 'ERROR'), 1) } });
+my $silent = silent_listener();
+my $unused = PostgreSQL::Test::Cluster::get_free_port();
+my %socket = (host => $remote->host, port => $remote->port, dbname => 'postgres');
+my %trust = (%socket, user => 'trust_user');
+my %fake = (host => '127.0.0.1', port => $fake->port, sslmode => 'disable', user => 'app', password => 'seCretive');
+my $ask_for_password = qr/user and password.*user mapping.*SET password/;
+my @failures = (
+	# name, options, what is said, the hint
+	[ 'wrong password', { %socket, user => 'scram_user', password => 'wr0ng guess' },
+		qr/password authentication failed/, $ask_for_password ],
+	[ 'wrong md5', { %socket, user => 'md5_user', password => 'wr0ng guess' },
+		qr/password authentication failed/, $ask_for_password ],
+	[ 'no password', { %socket, user => 'scram_user' },
+		qr/no password supplied/, qr/has none.*ADD password/ ],
+	[ 'pg_hba', { %socket, user => 'unwelcome_user' }, qr/pg_hba\.conf rejects/, qr/pg_hba\.conf.*LOGIN/ ],
+	[ 'no role', { %socket, user => 'nobody_there' }, qr/role "nobody_there" does not exist/, qr/whether the role exists/ ],
+	[ 'no login', { %socket, user => 'group_user' }, qr/not permitted to log in/, qr/has LOGIN/ ],
+	[ 'no database', { %trust, dbname => 'nonesuch' }, qr/database "nonesuch" does not exist/, qr/option dbname/ ],
+	[ 'no connect', { %trust, dbname => 'forbidden' }, qr/permission denied for database/, qr/GRANT CONNECT/ ],
+	[ 'closed', { %trust, dbname => 'closed' }, qr/not currently accepting connections/, qr/ALLOW_CONNECTIONS/ ],
+	[ 'full', { %socket, user => 'full_user' }, qr/too many connections for role/, qr/lower max_size/ ],
+	[ 'setting', { %trust, options => '-c no_such=1' }, qr/unrecognized configuration parameter/, qr/option options/ ],
+	[ 'no socket', { %trust, port => '1' }, qr/No such file/, qr/Does a server run there/ ],
+	[ 'refused', { %trust, host => '127.0.0.1', port => $unused }, qr/Connection refused/, qr/Does a server run there/ ],
+	[ 'unknown host', { %trust, host => 'no.such.name.invalid', port => '5433' },
+		qr/could not translate host name/, qr/host of the server.*look up/ ],
+	[ 'no answer', { %trust, host => '127.0.0.1', port => $silent->sockport, connect_timeout => '1s' },
+		qr/answer.* within/, qr/can the remote be reached.*connect_timeout/i ],
+	[ 'no TLS', { %fake, dbname => 'good', sslmode => 'require' }, qr/does not support SSL/, qr/does not offer TLS.*sslmode/ ],
+	[ 'starting', { %fake, dbname => 'starts' }, qr/starting up/, qr/starting, recovering/ ],
+	[ 'starting late', { %fake, dbname => 'starts_late' }, qr/starting up/, qr/starting, recovering/ ],
+	[ 'closing', { %fake, dbname => 'closes' }, qr/closed the connection/, undef ],
+	[ 'lying', { %fake, dbname => 'lies' }, qr/is wr0ng/, undef ],
+	[ 'codeless', { %fake, dbname => 'bare' }, qr/go away/, undef ],
+	[ 'settings', { %fake, dbname => 'refuses_settings' }, undef, undef ]);
+
+foreach my $failure (@failures)
+{
+	my ($name, $options, $said, $hint) = @$failure;
+	my %mapping = map { $_ => $options->{$_} } grep { exists $options->{$_} } 'user', 'password';
+	my %server = map { $_ => $options->{$_} } grep { !exists $mapping{$_} } keys %$options;
+	my ($of_server, $of_mapping) =
+	  map { my $list = $_; join ', ', map { "$_ '$list->{$_}'" } sort keys %$list } \%server, \%mapping;
+	my $place = qr{"\Q$server{host}\E(?:"[^\n]*, port $server{port} |/\.s\.PGSQL\.$server{port}")};
+
+	superuser_does(
+		qq{CREATE SERVER fails FOREIGN DATA WRAPPER dbpool OPTIONS ($of_server);
+		   CREATE USER MAPPING FOR CURRENT_USER SERVER fails OPTIONS ($of_mapping)});
+	superuser_does(q{SELECT dbpool_add_migration('fails', 1, 'm1', 'SELECT 1')});
+	my $log = -s $local->logfile;
+	foreach my $call (q{dbpool_ping('fails')}, q{dbpool_migrate('fails')})
+	{
+		# what a fake one says when it has let us in is for the pool's connections alone
+		next if !$said && $call =~ /migrate/;
+		my $error = as_role($superuser, "SELECT $call");
+
+		like($error, qr/ERROR:  08001: could not .*"fails"/, "$name: $call fails");
+		like($error, qr/$place/, "$name: $call tells host and port");
+		like($error, $said, "$name: $call tells why") if $said;
+		like($error, qr/HINT:  [^\n]*$hint/, "$name: $call tells what to do") if $hint;
+		unlike($error, qr/HINT/, "$name: $call knows of nothing to do") if !$hint;
+		unlike($error, qr/wr0ng guess|seCretive|auth\.c|seconds/, "$name: $call tells no secret");
+	}
+	my $shown = superuser_does(q{SELECT connect_error FROM dbpool_pools WHERE pool = 'fails'});
+	like($shown, qr/$place/, "$name: the view tells host and port");
+	my $logged = slurp_file($local->logfile, $log);
+	like($logged, qr/LOG:  dbpool could not open a connection of pool "fails": .*$place.*ERROR:/s,
+		"$name: so does the log");
+	like($logged, qr/HINT:  [^\n]*$hint/, "$name: and what to do") if $hint;
+	superuser_does(q{SELECT dbpool_drop_pool('fails')});
+}
+
+# Of several places, the hint is of the one that had a server.
+superuser_does(
+	qq{CREATE SERVER fails FOREIGN DATA WRAPPER dbpool
+	   OPTIONS (host '@{[$remote->host]},127.0.0.1', port '@{[$remote->port]},$unused', dbname 'nonesuch');
+	   CREATE USER MAPPING FOR CURRENT_USER SERVER fails OPTIONS (user 'trust_user')});
+like(
+	as_role($superuser, q{SELECT dbpool_ping('fails')}),
+	qr/"nonesuch" does not exist.*"127\.0\.0\.1", port $unused failed.*HINT:.*option dbname/s,
+	'two places: both are told, with the hint of the one that answered');
+superuser_does(q{SELECT dbpool_drop_pool('fails')});
+
+# Who waits for a connection that is still being opened hears where.
+superuser_does(
+	qq{CREATE SERVER fails FOREIGN DATA WRAPPER dbpool
+	   OPTIONS (host '127.0.0.1', port '@{[$silent->sockport]}', acquire_timeout '300ms');
+	   CREATE USER MAPPING FOR CURRENT_USER SERVER fails});
+like(
+	as_role($superuser, q{SELECT dbpool_ping('fails')}),
+	qr/08001: could not get a connection.*"127\.0\.0\.1", port @{[$silent->sockport]} has not let.*HINT:.*be reached/s,
+	'acquire_timeout before connect_timeout: the place is told');
+superuser_does(q{SELECT dbpool_drop_pool('fails')});
+$fake->stop;
 
 # --- libpq's own check, from 16 on ------------------------------------------------
 

@@ -136,7 +136,7 @@ is(view_says(), 'true', 'verify-full: dbpool_connections.tls');
 # check the certificate against the name all the same.
 like(
 	with_options(q{SET host '127.0.0.1'}),
-	qr/ERROR:  08001:.*server certificate for "localhost".* does not match host name "127\.0\.0\.1"/s,
+	qr/ERROR:  08001:.*server certificate for "localhost".* does not match host name "127\.0\.0\.1".*HINT:.*It is TLS/s,
 	'verify-full: the address instead of the name is refused');
 is(with_options(q{SET sslmode 'verify-ca'}),
 	'(t)', 'verify-ca: the name does not matter');
@@ -145,7 +145,7 @@ is(with_options(q{SET host 'localhost', SET sslmode 'verify-full'}),
 
 like(
 	with_options(qq{SET sslrootcert '$certs/other.crt'}),
-	qr/ERROR:  08001:.*certificate verify failed.*The statement was not run/s,
+	qr/ERROR:  08001:.*certificate verify failed.*The statement was not run.*HINT:.*It is TLS/s,
 	'verify-full: an authority that did not sign is refused');
 like(
 	with_options(q{SET sslmode 'verify-ca'}),
@@ -181,6 +181,16 @@ is(does($encrypted), '(t)', 'and the right one is taken again');
 is(with_options(q{SET sslmode 'disable'}), '(f)', 'disable: not encrypted');
 is(view_says(), 'false', 'disable: dbpool_connections.tls');
 is(with_options(q{SET sslmode 'require'}), '(t)', 'require: encrypted');
+does(
+	q{CREATE SERVER mistaken FOREIGN DATA WRAPPER dbpool;
+	  DO $$BEGIN EXECUTE (SELECT format('ALTER SERVER mistaken OPTIONS (%s)', string_agg(format('ADD %I %L', option_name, option_value), ','))
+	    FROM pg_options_to_table((SELECT srvoptions FROM pg_foreign_server WHERE srvname = 'remote'))); END$$;
+	  CREATE USER MAPPING FOR CURRENT_USER SERVER mistaken OPTIONS (user 'tls_user', password 'wrong')});
+like(
+	does(q{SELECT dbpool_ping('mistaken')}),
+	qr/password authentication failed.*HINT:.*Look at user and password/s,
+	'what the server says over TLS has its hint, too');
+does(q{SELECT dbpool_drop_pool('mistaken')});
 is(view_says(), 'true', 'require: dbpool_connections.tls');
 
 # --- a cancel -----------------------------------------------------------------
