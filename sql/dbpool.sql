@@ -347,8 +347,8 @@ AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_workers() IS 'the rows of dbpool_workers';
 
 CREATE FUNCTION dbpool_get_pools(
-	OUT dbid oid, OUT serverid oid, OUT userid oid, OUT private boolean,
-	OUT pool name, OUT user_name name, OUT worker int, OUT live boolean, OUT paused boolean,
+	OUT dbid oid, OUT serverid oid, OUT userid oid, OUT private boolean, OUT worker int, OUT live boolean,
+	OUT pool name, OUT user_name name, OUT paused boolean,
 	OUT min_size int, OUT max_size int,
 	OUT connecting int, OUT idle int, OUT checking int, OUT busy int,
 	OUT cancelling int, OUT resetting int,
@@ -365,7 +365,7 @@ AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_pools() IS 'the rows of dbpool_pools and dbpool_stat_pools';
 
 CREATE FUNCTION dbpool_get_connections(
-	OUT pool name, OUT user_name name, OUT dbid oid, OUT worker int, OUT state text, OUT state_since timestamptz,
+	OUT dbid oid, OUT worker int, OUT state text, OUT pool name, OUT user_name name, OUT state_since timestamptz,
 	OUT remote_pid int, OUT address text, OUT port int, OUT tls boolean, OUT local_pid int,
 	OUT connected_at timestamptz, OUT statements bigint, OUT in_flight int, OUT prepared int, OUT query text)
 RETURNS SETOF record
@@ -373,14 +373,14 @@ AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_connections() IS 'the rows of dbpool_connections';
 
 CREATE FUNCTION dbpool_get_requests(
-	OUT pool name, OUT dbid oid, OUT pid int, OUT usesysid oid, OUT state text,
-	OUT submitted_at timestamptz, OUT running_since timestamptz, OUT remote_pid int, OUT query text)
+	OUT dbid oid, OUT pid int, OUT usesysid oid, OUT query text, OUT pool name, OUT state text,
+	OUT submitted_at timestamptz, OUT running_since timestamptz, OUT remote_pid int)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_requests() IS 'the rows of dbpool_requests';
 
 CREATE FUNCTION dbpool_get_bulk_inserts(
-	OUT pid int, OUT dbid oid, OUT pool name, OUT target text, OUT phase text,
+	OUT pid int, OUT dbid oid, OUT target text, OUT pool name, OUT phase text,
 	OUT bytes_processed bigint, OUT tuples_processed bigint, OUT started_at timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -453,23 +453,28 @@ SELECT coalesce(l.pool, f.pool) AS pool,
 	coalesce(l.user_name, f.user_name) AS user_name,
 	CASE WHEN l.private THEN 'uncommitted' WHEN l.paused THEN 'paused' WHEN l.live THEN 'active' ELSE 'cold' END AS state,
 	l.worker, l.workers,
-	coalesce(l.idle, 0) AS idle,
-	coalesce(l.busy, 0) AS busy,
-	coalesce(l.connecting, 0) AS connecting,
-	coalesce(l.checking, 0) AS checking,
-	coalesce(l.cancelling, 0) AS cancelling,
-	coalesce(l.resetting, 0) AS resetting,
-	coalesce(l.min_size, f.min_size, 0) AS min_size,
-	coalesce(l.max_size, f.max_size, 10) AS max_size,
-	coalesce(l.waiting, 0) AS waiting,
+	coalesce(l.idle, n.used) AS idle,
+	coalesce(l.busy, n.used) AS busy,
+	coalesce(l.connecting, n.used) AS connecting,
+	coalesce(l.checking, n.used) AS checking,
+	coalesce(l.cancelling, n.used) AS cancelling,
+	coalesce(l.resetting, n.used) AS resetting,
+	coalesce(l.min_size, f.min_size, n.min_size) AS min_size,
+	coalesce(l.max_size, f.max_size, n.max_size) AS max_size,
+	coalesce(l.waiting, n.used) AS waiting,
 	l.oldest_wait, l.used_at, l.connected_at, l.connect_failed_at, l.connect_error
 FROM defined f
 FULL JOIN used l
 	ON l.dbid OPERATOR(pg_catalog.=) f.dbid AND l.serverid OPERATOR(pg_catalog.=) f.serverid
 	AND l.userid OPERATOR(pg_catalog.=) f.userid AND NOT l.private
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) coalesce(l.dbid, f.dbid)
+-- what is not known is not said: of those in use that one may not see, and of other databases
+CROSS JOIN LATERAL (
+	SELECT CASE WHEN l.serverid IS NULL THEN 0 END AS used,
+		CASE WHEN f.serverid IS NOT NULL THEN 0 END AS min_size,
+		CASE WHEN f.serverid IS NOT NULL THEN 10 END AS max_size) n
 WHERE f.serverid IS NOT NULL OR l.live;
-COMMENT ON VIEW dbpool_pools IS 'the pools that this database defines, and those of other databases that are in use';
+COMMENT ON VIEW dbpool_pools IS 'the pools that this database defines, and those of other databases that are in use; most is NULL for those who may not see a pool';
 COMMENT ON COLUMN dbpool_pools.pool IS 'name of the foreign server';
 COMMENT ON COLUMN dbpool_pools.database IS 'local database in which it is defined';
 COMMENT ON COLUMN dbpool_pools.user_name IS 'local role of the user mapping, or public';
@@ -489,14 +494,14 @@ COMMENT ON COLUMN dbpool_pools.oldest_wait IS 'since when the first of them has 
 COMMENT ON COLUMN dbpool_pools.used_at IS 'when the pool was last given a statement';
 COMMENT ON COLUMN dbpool_pools.connected_at IS 'when a connection was last opened';
 COMMENT ON COLUMN dbpool_pools.connect_failed_at IS 'when opening a connection last failed';
-COMMENT ON COLUMN dbpool_pools.connect_error IS 'why it failed; shown to those who may use the pool or read all statistics';
+COMMENT ON COLUMN dbpool_pools.connect_error IS 'why it failed';
 
 CREATE VIEW dbpool_connections AS
 SELECT c.pool, d.datname AS database, c.user_name, c.state, c.state_since, c.local_pid, c.remote_pid,
 	c.address, c.port, c.tls, c.connected_at, c.statements, c.in_flight, c.prepared, c.worker, c.query
 FROM @extschema@.dbpool_get_connections() c
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) c.dbid;
-COMMENT ON VIEW dbpool_connections IS 'the connections of all pools';
+COMMENT ON VIEW dbpool_connections IS 'the connections of all pools; most is NULL for those who may not see the pool';
 COMMENT ON COLUMN dbpool_connections.pool IS 'name of the pool';
 COMMENT ON COLUMN dbpool_connections.database IS 'local database in which it is defined';
 COMMENT ON COLUMN dbpool_connections.user_name IS 'local role of the user mapping, or public';
@@ -520,7 +525,7 @@ SELECT q.pool, d.datname AS database, q.pid, r.rolname AS usename, q.state, q.su
 FROM @extschema@.dbpool_get_requests() q
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) q.dbid
 LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) q.usesysid;
-COMMENT ON VIEW dbpool_requests IS 'the statements that local sessions have with the workers';
+COMMENT ON VIEW dbpool_requests IS 'the statements that local sessions have with the workers; most is NULL for those who may not see the session''s';
 COMMENT ON COLUMN dbpool_requests.pool IS 'name of the pool';
 COMMENT ON COLUMN dbpool_requests.database IS 'database of the local session';
 COMMENT ON COLUMN dbpool_requests.pid IS 'process ID of the local session';
@@ -536,7 +541,7 @@ SELECT b.pid, b.dbid AS datid, d.datname, b.pool, b.target, b.phase, b.bytes_pro
 	b.tuples_processed, b.started_at
 FROM @extschema@.dbpool_get_bulk_inserts() b
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) b.dbid;
-COMMENT ON VIEW dbpool_progress_bulk_insert IS 'the calls of dbpool_bulk_insert() that are under way';
+COMMENT ON VIEW dbpool_progress_bulk_insert IS 'the calls of dbpool_bulk_insert() that are under way; most is NULL for those who may not see the session''s';
 COMMENT ON COLUMN dbpool_progress_bulk_insert.pid IS 'process ID of the local session';
 COMMENT ON COLUMN dbpool_progress_bulk_insert.datid IS 'OID of the local session''s database';
 COMMENT ON COLUMN dbpool_progress_bulk_insert.datname IS 'its name';
@@ -552,7 +557,7 @@ SELECT m.pid, m.dbid AS datid, d.datname, m.pool, m.phase, m.version, m.name, m.
 	m.statements_done, m.statements_total, m.migrations_done, m.migrations_total, m.started_at
 FROM @extschema@.dbpool_get_migrations() m
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) m.dbid;
-COMMENT ON VIEW dbpool_progress_migrate IS 'the runs of migrations that are under way, up to 64';
+COMMENT ON VIEW dbpool_progress_migrate IS 'the runs of migrations that are under way, up to 64; most is NULL for those who may not see the session''s';
 COMMENT ON COLUMN dbpool_progress_migrate.pid IS 'process ID of the local session';
 COMMENT ON COLUMN dbpool_progress_migrate.datid IS 'OID of the local session''s database';
 COMMENT ON COLUMN dbpool_progress_migrate.datname IS 'its name';
@@ -592,7 +597,7 @@ FROM @extschema@.dbpool_get_pools() p
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.dbid
 WHERE NOT p.private
 GROUP BY p.dbid, p.serverid, p.userid, d.datname;
-COMMENT ON VIEW dbpool_stat_pools IS 'statistics of pools since they were first used or dbpool_stat_reset(); times are in milliseconds';
+COMMENT ON VIEW dbpool_stat_pools IS 'statistics of pools since they were first used or dbpool_stat_reset(); times are in milliseconds; most is NULL for those who may not see the pool';
 COMMENT ON COLUMN dbpool_stat_pools.pool IS 'name of the pool';
 COMMENT ON COLUMN dbpool_stat_pools.database IS 'local database in which it is defined';
 COMMENT ON COLUMN dbpool_stat_pools.user_name IS 'local role of the user mapping, or public';

@@ -53,6 +53,7 @@ show_begin(const char *pool)
 			shown = entry;
 			entry->pid = MyProcPid;
 			entry->dbid = MyDatabaseId;
+			entry->roleid = GetUserId();
 			entry->encoding = GetDatabaseEncoding();
 			strlcpy(NameStr(entry->pool), pool, NAMEDATALEN);
 			strlcpy(entry->phase, "connecting", sizeof(entry->phase));

@@ -3,9 +3,17 @@
  *	  The functions behind the views.
  *
  * What shared memory holds is copied under its locks, and made into rows
- * afterwards.  SQL text and remote errors are shown to those who may see them:
- * as in pg_stat_activity, members of pg_read_all_stats and of the role whose
- * statement it is.
+ * afterwards.
+ *
+ * WHO SEES WHAT
+ *
+ * As in pg_stat_activity, everybody sees that there is something, and whose it
+ * is; what it is, is for those alone who may know, and NULL for others.
+ *	 - What a session does is for members of its role.
+ *	 - A pool and its connections are for the owner of the server, and for
+ *	   whoever may use them: with USAGE on the server, members of the role of the
+ *	   mapping, or anybody if it is that of PUBLIC.
+ *	 - All is for members of pg_read_all_stats.
  */
 #include "postgres.h"
 
@@ -13,6 +21,7 @@
 #include "backend/text.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_foreign_server.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -135,16 +144,51 @@ put_text(Row *row, const char *text, int encoding)
 	put(row, CStringGetTextDatum(text_from(text, encoding)), false);
 }
 
+/* May the caller see what is done for a role? */
+static bool
+may_see_role(Oid roleid)
+{
+	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
+		(OidIsValid(roleid) && has_privs_of_role(GetUserId(), roleid));
+}
+
+/* May the caller see a pool? */
+static bool
+may_see_pool(const PoolKey *key)
+{
+	HeapTuple	row;
+	Oid			owner;
+
+	if (has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS))
+		return true;
+	if (key->dbid != MyDatabaseId)
+		return false;
+	row = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(key->serverid));
+	if (!HeapTupleIsValid(row))
+		return false;
+	owner = ((Form_pg_foreign_server) GETSTRUCT(row))->srvowner;
+	ReleaseSysCache(row);
+	return has_privs_of_role(GetUserId(), owner) ||
+		(compat_server_usage(key->serverid, GetUserId()) == ACLCHECK_OK &&
+		 (!OidIsValid(key->userid) || has_privs_of_role(GetUserId(), key->userid)));
+}
+
 static void
 put_sql(Row *row, const char *sql, int encoding, Oid roleid)
 {
-	if (OidIsValid(roleid) &&
-		(has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
-		 has_privs_of_role(GetUserId(), roleid)))
+	if (OidIsValid(roleid) && may_see_role(roleid))
 		put_text(row, sql, encoding);
 	else if (OidIsValid(roleid) && sql[0] != '\0')
 		put(row, CStringGetTextDatum("<insufficient privilege>"), false);
 	else
+		put(row, (Datum) 0, true);
+}
+
+/* A row ends early: of what follows, the caller may see nothing. */
+static void
+hide_rest(Row *row)
+{
+	while (row->n < row->rsinfo->setDesc->natts)
 		put(row, (Datum) 0, true);
 }
 
@@ -202,19 +246,20 @@ put_pool(Row *row, const PoolShared *pool)
 {
 	const PoolCounters *c = &pool->counters;
 	int			encoding = encoding_of(pool->key.dbid);
-	bool		may_see = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
-	(pool->key.dbid == MyDatabaseId &&
-	 SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(pool->key.serverid)) &&
-	 compat_server_usage(pool->key.serverid, GetUserId()) == ACLCHECK_OK);
 
 	put(row, ObjectIdGetDatum(pool->key.dbid), false);
 	put(row, ObjectIdGetDatum(pool->key.serverid), false);
 	put(row, ObjectIdGetDatum(pool->key.userid), false);
 	put(row, BoolGetDatum(pool->key.xid != 0), false);
-	put_name(row, NameStr(pool->server), encoding);
-	put_name(row, NameStr(pool->username), encoding);
 	put_int(row, pool->worker + 1, false);
 	put(row, BoolGetDatum(pool->live), false);
+	if (!may_see_pool(&pool->key))
+	{
+		hide_rest(row);
+		return;
+	}
+	put_name(row, NameStr(pool->server), encoding);
+	put_name(row, NameStr(pool->username), encoding);
 	put(row, BoolGetDatum(pool->paused), false);
 	put_int(row, pool->min_size, false);
 	put_int(row, pool->max_size, false);
@@ -229,7 +274,7 @@ put_pool(Row *row, const PoolShared *pool)
 	put_time(row, pool->used_at);
 	put_time(row, pool->connected_at);
 	put_time(row, pool->connect_failed_at);
-	if (may_see && pool->connect_error[0] != '\0')
+	if (pool->connect_error[0] != '\0')
 		put_text(row, pool->connect_error, encoding);
 	else
 		put(row, (Datum) 0, true);
@@ -296,7 +341,7 @@ dbpool_get_connections(PG_FUNCTION_ARGS)
 		ConnShared	conn;
 		NameData	server;
 		NameData	username;
-		Oid			dbid = InvalidOid;
+		PoolKey		key = {0};
 		int			encoding;
 
 		/* as long as we have the lock, no other pool gets this one's entry */
@@ -308,7 +353,7 @@ dbpool_get_connections(PG_FUNCTION_ARGS)
 		{
 			PoolShared *pool = shmem_pool(conn.pool);
 
-			dbid = pool->key.dbid;
+			key = pool->key;
 			SpinLockAcquire(&pool->mutex);
 			server = pool->server;
 			username = pool->username;
@@ -318,12 +363,18 @@ dbpool_get_connections(PG_FUNCTION_ARGS)
 		if (!conn.in_use)
 			continue;
 
-		encoding = encoding_of(dbid);
-		put_name(&row, NameStr(server), encoding);
-		put_name(&row, NameStr(username), encoding);
-		put(&row, ObjectIdGetDatum(dbid), false);
+		encoding = encoding_of(key.dbid);
+		put(&row, ObjectIdGetDatum(key.dbid), false);
 		put_int(&row, conn.worker + 1, false);
 		put(&row, CStringGetTextDatum(states[conn.state]), false);
+		if (!may_see_pool(&key))
+		{
+			hide_rest(&row);
+			end_row(&row);
+			continue;
+		}
+		put_name(&row, NameStr(server), encoding);
+		put_name(&row, NameStr(username), encoding);
 		put_time(&row, conn.state_since);
 		put_int(&row, conn.remote_pid, conn.remote_pid == 0);
 		if (conn.address.data[0] != '\0')
@@ -376,15 +427,21 @@ dbpool_get_requests(PG_FUNCTION_ARGS)
 
 		if (!copy_request(request_slot(i), &copy, &state))
 			continue;
-		put_name(&row, NameStr(copy.server), copy.encoding);
 		put(&row, ObjectIdGetDatum(copy.dbid), false);
 		put_int(&row, copy.pid, false);
 		put(&row, ObjectIdGetDatum(copy.roleid), false);
+		put_sql(&row, copy.sql, copy.encoding, copy.roleid);
+		if (!may_see_role(copy.roleid))
+		{
+			hide_rest(&row);
+			end_row(&row);
+			continue;
+		}
+		put_name(&row, NameStr(copy.server), copy.encoding);
 		put(&row, CStringGetTextDatum(request_state_name(state)), false);
 		put_time(&row, copy.submitted_at);
 		put_time(&row, copy.running_since);
 		put_int(&row, copy.remote_pid, copy.remote_pid == 0);
-		put_sql(&row, copy.sql, copy.encoding, copy.roleid);
 		end_row(&row);
 	}
 	return (Datum) 0;
@@ -407,8 +464,14 @@ dbpool_get_bulk_inserts(PG_FUNCTION_ARGS)
 			continue;
 		put_int(&row, copy.pid, false);
 		put(&row, ObjectIdGetDatum(copy.dbid), false);
-		put_name(&row, NameStr(copy.server), copy.encoding);
 		put_sql(&row, copy.target, copy.encoding, copy.roleid);
+		if (!may_see_role(copy.roleid))
+		{
+			hide_rest(&row);
+			end_row(&row);
+			continue;
+		}
+		put_name(&row, NameStr(copy.server), copy.encoding);
 		put(&row, CStringGetTextDatum(phases[pg_atomic_read_u32(&copy.copy_phase)]), false);
 		put_count(&row, pg_atomic_read_u64(&copy.copy_bytes));
 		put_count(&row, pg_atomic_read_u64(&copy.copy_rows));
@@ -437,6 +500,12 @@ dbpool_get_migrations(PG_FUNCTION_ARGS)
 
 		put_int(&row, copy.pid, false);
 		put(&row, ObjectIdGetDatum(copy.dbid), false);
+		if (!may_see_role(copy.roleid))
+		{
+			hide_rest(&row);
+			end_row(&row);
+			continue;
+		}
 		put_name(&row, NameStr(copy.pool), copy.encoding);
 		put(&row, CStringGetTextDatum(copy.phase), false);
 		put(&row, Int64GetDatum(copy.version), copy.version < 0);

@@ -171,6 +171,7 @@ typedef struct MigrateShared
 	slock_t		mutex;			/* protects all of it */
 	int			pid;			/* 0: not in use */
 	Oid			dbid;
+	Oid			roleid;			/* who migrates */
 	NameData	pool;
 	int			encoding;		/* of name */
 	char		phase[32];

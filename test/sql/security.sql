@@ -115,6 +115,38 @@ SET ROLE regress_dbpool_bob;
 SELECT query FROM dbpool_connections WHERE pool = 'remote' AND database = current_database() AND user_name <> 'public' ORDER BY 1;
 RESET ROLE;
 REVOKE pg_read_all_stats FROM regress_dbpool_bob;
+-- of what is not theirs, people see that it is there: these columns
+CREATE FUNCTION regress_columns(view text, which text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN QUERY EXECUTE format('SELECT DISTINCT (SELECT string_agg(key || CASE WHEN value #>> ''{}'' = ''<insufficient privilege>'' THEN '' (hidden)'' ELSE '''' END, '', '' ORDER BY key)
+    FROM jsonb_each(jsonb_strip_nulls(to_jsonb(v)))) FROM %I v WHERE %s', view, which);
+END $$;
+CREATE FUNCTION regress_look(view text, which text) RETURNS text LANGUAGE sql SECURITY DEFINER AS $$ SELECT string_agg(x, ' | ' ORDER BY x) FROM regress_columns(view, which) x $$;
+ALTER FUNCTION regress_look OWNER TO regress_dbpool_bob;
+CREATE TABLE regress_seen (n int, seen text);
+SELECT dbpool_create_pool('here', format('host=%s port=%s dbname=%s', split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database()));
+SELECT dbpool_query('here', 'SELECT 1');
+SELECT dbpool_bulk_insert('here', 'regress_seen', format($$SELECT 1, regress_look('dbpool_requests', 'pid = %1$s')
+  UNION ALL SELECT 2, regress_look('dbpool_progress_bulk_insert', 'pid = %1$s')
+  UNION ALL SELECT 3, string_agg(x, ' | ') FROM regress_columns('dbpool_requests', 'pid = %1$s') x
+  UNION ALL SELECT 4, string_agg(x, ' | ') FROM regress_columns('dbpool_progress_bulk_insert', 'pid = %1$s') x$$, pg_backend_pid()));
+SELECT * FROM regress_seen ORDER BY n;
+\set others 'database = current_database() AND NOT coalesce(user_name = ''public'', false)'
+SELECT regress_look('dbpool_connections', :'others') AS connections;
+SELECT regress_look('dbpool_stat_pools', :'others') AS stat_pools;
+-- of pools of this database, names and sizes are in the catalogs
+SELECT regress_look('dbpool_pools', 'pool = ''here''') AS pools;
+-- the owner of the server sees them, but for the texts
+ALTER SERVER here OWNER TO regress_dbpool_bob;
+ALTER USER MAPPING FOR CURRENT_USER SERVER here OPTIONS (ADD password_required 'false');
+SELECT dbpool_query('here', 'SELECT 2');
+SET ROLE regress_dbpool_bob;
+SELECT pool, user_name IS NOT NULL AS user_name, address IS NOT NULL AS address, query FROM dbpool_connections WHERE pool = 'here' AND database = current_database();
+SELECT pool, statements > 0 AS statements FROM dbpool_stat_pools WHERE pool = 'here' AND database = current_database();
+RESET ROLE;
+SELECT dbpool_drop_pool('here');
+DROP TABLE regress_seen;
+DROP FUNCTION regress_look, regress_columns;
 -- why connecting failed is for those who may use the pool
 ALTER SERVER remote OPTIONS (SET dbname 'regress_nonesuch');
 DO $$ BEGIN PERFORM dbpool_ping('remote'); EXCEPTION WHEN sqlstate '08001' THEN NULL; END $$;
