@@ -562,7 +562,7 @@ COMMENT ON COLUMN dbpool_progress_migrate.pid IS 'process ID of the local sessio
 COMMENT ON COLUMN dbpool_progress_migrate.datid IS 'OID of the local session''s database';
 COMMENT ON COLUMN dbpool_progress_migrate.datname IS 'its name';
 COMMENT ON COLUMN dbpool_progress_migrate.pool IS 'name of the pool';
-COMMENT ON COLUMN dbpool_progress_migrate.phase IS 'connecting, waiting for lock, reading history, migrating, or committing';
+COMMENT ON COLUMN dbpool_progress_migrate.phase IS 'connecting, waiting for lock, reading history, waiting for process, migrating, or committing';
 COMMENT ON COLUMN dbpool_progress_migrate.version IS 'version of the migration that runs, NULL before the first';
 COMMENT ON COLUMN dbpool_progress_migrate.name IS 'its name';
 COMMENT ON COLUMN dbpool_progress_migrate.direction IS 'up or down';

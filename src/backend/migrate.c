@@ -119,7 +119,7 @@ migrate_call(const char *pool, Oid function, const Wish *wish, ReturnSetInfo *rs
 		outcome->version = session.plan->current;
 		migrate_run(&session, wish, list, n, rsinfo, outcome);
 		if (n == 0 && record_is_open_ended(session.serverid))
-			record_open(session.serverid, pool);
+			record_open(session.serverid, pool, session.lock_timeout);
 		migrate_unlock(&session);
 		if (n == 0)
 			ereport(NOTICE,

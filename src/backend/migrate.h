@@ -339,7 +339,7 @@ typedef struct Attempt
 } Attempt;
 
 extern bool record_is_open_ended(Oid serverid);
-extern void record_open(Oid serverid, const char *pool);
+extern void record_open(Oid serverid, const char *pool, int patience);
 extern void record_close(void);
 extern int64 record_begin(const Attempt *attempt);
 extern void record_end(int64 id, const char *status, double duration,
@@ -398,6 +398,7 @@ typedef struct MigrateSession
 	int			napplied;
 	MigratePlan *plan;
 	int64		lock_key;
+	int			lock_timeout;	/* milliseconds; negative: without the lock */
 } MigrateSession;
 
 /* Statements that end what migrations may have SET, a role for one; with rows. */

@@ -167,7 +167,7 @@ write_history(MigrateSession *session, const Migration *migration, Direction dir
 	Attempt		attempt = {session->pool, migration, direction, mode, ""};
 	int64		id;
 
-	record_open(session->serverid, session->pool);
+	record_open(session->serverid, session->pool, session->lock_timeout);
 	migrate_begin(session, true);
 	id = record_begin(&attempt);
 	remote_commit(session->remote, psprintf("%s; COMMIT", sql));

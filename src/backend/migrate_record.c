@@ -30,7 +30,9 @@
 #include "backend/migrate.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "backend/migrate_remote.h"
 #include "ipc/message.h"
+#include "ipc/shmem.h"
 #include "lib/stringinfo.h"
 #include "libpq/pqsignal.h"
 #include "mb/pg_wchar.h"
@@ -58,6 +60,10 @@ PGDLLEXPORT void dbpool_record_main(Datum arg);
 /* The recorder has so long for each message. */
 #define ANSWER_MS		15000
 
+/* A recorder that has just ended is waited for, whatever the caller's patience. */
+#define PLACE_LEAST_MS	2000
+#define PLACE_POLL_MS	20
+
 /* At the start of the segment; then the queue up, then the queue down. */
 typedef struct RecordShared
 {
@@ -66,6 +72,7 @@ typedef struct RecordShared
 	Oid			serverid;		/* the pool */
 	Oid			roleid;			/* who migrates */
 	int			pid;
+	int			place;			/* see quota.h */
 } RecordShared;
 
 #define UP_OFFSET	MAXALIGN(sizeof(RecordShared))
@@ -81,6 +88,9 @@ static struct
 	shm_mq_handle *down;
 	int			unanswered;		/* messages */
 } recorder;
+
+/* Where a recorder that has not started yet is counted; and then it is its own. */
+static int	place = QUOTA_NONE;
 
 static void
 wait_for_recorder(Ticks until)
@@ -193,13 +203,68 @@ record_is_open_ended(Oid serverid)
 	return found;
 }
 
+static void
+leave_place_at_exit(int code, Datum arg)
+{
+	(void) code;
+	(void) arg;
+	quota_give_recorder(place);
+}
+
+/* Give the place back unless a recorder has it. */
+static void
+leave_place(void)
+{
+	quota_give_recorder(place);
+	place = QUOTA_NONE;
+}
+
 /*
- * Start the recorder for a run on a pool, which holds the remote's lock.
- * record_close() is to follow in any case.
+ * Register the process, if the role may have one more and the server has one.
+ * Returns false if not, with what to say of it.
+ */
+static bool
+try_register(BackgroundWorker *bgw, BackgroundWorkerHandle **handle, char **why, char **hint)
+{
+	if (!superuser())
+		place = quota_take_recorder(GetUserId());
+	if (place == QUOTA_EXCEEDED)
+	{
+		place = QUOTA_NONE;
+		*why = psprintf("Role \"%s\" has %d runs of migrations under way, as many as one role may have.",
+						GetUserNameFromId(GetUserId(), false), quota_recorders_of_role());
+		*hint = "Wait until one has ended, or raise lock_timeout or max_worker_processes.";
+		return false;
+	}
+	if (place == QUOTA_NONE && !superuser())
+	{
+		*why = psprintf("%d runs of migrations are under way, as many as roles other than superusers may have together.",
+						quota_recorders());
+		*hint = "Wait until one has ended, or raise lock_timeout or max_worker_processes.";
+		return false;
+	}
+	((RecordShared *) dsm_segment_address(recorder.segment))->place = place;
+	if (RegisterDynamicBackgroundWorker(bgw, handle))
+		return true;
+	leave_place();
+	*why = psprintf("All background workers that max_worker_processes (%d) allows are taken.",
+					max_worker_processes);
+	*hint = "Raise max_worker_processes.";
+	return false;
+}
+
+/*
+ * Start the recorder for a run on a pool, which holds the remote's lock.  With
+ * none to be had, wait for so many milliseconds.  record_close() is to follow in
+ * any case.
  */
 void
-record_open(Oid serverid, const char *pool)
+record_open(Oid serverid, const char *pool, int patience)
 {
+	static bool registered = false;
+	Ticks		until = ticks_plus_ms(ticks_now(), Max(patience, PLACE_LEAST_MS));
+	char	   *why;
+	char	   *hint;
 	RecordShared *shared;
 	shm_mq	   *up;
 	shm_mq	   *down;
@@ -225,12 +290,20 @@ record_open(Oid serverid, const char *pool)
 	snprintf(bgw.bgw_name, sizeof(bgw.bgw_name), "dbpool recorder for pid %d", MyProcPid);
 	bgw.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(recorder.segment));
 	bgw.bgw_notify_pid = MyProcPid;
-	if (!RegisterDynamicBackgroundWorker(&bgw, &handle))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("could not start the process that writes the history of migrations"),
-				 errdetail("Nothing was run on pool \"%s\".", pool),
-				 errhint("Raise max_worker_processes.")));
+	if (!registered)
+		before_shmem_exit(leave_place_at_exit, (Datum) 0);
+	registered = true;
+	while (!try_register(&bgw, &handle, &why, &hint))
+	{
+		if (ticks_now() >= until)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("could not start the process that writes the history of migrations"),
+					 errdetail("%s Nothing was run on pool \"%s\".", why, pool),
+					 errhint("%s", hint)));
+		migrate_show_phase("waiting for process");
+		remote_wait(PLACE_POLL_MS);
+	}
 	recorder.	up = shm_mq_attach(up, recorder.segment, handle);
 	recorder.	down = shm_mq_attach(down, recorder.segment, handle);
 
@@ -243,6 +316,7 @@ record_open(Oid serverid, const char *pool)
 void
 record_close(void)
 {
+	leave_place();
 	if (recorder.segment == NULL)
 		return;
 	dsm_detach(recorder.segment);
@@ -512,6 +586,10 @@ dbpool_record_main(Datum arg)
 	if (segment == NULL)
 		return;					/* the session has gone */
 	task = dsm_segment_address(segment);
+	place = task->place;
+	if (place != QUOTA_NONE && !quota_adopt_recorder(place, task->pid))
+		return;
+	before_shmem_exit(leave_place_at_exit, (Datum) 0);
 	up = (shm_mq *) ((char *) task + UP_OFFSET);
 	down = (shm_mq *) ((char *) task + DOWN_OFFSET);
 	shm_mq_set_receiver(up, MyProc);

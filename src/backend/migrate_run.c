@@ -606,7 +606,7 @@ migrate_run(MigrateSession *session, const Wish *wish, const Migration **migrati
 	migrate_show_progress(0, run.total);
 	if (run.total == 0)
 		return;
-	record_open(session->serverid, session->pool);
+	record_open(session->serverid, session->pool, session->lock_timeout);
 	if (!run.dry_run)
 		migrate_create_history(session);
 	error_context_stack = &context;

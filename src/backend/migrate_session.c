@@ -282,6 +282,7 @@ migrate_open(MigrateSession *session, const char *pool, Oid function, int lock_t
 
 	client_require_workers();
 	session->pool = pool;
+	session->lock_timeout = lock_timeout;
 	session->serverid = migrate_check_right(pool, function);
 	if (lock_timeout >= 0 && RecoveryInProgress())
 		ereport(ERROR,

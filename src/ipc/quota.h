@@ -1,10 +1,20 @@
 /*
  * quota.h
- *	  How many requests each role has under way.
+ *	  How many requests, and processes for migrations, each role has.
+ *
+ * REQUESTS
  *
  * Counted from the claim of a slot until the slot is free again, whoever frees
  * it, so that a session which gives up and tries again at once does not get
  * around the limit.
+ *
+ * RECORDERS
+ *
+ * A run of migrations takes a background worker, of which the whole server has
+ * max_worker_processes.  Ordinary roles have half of what dbpool's own workers
+ * leave, so that others find some, and one role all of these but one.  A place
+ * is the session's until the process has started, then the process's, so that
+ * it is free only when the process has ended.
  */
 #ifndef DBPOOL_QUOTA_H
 #define DBPOOL_QUOTA_H
@@ -19,6 +29,15 @@
 
 /* Not counted; quota_give() does nothing. */
 #define QUOTA_NONE		(-1)
+
+/* Most recorders that ordinary roles have together, whatever the server has. */
+#define QUOTA_RECORDERS	64
+
+extern int	quota_recorders(void);
+extern int	quota_recorders_of_role(void);
+extern int	quota_take_recorder(Oid roleid);
+extern bool quota_adopt_recorder(int place, int session);
+extern void quota_give_recorder(int place);
 
 extern int	quota_take(Oid roleid, uint32 limit);
 extern void quota_give(int quota);

@@ -88,6 +88,8 @@ shmem_on_startup(void)
 		ConditionVariableInit(&dbpool_shared->slot_freed_cv);
 		for (int i = 0; i < QUOTA_ROLES; i++)
 			pg_atomic_init_u64(&dbpool_shared->roles[i], 0);
+		for (int i = 0; i < QUOTA_RECORDERS; i++)
+			pg_atomic_init_u64(&dbpool_shared->recorders[i], 0);
 		for (int i = 0; i < DBPOOL_SHOWN_MIGRATIONS; i++)
 			SpinLockInit(&dbpool_shared->migrations[i].mutex);
 

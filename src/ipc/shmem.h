@@ -220,6 +220,9 @@ typedef struct DbpoolShared
 	/* Requests under way, by role; see quota.c. */
 	pg_atomic_uint64 roles[QUOTA_ROLES];
 
+	/* Recorders of ordinary roles: the role, and whose the place is; or 0. */
+	pg_atomic_uint64 recorders[QUOTA_RECORDERS];
+
 	/* Those that find no place are not shown. */
 	MigrateShared migrations[DBPOOL_SHOWN_MIGRATIONS];
 

@@ -706,6 +706,88 @@ subtest 'the recorder ends' => sub {
 	nothing_left('recorder');
 };
 
+# --- how many at a time --------------------------------------------------------------
+
+# Each run has a background worker, and the server has but max_worker_processes.
+subtest 'runs of many' => sub {
+	my ($host, $port) = ($remote->host, $remote->port);
+	my %s;
+
+	# a database each, as there is one lock per database
+	my $run = sub {
+		my ($role, $pool, $arguments) = @_;
+
+		$remote->safe_psql('postgres', "CREATE DATABASE $pool OWNER app");
+		$s{$pool} = session($local, user => $role);
+		$s{$pool}->value("SELECT dbpool_create_pool('$pool', 'host=$host port=$port dbname=$pool user=app password=$password')");
+		$s{$pool}->value("SELECT dbpool_add_migration('$pool', 1, 'm', 'CREATE TABLE t (); SELECT pg_sleep(600)')");
+		return $s{$pool}->send("SELECT status FROM dbpool_migrate('$pool'$arguments)");
+	};
+	my $is_in = sub {
+		my ($pool, $phase, $name) = @_;
+
+		return ok(
+			$control->poll(
+				"SELECT coalesce(max(phase), '') FROM dbpool_progress_migrate WHERE pool = '$pool'", $phase),
+			$name);
+	};
+	my $recorders = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'dbpool recorder'};
+
+	$local->safe_psql(
+		'postgres', q{
+		CREATE ROLE many LOGIN;
+		CREATE ROLE few LOGIN;
+		GRANT USAGE ON FOREIGN DATA WRAPPER dbpool TO many, few;});
+	is($control->value('SHOW max_worker_processes'), '8', 'there are eight processes');
+	foreach my $pool ('many1', 'many2')
+	{
+		$run->('many', $pool, '');
+		$is_in->($pool, 'migrating', "$pool runs");
+	}
+	my $answer = $run->('many', 'many3', q{, lock_timeout => '0'})->wait;
+	is($answer->{state}, '53400', 'a role has no more than two runs');
+	like($answer->{err},
+		qr/could not start the process.*DETAIL:  Role "many" has 2 runs .*Nothing was run on pool "many3".*HINT: .*max_worker_processes/s,
+		'it says why');
+	$s{many3}->send(q{SELECT status FROM dbpool_migrate('many3')});
+	$is_in->('many3', 'waiting for process', 'it can wait for one');
+	$run->('few', 'few1', '');
+	$is_in->('few1', 'migrating', 'another role is not held up');
+	$answer = $run->('few', 'few2', q{, lock_timeout => '0'})->wait;
+	is($answer->{state}, '53400', 'all roles have no more than three');
+	like($answer->{err}, qr/DETAIL:  3 runs of migrations are under way, as many as roles other than superusers/, 'it says why');
+	is($control->value($recorders), '3', 'three processes are taken');
+	# what it is, others do not see
+	my $shown = q{SELECT string_agg(DISTINCT (SELECT string_agg(k, ' ') FROM jsonb_object_keys(jsonb_strip_nulls(to_jsonb(p))) k), '|')
+		FROM dbpool_progress_migrate p WHERE pid = %d};
+	is($s{few2}->value(sprintf $shown, $s{many1}->pid), 'pid datid datname', 'another role sees that there is a run');
+	like($control->value(sprintf $shown, $s{many1}->pid), qr/\bname\b.*\bversion\b/, 'a superuser sees which');
+	like($s{few2}->value(sprintf $shown, $s{few1}->pid), qr/\bname\b.*\bversion\b/, 'and so does its own role');
+	is($control->value("SELECT status FROM dbpool_migrate('${\pool('super', 'SELECT 1')}')"), 'applied', 'a superuser is not limited');
+
+	# a run that ends, a session that ends, a process that ends: the place is free
+	$control->value("SELECT pg_cancel_backend(${\$s{many1}->pid})");
+	is($s{many1}->wait->{state}, '57014', 'a run ends');
+	$is_in->('many3', 'migrating', 'the one that waited goes on');
+	$control->value("SELECT pg_terminate_backend(${\$s{$_}->pid})") foreach 'few1', 'many2';
+	$control->value("SELECT pg_cancel_backend(${\$s{many3}->pid})");
+	is($s{many3}->wait->{state}, '57014', 'all have ended');
+	$s{few2}->send(q{SELECT status FROM dbpool_migrate('few2')});
+	$s{many1}->send(q{SELECT status FROM dbpool_migrate('many1')});
+	$s{many3}->send(q{SELECT status FROM dbpool_migrate('many3')});
+	$is_in->($_, 'migrating', "$_ has a place again") foreach 'few2', 'many1', 'many3';
+	$control->value("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type = 'dbpool recorder'");
+	$control->value("SELECT pg_cancel_backend(${\$s{$_}->pid})") foreach 'few2', 'many1', 'many3';
+	$s{$_}->wait foreach 'few2', 'many1', 'many3';
+	$control->poll($recorders, '0');
+	$s{$_}->send("SELECT status FROM dbpool_migrate('$_')") foreach 'few2', 'many1', 'many3';
+	$is_in->($_, 'migrating', "$_ has one after its process was ended") foreach 'few2', 'many1', 'many3';
+	$control->value("SELECT pg_cancel_backend(${\$s{$_}->pid})") foreach 'few2', 'many1', 'many3';
+	$s{$_}->wait foreach 'few2', 'many1', 'many3';
+	$_->quit foreach values %s;
+	nothing_left('many');
+};
+
 subtest 'the server crashes' => sub {
 	my $pool = pool('crash', 'CREATE TABLE t1 (); SELECT count(*) FROM gate');
 
