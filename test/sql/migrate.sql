@@ -495,6 +495,18 @@ SELECT version, status FROM dbpool_migrate('lock');
 \echo :SQLSTATE
 SELECT * FROM regress_status('lock');
 
+-- a COMMIT that is none as the text is read here: what ends the transaction all the same is noticed
+CALL regress_remote('inside');
+CALL regress_add('inside', 1, 'one', $$
+  SELECT set_config('standard_conforming_strings', 'off', false), set_config('escape_string_warning', 'off', false);
+  SELECT '\''; COMMIT; --';
+\unrestrict x
+  CREATE TABLE never () $$);
+SELECT version, status FROM dbpool_migrate('inside');
+\echo :SQLSTATE
+SELECT * FROM regress_status('inside');
+SELECT * FROM dbpool_query('inside', 'SELECT to_regclass(''never'')') AS t(never text);
+
 -- The pool's own sessions keep none of it; and what they have prepared fits the new tables.
 CALL regress_remote('prepared');
 CALL regress_add('prepared', 1, 'one', 'CREATE TABLE t (i int); INSERT INTO t VALUES (1)', 'DROP TABLE t');

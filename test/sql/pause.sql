@@ -50,6 +50,25 @@ SELECT dbpool_pause('remote');
 SELECT dbpool_query('here', 'SELECT ''not paused''');
 SELECT dbpool_resume('remote');
 
+-- pools of the same server and other mappings are paused with it, also one that is first used then
+CREATE ROLE regress_dbpool_user;
+GRANT USAGE ON FOREIGN SERVER remote TO regress_dbpool_user;
+CREATE USER MAPPING FOR regress_dbpool_user SERVER remote OPTIONS (password_required 'false');
+SELECT format('ALTER USER MAPPING FOR regress_dbpool_user SERVER remote OPTIONS (ADD user %L)', current_user) \gexec
+ALTER SERVER remote OPTIONS (SET acquire_timeout '100ms');
+SELECT dbpool_pause('remote');
+SET ROLE regress_dbpool_user;
+SELECT split_part(regress_try('SELECT 1'), E'\n', 1);
+RESET ROLE;
+SELECT dbpool_resume('remote');
+SET ROLE regress_dbpool_user;
+SELECT regress_try('SELECT 1');
+RESET ROLE;
+DROP USER MAPPING FOR regress_dbpool_user SERVER remote;
+REVOKE USAGE ON FOREIGN SERVER remote FROM regress_dbpool_user;
+DROP ROLE regress_dbpool_user;
+ALTER SERVER remote OPTIONS (SET acquire_timeout '30s');
+
 -- dbpool_reset gives new connections
 SELECT v AS pid FROM dbpool_query('remote', 'SELECT pg_backend_pid()') AS t(v int) \gset
 SELECT v = :pid AS same FROM dbpool_query('remote', 'SELECT pg_backend_pid()') AS t(v int);

@@ -93,14 +93,15 @@ subtest 'idle_timeout' => sub {
 		max_size => 4,
 		idle_timeout => '700ms');
 	use_four('idle');
-	my $most = pids_there('idle');
-	cmp_ok($most, '>', 2, 'the pool has grown');
+	my @most = pids_there('idle');
+	cmp_ok(scalar(@most), '>', 2, 'the pool has grown');
 	ok(has_there('idle', 1), 'and it shrinks to min_size');
 	my @left = pids_there('idle');
 
 	# what stays is not replaced over and over
 	$control->value('SELECT pg_sleep(1.5)');
 	is(join(',', pids_there('idle')), join(',', @left), 'where it stays');
+	is(scalar(grep { $_ == $left[0] } @most), 1, 'none of them is closed only to be opened anew');
 	use_four('idle');
 	ok(has_there('idle', 1), 'it grows and shrinks again');
 
@@ -137,6 +138,11 @@ subtest 'max_lifetime' => sub {
 	is($control->query(query_sleeps('aged', 2))->{err},
 		'', 'a statement outlives max_lifetime');
 	ok(has_there('aged', 0), 'then the connection is closed');
+
+	# nor needs it anybody who uses it
+	create_named_pool('unused', max_lifetime => '1s', idle_timeout => '0', health_check_interval => '0');
+	$control->value("SELECT dbpool_ping('unused')");
+	ok(has_there('unused', 0), 'an idle connection is closed when its time comes');
 };
 
 # A server process that is stopped keeps its socket, and does not answer.

@@ -358,7 +358,20 @@ wait_for_sleepers(0);
 # one of the owner's own that is idle makes room
 $s->value(q{ALTER SERVER g0 OPTIONS (DROP min_size)});
 $greedy->value(q{SELECT dbpool_ping('g0')});
+is($s->value(q{SELECT count(*) FROM dbpool_connections WHERE pool = 'others' AND state = 'idle'}), '1', 'another owner has one that has been idle for longer');
 is($greedy->value(q{SELECT dbpool_query('g2', 'SELECT 1')}), '(1)', 'an idle one of the owner\'s makes room');
+is($s->value(q{SELECT count(*) FROM dbpool_connections WHERE pool = 'others'}), '1', 'and not another owner\'s');
+
+# What was allowed once counts as far as it is allowed now.
+my $min_size = q{SELECT min_size FROM dbpool_pools WHERE pool = 'g1' AND user_name = 'greedy'};
+is($s->value($min_size), '3', 'the min_size that it has');
+$s->value('ALTER SYSTEM SET dbpool.max_min_size = 2; SELECT pg_reload_conf()');
+$s->poll('SHOW dbpool.max_min_size', '2');
+my $later = session_of('greedy');
+$later->value(q{SELECT dbpool_ping('g1')});
+is($s->value($min_size), '2', 'the setting limits one that was given before');
+$later->quit;
+$s->value('ALTER SYSTEM RESET dbpool.max_min_size; SELECT pg_reload_conf()');
 
 # Pools: servers with dead ports.
 $s->value(q{ALTER SERVER g1 OPTIONS (DROP min_size)});

@@ -118,6 +118,31 @@ subtest 'a table changes under statements that are on their way' => sub {
 	ok(is_at_rest($control, 'p'), 'nothing is left');
 };
 
+# The state of a call behind a statement that is stuck, on the only connection.
+sub state_behind
+{
+	my ($call) = @_;
+	my ($first, $second) = @sessions;
+
+	foreach my $round (1 .. 20)
+	{
+		my $held = 'SELECT add_to($1::int) -- ' . ++$bench->{texts};
+		learn($control, "dbpool_exec('p', '$held', '0')");
+		$holder->value('BEGIN; SELECT FROM accounts FOR UPDATE');
+		my @order = line_up($bench,
+			[ $first, "SELECT dbpool_exec('p', '$held', '1')" ],
+			[ $second, "SELECT $call" ]);
+		resume($bench->{worker});
+		$control->poll("SELECT count(*) FROM dbpool_requests WHERE state = 'submitted'", '0');
+		my $state = $control->value('SELECT state FROM dbpool_requests WHERE pid = ' . $second->pid);
+		$holder->value('COMMIT');
+		$_->wait foreach @order;
+		return $state if $order[0] == $first;
+		($first, $second) = ($second, $first);
+	}
+	die 'never in that order';
+}
+
 # --- what a session may leave behind -------------------------------------------
 
 subtest 'what was left behind is gone before another joins' => sub {
@@ -154,6 +179,12 @@ subtest 'what was left behind is gone before another joins' => sub {
 		is($sessions[1]->value("SELECT dbpool_query('p', \$q\$$found\$q\$)"),
 			$clean, "nothing is seen of a parameter with $sql");
 	}
+
+	# nor goes it with anybody's statement: it waits for a connection that is free
+	is(state_behind("dbpool_query('p', 'SELECT maybe(\$1)', 'SELECT set_config(''my.thing'', ''x'', false)')"),
+		'queued', 'a text with such a parameter does not share');
+	is(state_behind("dbpool_query('p', 'SELECT maybe(\$1)', '')"),
+		'running', 'without it does');
 };
 
 # What is set inside a function cannot be seen beforehand. When the remote tells
@@ -170,6 +201,11 @@ subtest 'a function changes a setting that the remote reports' => sub {
 	$control->value("SELECT dbpool_query('p', 'SELECT zone(\$1)', 1)");
 	is($sessions[1]->value("SELECT dbpool_query('p', \$q\$$zone\$q\$, 1)"),
 		$clean, 'the next one does not see it');
+
+	# and that text never shares again, however often it leaves nothing
+	learn($control, "dbpool_query('p', 'SELECT zone(\$1)', 0)");
+	is(state_behind("dbpool_query('p', 'SELECT zone(\$1)', 0)"),
+		'queued', 'the text does not share any more');
 };
 
 # --- one in trouble does not wait for itself -----------------------------------

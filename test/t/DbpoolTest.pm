@@ -36,6 +36,7 @@ our @EXPORT = qw(
   announce broken_invariants
 );
 
+my @nodes;
 my @locals;
 my @announced;
 
@@ -51,6 +52,7 @@ sub make_node
 	$node->append_conf('postgresql.conf', "max_wal_senders = 0\n");
 	$node->append_conf('postgresql.conf', "$params{conf}\n") if $params{conf};
 	$node->start unless $params{no_start};
+	push @nodes, $node;
 	return $node;
 }
 
@@ -136,6 +138,7 @@ sub wait_until
 	{
 		if (time > $end)
 		{
+			explain();
 			die "timed out waiting until $what" unless defined wantarray;
 			diag("timed out waiting until $what");
 			return 0;
@@ -260,6 +263,59 @@ sub preload_library
 	return
 	  system("$cc -shared -fPIC -o '$path.so' '$path.c' -ldl") == 0 &&
 	  "$path.so";
+}
+
+# What is under way at each node, for whoever looks why a test has waited in vain.
+# Any of the nodes may hang.
+my @explained = (
+	[ 'requests', 'SELECT * FROM %s.dbpool_requests' ],
+	[ 'connections', 'SELECT * FROM %s.dbpool_connections' ],
+	[ 'pools', 'SELECT * FROM %s.dbpool_pools' ],
+	[ 'statistics', 'SELECT * FROM %s.dbpool_stat_pools' ],
+	[ 'workers', 'SELECT * FROM %s.dbpool_workers' ],
+	[   'processes',
+		'SELECT pid, pg_blocking_pids(pid) AS blocked_by, application_name, state, wait_event_type, wait_event, '
+		  . q{clock_timestamp() - state_change AS since, left(query, 200) AS query FROM pg_stat_activity }
+		  . q{WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() ORDER BY pid}
+	]);
+
+sub explain
+{
+	foreach my $node (@nodes)
+	{
+		my $name = $node->name;
+		my $ask = sub {
+			my ($sql) = @_;
+			my ($out, $err, $late) = ('', '', 0);
+
+			$node->psql(
+				'postgres', $sql,
+				stdout => \$out,
+				stderr => \$err,
+				timeout => 10,
+				timed_out => \$late,
+				extra_params => ['--expanded']);
+			return $late ? ('', 'it does not answer') : ($out, $err);
+		};
+		my ($schema, $err) = defined $node->{_pid}
+		  ? $ask->(q{SELECT 'schema=' || extnamespace::regnamespace FROM pg_extension WHERE extname = 'dbpool'})
+		  : ('', 'it does not run');
+
+		$schema = $schema =~ /schema=(.*)/ ? $1 : '';
+		diag("node \"$name\": $err") if $err ne '';
+		foreach my $view ($err ne '' ? () : @explained)
+		{
+			my ($what, $sql) = @{$view};
+
+			next if $sql =~ /%s/ && $schema eq '';
+			diag("--- node \"$name\", $what");
+			diag($_) foreach $ask->($sql =~ s/%s/$schema/r);
+		}
+		my @log = -e $node->logfile ? split /\n/, slurp_file($node->logfile) : ();
+		diag("--- node \"$name\", the end of its log");
+		diag(join "\n", @log > 30 ? @log[ -30 .. -1 ] : @log);
+	}
+	return;
 }
 
 # Lines of a local node's log that match are what the test is about: they do not
@@ -447,7 +503,11 @@ sub wait
 
 	until ($self->is_complete)
 	{
-		die "session does not answer: $self->{err}" if time > $end;
+		if (time > $end)
+		{
+			DbpoolTest::explain();
+			die "session $self->{pid} does not answer: $self->{err}";
+		}
 		$self->read_some(1);
 	}
 	$answer{seconds} = time - $self->{started};
