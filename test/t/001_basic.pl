@@ -44,4 +44,29 @@ ok( $s->poll(
 cmp_ok(rss_kb($pid), '>', 100, 'its memory can be read');
 
 $s->quit;
+
+# "make installcheck" needs a second server: it says so before it runs anything.
+SKIP:
+{
+	my $make = $ENV{MAKE} || 'make';
+	my @unset = ('env', '-u', 'MAKEFLAGS', '-u', 'MAKELEVEL', '-u', 'DBPOOL_REMOTE_HOST', '-u', 'DBPOOL_REMOTE_PORT', '-u', 'PGOPTIONS');
+	my @command = (@unset, $make, '-C', "$FindBin::RealBin/../..", $ENV{PG_CONFIG} ? "PG_CONFIG=$ENV{PG_CONFIG}" : ());
+
+	skip 'make is not installed', 18 if system("$make --version >/dev/null 2>&1") != 0;
+	foreach my $target ('installcheck', 'installcheck-regress', 'installcheck-isolation')
+	{
+		my ($out, $err) = ('', '');
+
+		ok(!IPC::Run::run([ @command, $target ], '<', \undef, '>', \$out, '2>', \$err),
+			"$target without a second server fails");
+		like($err, qr/installcheck needs a second server: set DBPOOL_REMOTE_HOST/, 'and says why');
+		unlike($out, qr/pg_regress|pg_isolation|prove/, 'before anything is run');
+		ok( !IPC::Run::run([ @command, $target, 'DBPOOL_REMOTE_HOST=/nonesuch', 'DBPOOL_REMOTE_PORT=1' ],
+				'<', \undef, '>', \$out, '2>', \$err),
+			"$target with one that is not there fails");
+		like($err, qr{/nonesuch.*installcheck cannot reach}s, 'and says why');
+		unlike($out, qr/pg_regress|pg_isolation|prove/, 'before anything is run');
+	}
+}
+
 done_testing();

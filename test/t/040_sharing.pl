@@ -9,6 +9,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DbpoolTest;
+use FakeRemote;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -165,6 +166,31 @@ subtest 'nobody there' => sub {
 		'and the error tells that one is being opened');
 	cmp_ok($answer->{seconds}, '<', 3, 'after acquire_timeout');
 };
+
+# With the only connection neither free nor busy, the error says what it is about.
+foreach my $case (
+	[ 'checked', { check => sub { return } }, 'validate_after', '0' ],
+	[ 'reset', { reset => sub { return } }, 'reset', 'always' ])
+{
+	my ($what, $deed, @option) = @$case;
+
+	subtest "all connections are being $what" => sub {
+		my $fake = FakeRemote->start(hangs => $deed);
+		create_pool($local, "only_$what", undef,
+			$fake->options('hangs', max_size => 1, acquire_timeout => '500ms', @option));
+		# which is checked before its first use already
+		is($control->value("SELECT dbpool_query('only_$what', 'SELECT 42')"),
+			'(42)', 'the first call has the connection')
+		  if $what eq 'reset';
+		my $answer = $control->query("SELECT dbpool_query('only_$what', 'SELECT 42')");
+		is($answer->{state}, '53300', 'the next one waits in vain');
+		like(
+			$answer->{err},
+			qr/DETAIL:  0 of at most 1 connections are busy, 1 are being $what; 0 other requests/,
+			"and hears that the connection is being $what");
+		$fake->stop;
+	};
+}
 
 $_->quit foreach ($control, $there);
 done_testing();
