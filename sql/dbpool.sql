@@ -145,9 +145,110 @@ REVOKE ALL ON FUNCTION dbpool_stat_reset(name) FROM PUBLIC;
 -- Nobody writes here but by functions, which act as the owner of the tables. What
 -- there is to see is a matter of row security; pg_dump carries all of it.
 
+CREATE TYPE dbpool_migration_version;
+CREATE FUNCTION dbpool_migration_version_in(cstring) RETURNS dbpool_migration_version
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION dbpool_migration_version_out(dbpool_migration_version) RETURNS cstring
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION dbpool_migration_version_recv(internal) RETURNS dbpool_migration_version
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION dbpool_migration_version_send(dbpool_migration_version) RETURNS bytea
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE TYPE dbpool_migration_version (
+	INPUT = dbpool_migration_version_in,
+	OUTPUT = dbpool_migration_version_out,
+	RECEIVE = dbpool_migration_version_recv,
+	SEND = dbpool_migration_version_send,
+	INTERNALLENGTH = VARIABLE,
+	STORAGE = extended
+);
+COMMENT ON TYPE dbpool_migration_version IS 'version of a migration: a number, or several with points in between, or R__name';
+COMMENT ON FUNCTION dbpool_migration_version_in(cstring) IS 'input of versions';
+COMMENT ON FUNCTION dbpool_migration_version_out(dbpool_migration_version) IS 'output of versions';
+COMMENT ON FUNCTION dbpool_migration_version_recv(internal) IS 'binary input of versions';
+COMMENT ON FUNCTION dbpool_migration_version_send(dbpool_migration_version) IS 'binary output of versions';
+
+CREATE FUNCTION dbpool_migration_version_lt(dbpool_migration_version, dbpool_migration_version) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_lt(dbpool_migration_version, dbpool_migration_version) IS 'implementation of < for versions';
+CREATE OPERATOR < (
+	FUNCTION = dbpool_migration_version_lt, LEFTARG = dbpool_migration_version, RIGHTARG = dbpool_migration_version,
+	COMMUTATOR = >, NEGATOR = >=, RESTRICT = scalarltsel, JOIN = scalarltjoinsel
+);
+COMMENT ON OPERATOR < (dbpool_migration_version, dbpool_migration_version) IS 'less than';
+CREATE FUNCTION dbpool_migration_version_le(dbpool_migration_version, dbpool_migration_version) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_le(dbpool_migration_version, dbpool_migration_version) IS 'implementation of <= for versions';
+CREATE OPERATOR <= (
+	FUNCTION = dbpool_migration_version_le, LEFTARG = dbpool_migration_version, RIGHTARG = dbpool_migration_version,
+	COMMUTATOR = >=, NEGATOR = >, RESTRICT = scalarlesel, JOIN = scalarlejoinsel
+);
+COMMENT ON OPERATOR <= (dbpool_migration_version, dbpool_migration_version) IS 'less than or equal to';
+CREATE FUNCTION dbpool_migration_version_eq(dbpool_migration_version, dbpool_migration_version) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_eq(dbpool_migration_version, dbpool_migration_version) IS 'implementation of = for versions';
+CREATE OPERATOR = (
+	FUNCTION = dbpool_migration_version_eq, LEFTARG = dbpool_migration_version, RIGHTARG = dbpool_migration_version,
+	COMMUTATOR = =, NEGATOR = <>, RESTRICT = eqsel, JOIN = eqjoinsel
+);
+COMMENT ON OPERATOR = (dbpool_migration_version, dbpool_migration_version) IS 'equal to';
+CREATE FUNCTION dbpool_migration_version_ne(dbpool_migration_version, dbpool_migration_version) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_ne(dbpool_migration_version, dbpool_migration_version) IS 'implementation of <> for versions';
+CREATE OPERATOR <> (
+	FUNCTION = dbpool_migration_version_ne, LEFTARG = dbpool_migration_version, RIGHTARG = dbpool_migration_version,
+	COMMUTATOR = <>, NEGATOR = =, RESTRICT = neqsel, JOIN = neqjoinsel
+);
+COMMENT ON OPERATOR <> (dbpool_migration_version, dbpool_migration_version) IS 'not equal to';
+CREATE FUNCTION dbpool_migration_version_ge(dbpool_migration_version, dbpool_migration_version) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_ge(dbpool_migration_version, dbpool_migration_version) IS 'implementation of >= for versions';
+CREATE OPERATOR >= (
+	FUNCTION = dbpool_migration_version_ge, LEFTARG = dbpool_migration_version, RIGHTARG = dbpool_migration_version,
+	COMMUTATOR = <=, NEGATOR = <, RESTRICT = scalargesel, JOIN = scalargejoinsel
+);
+COMMENT ON OPERATOR >= (dbpool_migration_version, dbpool_migration_version) IS 'greater than or equal to';
+CREATE FUNCTION dbpool_migration_version_gt(dbpool_migration_version, dbpool_migration_version) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_gt(dbpool_migration_version, dbpool_migration_version) IS 'implementation of > for versions';
+CREATE OPERATOR > (
+	FUNCTION = dbpool_migration_version_gt, LEFTARG = dbpool_migration_version, RIGHTARG = dbpool_migration_version,
+	COMMUTATOR = <, NEGATOR = <=, RESTRICT = scalargtsel, JOIN = scalargtjoinsel
+);
+COMMENT ON OPERATOR > (dbpool_migration_version, dbpool_migration_version) IS 'greater than';
+CREATE FUNCTION dbpool_migration_version_cmp(dbpool_migration_version, dbpool_migration_version) RETURNS integer
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_cmp(dbpool_migration_version, dbpool_migration_version) IS 'order of versions';
+CREATE OPERATOR CLASS dbpool_migration_version_ops DEFAULT FOR TYPE dbpool_migration_version USING btree AS
+	OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >,
+	FUNCTION 1 dbpool_migration_version_cmp(dbpool_migration_version, dbpool_migration_version);
+CREATE FUNCTION dbpool_migration_version_larger(dbpool_migration_version, dbpool_migration_version) RETURNS dbpool_migration_version
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_larger(dbpool_migration_version, dbpool_migration_version) IS 'the later one of two versions';
+CREATE FUNCTION dbpool_migration_version_smaller(dbpool_migration_version, dbpool_migration_version) RETURNS dbpool_migration_version
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_smaller(dbpool_migration_version, dbpool_migration_version) IS 'the earlier one of two versions';
+CREATE AGGREGATE max(dbpool_migration_version) (SFUNC = dbpool_migration_version_larger, STYPE = dbpool_migration_version, SORTOP = >, PARALLEL = safe, COMBINEFUNC = dbpool_migration_version_larger);
+CREATE AGGREGATE min(dbpool_migration_version) (SFUNC = dbpool_migration_version_smaller, STYPE = dbpool_migration_version, SORTOP = <, PARALLEL = safe, COMBINEFUNC = dbpool_migration_version_smaller);
+COMMENT ON AGGREGATE max(dbpool_migration_version) IS 'the last of all versions';
+COMMENT ON AGGREGATE min(dbpool_migration_version) IS 'the first of all versions';
+CREATE FUNCTION dbpool_migration_version_int8(dbpool_migration_version) RETURNS bigint
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_int8(dbpool_migration_version) IS 'a version that is a whole number, as one';
+CREATE CAST (dbpool_migration_version AS bigint) WITH FUNCTION dbpool_migration_version_int8(dbpool_migration_version) AS ASSIGNMENT;
+CREATE CAST (bigint AS dbpool_migration_version) WITH INOUT AS IMPLICIT;
+CREATE CAST (integer AS dbpool_migration_version) WITH INOUT AS IMPLICIT;
+CREATE CAST (text AS dbpool_migration_version) WITH INOUT AS ASSIGNMENT;
+COMMENT ON CAST (dbpool_migration_version AS bigint) IS 'a whole number';
+COMMENT ON CAST (bigint AS dbpool_migration_version) IS 'a whole number as a version';
+COMMENT ON CAST (integer AS dbpool_migration_version) IS 'a whole number as a version';
+COMMENT ON CAST (text AS dbpool_migration_version) IS 'as it is written';
+COMMENT ON OPERATOR CLASS dbpool_migration_version_ops USING btree IS 'order of versions';
+COMMENT ON OPERATOR FAMILY dbpool_migration_version_ops USING btree IS 'order of versions';
+
 CREATE TABLE dbpool_migrations (
 	pool name NOT NULL,
-	version bigint NOT NULL CHECK (version OPERATOR(pg_catalog.>=) 0),
+	version dbpool_migration_version NOT NULL,
 	name text NOT NULL,
 	up_sql text NOT NULL,
 	down_sql text,
@@ -176,7 +277,7 @@ SELECT pg_catalog.pg_extension_config_dump('dbpool_migrations', 'WHERE serverid 
 CREATE TABLE dbpool_migration_history (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	pool name NOT NULL,
-	version bigint NOT NULL,
+	version dbpool_migration_version NOT NULL,
 	name text,
 	direction text NOT NULL,
 	mode text NOT NULL,
@@ -248,26 +349,26 @@ REVOKE ALL ON FUNCTION dbpool_guard_migration_history() FROM PUBLIC;
 CREATE TRIGGER guard_rows BEFORE INSERT OR UPDATE ON dbpool_migration_history
 FOR EACH ROW EXECUTE FUNCTION dbpool_guard_migration_history();
 
-CREATE FUNCTION dbpool_add_migration(pool name, version bigint, name text, up_sql text,
+CREATE FUNCTION dbpool_add_migration(pool name, version dbpool_migration_version, name text, up_sql text,
 	down_sql text DEFAULT NULL, options jsonb DEFAULT '{}')
 RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION dbpool_add_migration(name, bigint, text, text, text, jsonb)
+COMMENT ON FUNCTION dbpool_add_migration(name, dbpool_migration_version, text, text, text, jsonb)
 IS 'registers a migration of a pool''s database';
 
-CREATE FUNCTION dbpool_drop_migration(pool name, version bigint) RETURNS void
+CREATE FUNCTION dbpool_drop_migration(pool name, version dbpool_migration_version) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION dbpool_drop_migration(name, bigint)
+COMMENT ON FUNCTION dbpool_drop_migration(name, dbpool_migration_version)
 IS 'removes a registered migration that has not been applied';
 
 CREATE FUNCTION dbpool_create_migration(name text,
-	OUT version bigint, OUT file_name text, OUT up_sql text, OUT down_sql text)
+	OUT version dbpool_migration_version, OUT file_name text, OUT up_sql text, OUT down_sql text)
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_create_migration(text)
 IS 'gives a new migration its version, by the time, and texts to begin with';
 
 CREATE FUNCTION dbpool_load_migrations(pool name, directory text, replace_applied boolean DEFAULT false)
-RETURNS TABLE (version bigint, name text, file text, status text)
+RETURNS TABLE (version dbpool_migration_version, name text, file text, status text)
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_load_migrations(name, text, boolean)
 IS 'registers the migrations in the files of a directory of the server, all of them or none';
@@ -279,55 +380,55 @@ AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION dbpool_migration_statements(text)
 IS 'divides a text into the statements that a migration of it would run';
 
-CREATE FUNCTION dbpool_migration_checksum(format text, version bigint, name text, sql text) RETURNS text
+CREATE FUNCTION dbpool_migration_checksum(format text, version dbpool_migration_version, name text, sql text) RETURNS text
 AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION dbpool_migration_checksum(text, bigint, text, text)
+COMMENT ON FUNCTION dbpool_migration_checksum(text, dbpool_migration_version, text, text)
 IS 'the checksum that a history of that format has for such a migration: dbpool, refinery, refinery int8 or sqlx';
 
-CREATE FUNCTION dbpool_migrate(pool name, target bigint DEFAULT NULL,
+CREATE FUNCTION dbpool_migrate(pool name, target dbpool_migration_version DEFAULT NULL,
 	dry_run boolean DEFAULT false, grouped boolean DEFAULT false, fake boolean DEFAULT false,
 	lock_timeout interval DEFAULT '1min', allow_missing boolean DEFAULT false, allow_divergent boolean DEFAULT false)
-RETURNS TABLE (version bigint, name text, direction text, status text, duration interval)
+RETURNS TABLE (version dbpool_migration_version, name text, direction text, status text, duration interval)
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION dbpool_migrate(name, bigint, boolean, boolean, boolean, interval, boolean, boolean)
+COMMENT ON FUNCTION dbpool_migrate(name, dbpool_migration_version, boolean, boolean, boolean, interval, boolean, boolean)
 IS 'runs the pending migrations of a pool on its remote, up to a target version';
 
-CREATE FUNCTION dbpool_rollback(pool name, steps int DEFAULT 1, target bigint DEFAULT NULL,
+CREATE FUNCTION dbpool_rollback(pool name, steps int DEFAULT 1, target dbpool_migration_version DEFAULT NULL,
 	dry_run boolean DEFAULT false, grouped boolean DEFAULT false,
 	lock_timeout interval DEFAULT '1min', allow_divergent boolean DEFAULT false)
-RETURNS TABLE (version bigint, name text, direction text, status text, duration interval)
+RETURNS TABLE (version dbpool_migration_version, name text, direction text, status text, duration interval)
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION dbpool_rollback(name, int, bigint, boolean, boolean, interval, boolean)
+COMMENT ON FUNCTION dbpool_rollback(name, int, dbpool_migration_version, boolean, boolean, interval, boolean)
 IS 'takes back the last migrations of a pool, or all above a target version, by their texts for the way back';
 
-CREATE FUNCTION dbpool_migrate_all(pools name[] DEFAULT NULL, target bigint DEFAULT NULL,
+CREATE FUNCTION dbpool_migrate_all(pools name[] DEFAULT NULL, target dbpool_migration_version DEFAULT NULL,
 	dry_run boolean DEFAULT false, grouped boolean DEFAULT false, lock_timeout interval DEFAULT '1min',
 	allow_missing boolean DEFAULT false, allow_divergent boolean DEFAULT false, stop_on_error boolean DEFAULT false)
-RETURNS TABLE (pool name, status text, migrations int, version bigint, duration interval, sqlstate text, error text)
+RETURNS TABLE (pool name, status text, migrations int, version dbpool_migration_version, duration interval, sqlstate text, error text)
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION dbpool_migrate_all(name[], bigint, boolean, boolean, interval, boolean, boolean, boolean)
+COMMENT ON FUNCTION dbpool_migrate_all(name[], dbpool_migration_version, boolean, boolean, interval, boolean, boolean, boolean)
 IS 'runs the pending migrations of several pools, or of all that have some, one pool after the other';
 
 CREATE FUNCTION dbpool_migration_status(pool name)
-RETURNS TABLE (version bigint, name text, status text, applied_at timestamptz, applied_by text, duration interval, detail text)
+RETURNS TABLE (version dbpool_migration_version, name text, status text, applied_at timestamptz, applied_by text, duration interval, detail text)
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_migration_status(name)
 IS 'the migrations of a pool, registered here and applied there, side by side';
 
-CREATE FUNCTION dbpool_migration_repair(pool name, version bigint DEFAULT NULL, force boolean DEFAULT false, lock_timeout interval DEFAULT '1min')
-RETURNS TABLE (version bigint, name text, action text)
+CREATE FUNCTION dbpool_migration_repair(pool name, version dbpool_migration_version DEFAULT NULL, force boolean DEFAULT false, lock_timeout interval DEFAULT '1min')
+RETURNS TABLE (version dbpool_migration_version, name text, action text)
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION dbpool_migration_repair(name, bigint, boolean, interval)
+COMMENT ON FUNCTION dbpool_migration_repair(name, dbpool_migration_version, boolean, interval)
 IS 'gives divergent migrations the checksum of the registered text, if they differ by line ends only, or with force';
 
-CREATE FUNCTION dbpool_migration_resolve(pool name, version bigint, outcome text, lock_timeout interval DEFAULT '1min') RETURNS void
+CREATE FUNCTION dbpool_migration_resolve(pool name, version dbpool_migration_version, outcome text, lock_timeout interval DEFAULT '1min') RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION dbpool_migration_resolve(name, bigint, text, interval)
+COMMENT ON FUNCTION dbpool_migration_resolve(name, dbpool_migration_version, text, interval)
 IS 'says of a migration that did not end whether it is applied or pending';
 
-CREATE FUNCTION dbpool_migration_baseline(pool name, version bigint, lock_timeout interval DEFAULT '1min') RETURNS void
+CREATE FUNCTION dbpool_migration_baseline(pool name, version dbpool_migration_version, lock_timeout interval DEFAULT '1min') RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION dbpool_migration_baseline(name, bigint, interval)
+COMMENT ON FUNCTION dbpool_migration_baseline(name, dbpool_migration_version, interval)
 IS 'takes a database without a history for one that has all migrations up to a version';
 
 CREATE FUNCTION dbpool_migration_forget(pool name) RETURNS int
@@ -387,7 +488,7 @@ AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_bulk_inserts() IS 'the rows of dbpool_progress_bulk_insert';
 
 CREATE FUNCTION dbpool_get_migrations(
-	OUT pid int, OUT dbid oid, OUT pool name, OUT phase text, OUT version bigint, OUT name text, OUT direction text,
+	OUT pid int, OUT dbid oid, OUT pool name, OUT phase text, OUT version text, OUT name text, OUT direction text,
 	OUT statements_done int, OUT statements_total int, OUT migrations_done int, OUT migrations_total int,
 	OUT started_at timestamptz)
 RETURNS SETOF record

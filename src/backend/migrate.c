@@ -28,26 +28,26 @@ tell_workers(Oid serverid)
 	shmem_want(is_server, &serverid, POOL_WANT_UNPREPARE);
 }
 
-/* The pending migrations, up to a version if target is not negative. */
+/* The pending migrations, up to a version if target is not NULL. */
 static const Migration **
-choose_up(const MigratePlan *plan, int64 target, int *n)
+choose_up(const MigratePlan *plan, const char *target, int *n)
 {
 	const Migration **list = palloc(sizeof(Migration *) * (plan->n + 1));
 
 	*n = 0;
-	if (target >= 0 && target < plan->current)
+	if (target != NULL && version_cmp(target, plan->current) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("target version " INT64_FORMAT " is lower than version " INT64_FORMAT " that pool \"%s\" has",
+				 errmsg("target version %s is lower than version %s that pool \"%s\" has",
 						target, plan->current, plan->pool),
-				 errhint("dbpool_rollback(%s, target => " INT64_FORMAT ") goes back.",
-						 quote_literal_cstr(plan->pool), target)));
+				 errhint("dbpool_rollback(%s, target => %s) goes back.",
+						 quote_literal_cstr(plan->pool), version_literal(target))));
 	for (int i = 0; i < plan->n; i++)
 	{
 		const MigrateItem *item = &plan->items[i];
 
 		if ((item->status == PLAN_PENDING || item->status == PLAN_OUT_OF_ORDER) &&
-			(target < 0 || item->version <= target))
+			(target == NULL || version_cmp(item->version, target) <= 0))
 			list[(*n)++] = item->migration;
 	}
 	return list;
@@ -55,10 +55,10 @@ choose_up(const MigratePlan *plan, int64 target, int *n)
 
 /*
  * The last "count" applied ones, or those above a version if target is not
- * negative; latest first.
+ * NULL; latest first.  Repeatable ones have no way back.
  */
 static const Migration **
-choose_down(const MigratePlan *plan, int count, int64 target, int *n)
+choose_down(const MigratePlan *plan, int count, const char *target, int *n)
 {
 	const Migration **list = palloc(sizeof(Migration *) * (plan->n + 1));
 
@@ -67,19 +67,19 @@ choose_down(const MigratePlan *plan, int count, int64 target, int *n)
 	{
 		const MigrateItem *item = &plan->items[i];
 
-		if (item->applied == NULL)
+		if (item->applied == NULL || version_is_repeatable(item->version))
 			continue;
-		if (target >= 0 ? item->version <= target : *n >= count)
+		if (target != NULL ? version_cmp(item->version, target) <= 0 : *n >= count)
 			break;
 		if (item->applied->direction == DIRECTION_BASELINE)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("cannot roll back version " INT64_FORMAT " of pool \"%s\", as it is its baseline",
+					 errmsg("cannot roll back version %s of pool \"%s\", as it is its baseline",
 							item->version, plan->pool)));
 		if (item->migration == NULL || item->migration->down_sql == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("cannot roll back migration " INT64_FORMAT " \"%s\" of pool \"%s\"",
+					 errmsg("cannot roll back migration %s \"%s\" of pool \"%s\"",
 							item->version, item->name, plan->pool),
 					 item->migration == NULL ?
 					 errdetail("It is not registered.") :
@@ -101,7 +101,6 @@ migrate_call(const char *pool, Oid function, const Wish *wish, ReturnSetInfo *rs
 	MigrateSession session = {0};
 
 	memset(outcome, 0, sizeof(Outcome));
-	outcome->version = -1;
 	PG_TRY();
 	{
 		const Migration **list;
@@ -110,7 +109,7 @@ migrate_call(const char *pool, Oid function, const Wish *wish, ReturnSetInfo *rs
 		migrate_open(&session, pool, function, wish->lock_timeout);
 		doubt_check(&session, ERROR, wish->allow_missing || wish->direction == DIRECTION_DOWN,
 					wish->fake || wish->direction == DIRECTION_DOWN);
-		plan_check(session.plan, session.remote,
+		plan_check(session.plan, session.history,
 				   wish->allow_missing || wish->direction == DIRECTION_DOWN,
 				   wish->allow_divergent);
 		list = wish->direction == DIRECTION_DOWN ?
@@ -145,21 +144,22 @@ bool_argument(FunctionCallInfo fcinfo, int n)
 	return !PG_ARGISNULL(n) && PG_GETARG_BOOL(n);
 }
 
-/* A target version; -1 if there is none. */
-int64
+/* A target version; NULL if there is none. */
+const char *
 migrate_target(FunctionCallInfo fcinfo, int n)
 {
-	if (PG_ARGISNULL(n))
-		return -1;
-	if (PG_GETARG_INT64(n) < 0)
+	const char *target = PG_ARGISNULL(n) ? NULL : version_argument(fcinfo, n);
+
+	if (target != NULL && version_is_repeatable(target))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the target version must not be negative")));
-	return PG_GETARG_INT64(n);
+				 errmsg("the target version must not be a repeatable migration"),
+				 errdetail("Those run after all others, whenever their texts have changed.")));
+	return target;
 }
 
 /*
- * dbpool_migrate(pool name, target bigint, dry_run, grouped, fake boolean,
+ * dbpool_migrate(pool name, target dbpool_migration_version, dry_run, grouped, fake boolean,
  *				  lock_timeout interval, allow_missing, allow_divergent boolean)
  * -> SETOF (version, name, direction, status, duration)
  */
@@ -187,7 +187,7 @@ dbpool_migrate(PG_FUNCTION_ARGS)
 }
 
 /*
- * dbpool_rollback(pool name, steps int, target bigint, dry_run, grouped boolean,
+ * dbpool_rollback(pool name, steps int, target dbpool_migration_version, dry_run, grouped boolean,
  *				   lock_timeout interval, allow_divergent boolean)
  */
 Datum

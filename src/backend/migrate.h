@@ -37,7 +37,7 @@
 /* A registered migration; as in table dbpool_migrations. */
 typedef struct Migration
 {
-	int64		version;		/* not negative */
+	char	   *version;		/* see migrate_version.c */
 	char	   *name;			/* "add_users" */
 	char	   *up_sql;			/* in the database's encoding, as given */
 	char	   *down_sql;		/* NULL if there is no way back */
@@ -46,6 +46,29 @@ typedef struct Migration
 	bool		out_of_order;	/* may come after higher versions */
 	char	   *added_by;		/* role; of those that were read */
 } Migration;
+
+/* --- migrate_version.c ---------------------------------------------------------- */
+
+/* As wide as the column "name" of refinery's history. */
+#define MAX_MIGRATION_NAME	255
+
+/* SQL functions. */
+extern Datum dbpool_migration_version_int8(PG_FUNCTION_ARGS);
+
+extern char *version_canonical(const char *text, const char **why);
+extern int	version_cmp(const char *a, const char *b);
+
+/* Of the migration that runs again whenever its text changes. */
+extern bool version_is_repeatable(const char *version);
+extern char *version_of_repeatable(const char *name);
+
+/* False if it is no whole number. */
+extern bool version_to_number(const char *version, int64 *number);
+extern char *version_of_number(int64 number);
+
+/* As an argument of a function, for hints. */
+extern char *version_literal(const char *version);
+extern char *version_argument(FunctionCallInfo fcinfo, int n);
 
 /* --- migrate_access.c ----------------------------------------------------------- */
 
@@ -95,7 +118,7 @@ extern void migrate_tables_end(const MigrateTables *tables);
 extern Migration *source_read(Oid serverid, int *n);
 
 /* Is the latest word of the local history that this version has been applied? */
-extern bool source_is_applied(Oid serverid, int64 version);
+extern bool source_is_applied(Oid serverid, const char *version);
 
 /*
  * Throws when a migration cannot be registered for what it is, or its texts are
@@ -140,7 +163,7 @@ extern void source_refuse_change(const char *pool, const Migration *migration,
 								 const char *detail, const char *hint) __attribute__((noreturn));
 
 /* Remove a registered one; throws when there is none, or it has been applied. */
-extern void source_drop(Oid serverid, const char *pool, int64 version);
+extern void source_drop(Oid serverid, const char *pool, const char *version);
 
 /* The local history forgets that anything of the pool has been applied. */
 extern int	source_forget(Oid serverid, const char *pool);
@@ -279,7 +302,7 @@ typedef struct History
 	const char *schema;			/* the server's option, or NULL */
 	char	   *table;			/* qualified and quoted; NULL: there is none
 								 * yet */
-	int64	   *undone;			/* versions that were rolled back */
+	const char **undone;		/* versions that were rolled back */
 	int			nundone;
 	bool		wide;			/* refinery's: versions are int8 */
 } History;
@@ -297,7 +320,7 @@ extern const char *direction_name(Direction direction);
 /* What the remote's history says of a version; the last of it. */
 typedef struct Applied
 {
-	int64		version;
+	const char *version;
 	char	   *name;
 	char	   *checksum;		/* in its table's format, see
 								 * checksum_matches() */
@@ -313,6 +336,7 @@ extern const char *history_schemas(const History *history, bool all);
 extern const char *history_table_name(const History *history);
 extern void history_refuse_another(History *history);
 extern void history_create(History *history, int64 max_version);
+extern void history_check_version(const History *history, const char *version);
 extern Applied *history_read(History *history, int *n);
 extern char *history_checksum(const History *history, const Migration *migration);
 extern bool history_matches(const History *history, const char *checksum,
@@ -323,7 +347,7 @@ extern char *history_put_sql(const History *history, const Migration *migration,
 							 Direction direction, double duration, bool started);
 extern char *history_done_sql(const History *history, const Migration *migration,
 							  Direction direction, double duration);
-extern char *history_forget_sql(const History *history, int64 version);
+extern char *history_forget_sql(const History *history, const char *version);
 extern char *history_mend_sql(const History *history, const Migration *migration);
 
 /* --- migrate_record.c ----------------------------------------------------------- */
@@ -359,7 +383,7 @@ typedef enum PlanStatus
 
 typedef struct MigrateItem
 {
-	int64		version;
+	const char *version;
 	const char *name;
 	const Migration *migration; /* NULL: not registered */
 	const Applied *applied;		/* NULL: not applied, or covered by a baseline */
@@ -373,14 +397,15 @@ typedef struct MigratePlan
 	const char *pool;
 	MigrateItem *items;
 	int			n;
-	int64		current;		/* highest version applied, or -1 */
-	int64		baseline;		/* or -1 */
+	const char *current;		/* highest version applied but for repeatable
+								 * ones, or NULL */
+	const char *baseline;		/* or NULL */
 } MigratePlan;
 
 extern const char *plan_status_name(PlanStatus status);
 extern MigratePlan *plan_make(const History *history, const Migration *migrations, int nmigrations,
 							  const Applied *applied, int napplied);
-extern void plan_check(const MigratePlan *plan, Remote *remote, bool allow_missing, bool allow_divergent);
+extern void plan_check(const MigratePlan *plan, const History *history, bool allow_missing, bool allow_divergent);
 extern char *plan_invalid_indexes(Remote *remote);
 
 /* --- migrate_session.c ----------------------------------------------------------- */
@@ -430,7 +455,7 @@ extern void doubt_check(MigrateSession *session, int level, bool allow_missing, 
 typedef struct Wish
 {
 	Direction	direction;
-	int64		target;			/* -1: none */
+	const char *target;			/* NULL: none */
 	int			steps;			/* DIRECTION_DOWN without a target */
 	bool		dry_run;
 	bool		grouped;
@@ -444,12 +469,12 @@ typedef struct Wish
 typedef struct Outcome
 {
 	int			migrations;		/* that have ended well */
-	int64		version;		/* the highest that is applied, or -1 */
+	const char *version;		/* the highest that is applied, or NULL */
 	bool		touched;		/* the remote's schema may have changed */
 	bool		remote_failed;	/* a statement of a migration has */
 } Outcome;
 
-extern int64 migrate_target(FunctionCallInfo fcinfo, int n);
+extern const char *migrate_target(FunctionCallInfo fcinfo, int n);
 extern void migrate_call(const char *pool, Oid function, const Wish *wish,
 						 ReturnSetInfo *rsinfo, Outcome *outcome);
 

@@ -191,8 +191,8 @@ migrate_check_author(Oid serverid, const char *pool, const Migration *migration)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("migration %lld \"%s\" of pool \"%s\" is not run, as it was registered by role \"%s\"",
-					(long long) migration->version, migration->name, pool, migration->added_by),
+			 errmsg("migration %s \"%s\" of pool \"%s\" is not run, as it was registered by role \"%s\"",
+					migration->version, migration->name, pool, migration->added_by),
 			 errdetail("That role may not register migrations of the pool, or is no more."),
 			 errhint("Look at the text in dbpool_migrations. If it is right, register it again, the same as it is, by dbpool_add_migration() or dbpool_load_migrations().")));
 }

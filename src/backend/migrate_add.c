@@ -87,7 +87,7 @@ read_options(Jsonb *json, Migration *migration, bool *override)
 }
 
 /*
- * dbpool_add_migration(pool name, version bigint, name text, up_sql text,
+ * dbpool_add_migration(pool name, version dbpool_migration_version, name text, up_sql text,
  *						down_sql text, options jsonb) returns void
  *
  * Registers a migration, or puts it in the place of another of that version that
@@ -112,7 +112,7 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 	require(fcinfo, 1, "version");
 	require(fcinfo, 2, "name");
 	require(fcinfo, 3, "text");
-	migration.version = PG_GETARG_INT64(1);
+	migration.version = version_argument(fcinfo, 1);
 	migration.name = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	migration.up_sql = text_to_cstring(PG_GETARG_TEXT_PP(3));
 	if (!PG_ARGISNULL(4))
@@ -120,8 +120,8 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 	if (strspn(migration.up_sql, " \t\r\n\f\v") == strlen(migration.up_sql))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the text of migration %lld of pool \"%s\" is empty",
-						(long long) migration.version, pool),
+				 errmsg("the text of migration %s of pool \"%s\" is empty",
+						migration.version, pool),
 				 errhint("For a migration that does nothing, write a comment.")));
 	if (split_no_transaction(migration.up_sql))
 		migration.transaction = false;
@@ -134,13 +134,13 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 			break;
 		case SOURCE_UNCHANGED:
 			ereport(NOTICE,
-					(errmsg("migration %lld \"%s\" of pool \"%s\" is registered already",
-							(long long) migration.version, migration.name, pool)));
+					(errmsg("migration %s \"%s\" of pool \"%s\" is registered already",
+							migration.version, migration.name, pool)));
 			break;
 		case SOURCE_REPLACED:
 			ereport(NOTICE,
-					(errmsg("migration %lld \"%s\" of pool \"%s\" has been replaced",
-							(long long) migration.version, migration.name, pool),
+					(errmsg("migration %s \"%s\" of pool \"%s\" has been replaced",
+							migration.version, migration.name, pool),
 					 errdetail("It is not applied at present.")));
 			break;
 		case SOURCE_LINE_ENDS:
@@ -149,8 +149,8 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 			break;
 		case SOURCE_WAY_BACK:
 			ereport(NOTICE,
-					(errmsg("the way back of migration %lld \"%s\" of pool \"%s\" has been replaced",
-							(long long) migration.version, migration.name, pool)));
+					(errmsg("the way back of migration %s \"%s\" of pool \"%s\" has been replaced",
+							migration.version, migration.name, pool)));
 			break;
 		case SOURCE_OVERRIDDEN:
 			source_note_override(pool, &migration);
@@ -162,7 +162,7 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 }
 
 /*
- * dbpool_drop_migration(pool name, version bigint) returns void
+ * dbpool_drop_migration(pool name, version dbpool_migration_version) returns void
  *
  * Errors: 42501; 42704 when there is none; 55000 when it has been applied.
  */
@@ -173,7 +173,7 @@ dbpool_drop_migration(PG_FUNCTION_ARGS)
 	Oid			serverid = migrate_check_right(pool, fcinfo->flinfo->fn_oid);
 
 	require(fcinfo, 1, "version");
-	source_drop(serverid, pool, PG_GETARG_INT64(1));
+	source_drop(serverid, pool, version_argument(fcinfo, 1));
 	PG_RETURN_VOID();
 }
 
@@ -244,7 +244,7 @@ plain_name(const char *name)
 }
 
 /*
- * dbpool_create_migration(name text, OUT version bigint, OUT file_name text,
+ * dbpool_create_migration(name text, OUT version dbpool_migration_version, OUT file_name text,
  *						   OUT up_sql text, OUT down_sql text)
  *
  * What a new migration is to begin with; nothing is registered.  The version is
@@ -267,7 +267,7 @@ dbpool_create_migration(PG_FUNCTION_ARGS)
 	name = plain_name(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	if (version <= highest)
 		version = version_after(highest);
-	values[0] = Int64GetDatum(version);
+	values[0] = CStringGetTextDatum(version_of_number(version));
 	values[1] = CStringGetTextDatum(psprintf(INT64_FORMAT "_%s.up.sql", version, name));
 	values[2] = CStringGetTextDatum(psprintf("-- %s\n--\n"
 											 "-- All statements of this file are one transaction. If it has one that\n"

@@ -92,10 +92,14 @@ try_pool(const char *pool, Oid function, const Wish *wish, Outcome *outcome)
 		MemoryContextSwitchTo(work);
 		migrate_call(pool, function, wish, NULL, outcome);
 		ReleaseCurrentSubTransaction();
+		if (outcome->version != NULL)
+			outcome->version = MemoryContextStrdup(context, outcome->version);
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
+		if (outcome->version != NULL)
+			outcome->version = pstrdup(outcome->version);
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
@@ -141,7 +145,7 @@ dbpool_migrate_all(PG_FUNCTION_ARGS)
 	{
 		Datum		values[7];
 		bool		nulls[7] = {false};
-		Outcome		outcome = {0, -1};
+		Outcome		outcome = {0};
 		ErrorData  *error = NULL;
 		Interval   *duration = palloc0(sizeof(Interval));
 		instr_time	start;
@@ -162,8 +166,8 @@ dbpool_migrate_all(PG_FUNCTION_ARGS)
 		values[0] = DirectFunctionCall1(namein, CStringGetDatum(pools[i]));
 		values[1] = CStringGetTextDatum(status);
 		values[2] = Int32GetDatum(outcome.migrations);
-		values[3] = Int64GetDatum(outcome.version);
-		nulls[3] = outcome.version < 0;
+		nulls[3] = outcome.version == NULL;
+		values[3] = outcome.version ? CStringGetTextDatum(outcome.version) : (Datum) 0;
 		values[4] = IntervalPGetDatum(duration);
 		nulls[5] = nulls[6] = error == NULL;
 		values[5] = error ? CStringGetTextDatum(unpack_sql_state(error->sqlerrcode)) : (Datum) 0;

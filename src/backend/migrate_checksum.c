@@ -212,7 +212,7 @@ checksum_lock_key(const char *database)
 }
 
 /*
- * dbpool_migration_checksum(format text, version bigint, name text, sql text)
+ * dbpool_migration_checksum(format text, version dbpool_migration_version, name text, sql text)
  * returns text
  *
  * What a history of that format has for such a migration.  Errors: 22023 for an
@@ -222,10 +222,13 @@ Datum
 dbpool_migration_checksum(PG_FUNCTION_ARGS)
 {
 	char	   *format = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	int64		version = PG_GETARG_INT64(1);
+	int64		version = 0;
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	char	   *sql = text_to_cstring(PG_GETARG_TEXT_PP(3));
 	char	   *sum = NULL;
+
+	if (strncmp(format, "refinery", 8) == 0)
+		version = DatumGetInt64(DirectFunctionCall1(dbpool_migration_version_int8, PG_GETARG_DATUM(1)));
 
 	if (strcmp(format, "dbpool") == 0)
 		sum = checksum_dbpool(sql);

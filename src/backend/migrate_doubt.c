@@ -31,7 +31,7 @@
 /* A version that was applied, as far as is known here. */
 typedef struct Known
 {
-	int64		version;
+	char	   *version;
 	char	   *name;
 	char	   *time;
 	bool		baseline;
@@ -77,7 +77,7 @@ read_known(Oid serverid, int *n)
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 		char	   *name = SPI_getvalue(row, desc, 2);
 
-		known[i].version = pg_strtoint64(SPI_getvalue(row, desc, 1));
+		known[i].version = MemoryContextStrdup(context, SPI_getvalue(row, desc, 1));
 		known[i].name = MemoryContextStrdup(context, name ? name : "");
 		known[i].time = MemoryContextStrdup(context, SPI_getvalue(row, desc, 3));
 		known[i].baseline = strcmp(SPI_getvalue(row, desc, 4), "baseline") == 0;
@@ -88,18 +88,18 @@ read_known(Oid serverid, int *n)
 
 /* Has the remote's history a row of that version, or one that covers it? */
 static bool
-remote_knows(const MigrateSession *session, int64 version)
+remote_knows(const MigrateSession *session, const char *version)
 {
-	if (version <= session->plan->baseline)
+	if (!version_is_repeatable(version) && version_cmp(version, session->plan->baseline) <= 0)
 		return true;
 	for (int i = 0; i < session->napplied; i++)
 	{
-		if (session->applied[i].version == version)
+		if (strcmp(session->applied[i].version, version) == 0)
 			return true;
 	}
 	for (int i = 0; i < session->history->nundone; i++)
 	{
-		if (session->history->undone[i] == version)
+		if (strcmp(session->history->undone[i], version) == 0)
 			return true;
 	}
 	return false;
@@ -130,7 +130,7 @@ say_lost(const MigrateSession *session, int level, const Known *known, int n)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("the remote of pool \"%s\" has no history of migrations, and the history here says that it has been migrated",
 					session->pool),
-			 errdetail("Here the last version is " INT64_FORMAT " \"%s\", noted at %s. Table \"%s\" was looked for in %s. All that was applied would be run again.",
+			 errdetail("Here the last version is %s \"%s\", noted at %s. Table \"%s\" was looked for in %s. All that was applied would be run again.",
 					   known[n - 1].version, known[n - 1].name, known[n - 1].time,
 					   history_table_name(session->history), describe_place(session)),
 			 errhint("If the table is in another schema, name that by the server's option history_schema. If it is gone, or the database was made anew, begin a new history with the version that the database has, 0 for none: SELECT dbpool_migration_baseline(%s, 0).",
@@ -150,7 +150,7 @@ check_missing(const MigrateSession *session, int level, const Known *known, int 
 		if (known[i].baseline || remote_knows(session, known[i].version))
 			continue;
 		if (missing++ < MAX_NAMED)
-			appendStringInfo(&list, "%s" INT64_FORMAT " \"%s\"", missing > 1 ? ", " : "",
+			appendStringInfo(&list, "%s%s \"%s\"", missing > 1 ? ", " : "",
 							 known[i].version, known[i].name);
 	}
 	if (missing == 0)

@@ -209,6 +209,27 @@ new_table(History *history, const char *name)
 	return quote_qualified_identifier(pstrdup(schema), name);
 }
 
+static int
+compare_applied(const void *a, const void *b)
+{
+	return version_cmp(((const Applied *) a)->version, ((const Applied *) b)->version);
+}
+
+static char *
+version_of_remote(Remote *remote, const char *text)
+{
+	const char *why;
+	char	   *version = version_canonical(text, &why);
+
+	if (version == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the history of migrations of pool \"%s\" has an impossible version: \"%s\"",
+						remote_pool(remote), text),
+				 errdetail_internal("%s", why)));
+	return version;
+}
+
 /* Rows of a history; the versions that were rolled back are noted in it. */
 static Applied *
 read_rows(History *history, const char *sql, int *n)
@@ -217,7 +238,7 @@ read_rows(History *history, const char *sql, int *n)
 	RemoteRows *rows = remote_query(remote, sql);
 	Applied    *list = palloc0(sizeof(Applied) * (rows->nrows + 1));
 
-	history->undone = palloc(sizeof(int64) * (rows->nrows + 1));
+	history->undone = palloc(sizeof(char *) * (rows->nrows + 1));
 	history->nundone = 0;
 	*n = 0;
 	for (int i = 0; i < rows->nrows; i++)
@@ -227,7 +248,7 @@ read_rows(History *history, const char *sql, int *n)
 		const char *direction = remote_text(rows, i, 6);
 		int			known = -1;
 
-		applied->version = pg_strtoint64(remote_text(rows, i, 0));
+		applied->version = version_of_remote(remote, remote_text(rows, i, 0));
 		applied->name = remote_value(rows, i, 1);
 		applied->checksum = remote_value(rows, i, 2);
 		applied->applied_at = remote_value(rows, i, 3);
@@ -256,6 +277,8 @@ read_rows(History *history, const char *sql, int *n)
 		else
 			history->undone[history->nundone++] = applied->version;
 	}
+	/* the remote sorts them as strings, or numbers */
+	qsort(list, *n, sizeof(Applied), compare_applied);
 	return list;
 }
 
@@ -281,7 +304,7 @@ read_foreign(History *history, const char **table, int *n)
 			if (list[i].started)
 				ereport(ERROR,
 						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						 errmsg("the history of %s on pool \"%s\" cannot be adopted: migration " INT64_FORMAT " has not ended",
+						 errmsg("the history of %s on pool \"%s\" cannot be adopted: migration %s has not ended",
 								tool, remote_pool(history->remote), list[i].version),
 						 errhint("Mend it by %s's own means first.", tool)));
 			list[i].direction = DIRECTION_ADOPTED;
@@ -312,13 +335,13 @@ history_read(History *history, int *n)
 
 /* A row of format dbpool. */
 static char *
-put_dbpool_sql(const History *history, int64 version, const char *name, const char *checksum,
+put_dbpool_sql(const History *history, const char *version, const char *name, const char *checksum,
 			   Direction direction, double duration, bool started)
 {
 	return psprintf("INSERT INTO %s (version, name, checksum, direction, state, duration) "
-					"VALUES (" INT64_FORMAT ", %s, %s, %s, '%s', "
+					"VALUES (%s, %s, %s, %s, '%s', "
 					"pg_catalog.make_interval(secs => %.6f))",
-					history->table, version, quote_literal_cstr(name),
+					history->table, quote_literal_cstr(version), quote_literal_cstr(name),
 					quote_literal_cstr(checksum),
 					quote_literal_cstr(direction_name(direction)),
 					started ? "started" : "done", duration / 1000.0);
@@ -409,7 +432,8 @@ history_create(History *history, int64 max_version)
 		remote_exec(history->remote, "BEGIN", NULL);
 	history->table = new_table(history, format->table);
 	remote_exec(history->remote,
-				psprintf(format->create, history->table, history->wide ? "bigint" : "integer"),
+				psprintf(format->create, history->table, history->format == HISTORY_DBPOOL ? "pg_catalog.text" :
+						 history->wide ? "bigint" : "integer"),
 				NULL);
 	if (history->format == HISTORY_DBPOOL)
 		adopt(history);
@@ -419,11 +443,36 @@ history_create(History *history, int64 max_version)
 
 /* --- checksums --------------------------------------------------------------------- */
 
+/* Others' versions are whole numbers, see history_check_version(). */
+static int64
+number_of(const char *version)
+{
+	int64		number;
+
+	return version_to_number(version, &number) ? number : 0;
+}
+
+/* Throws when a history of that format cannot have such a version. */
+void
+history_check_version(const History *history, const char *version)
+{
+	int64		number;
+
+	if (history->format == HISTORY_DBPOOL || version_to_number(version, &number))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("migration %s of pool \"%s\" cannot be noted in a history of %s", version,
+					remote_pool(history->remote), formats[history->format].name),
+			 errdetail("The versions of such a history are whole numbers."),
+			 errhint("Versions of several parts and repeatable migrations need the server's option history_format to be \"dbpool\".")));
+}
+
 static char *
 checksum_of(HistoryFormat format, bool wide, const Migration *migration, const char *sql)
 {
 	if (format == HISTORY_REFINERY)
-		return checksum_refinery(migration->name, migration->version, sql, wide);
+		return checksum_refinery(migration->name, number_of(migration->version), sql, wide);
 	if (format == HISTORY_SQLX)
 		return checksum_sqlx(sql);
 	return checksum_dbpool(sql);
@@ -441,11 +490,13 @@ text_matches(const History *history, const char *checksum,
 			 const Migration *migration, const char *sql)
 {
 	if (strncmp(checksum, "refinery:", 9) == 0)
-		return (migration->version <= PG_INT32_MAX &&
-				strcmp(checksum + 9, checksum_refinery(migration->name, migration->version,
-													   sql, false)) == 0) ||
-			strcmp(checksum + 9, checksum_refinery(migration->name, migration->version,
-												   sql, true)) == 0;
+	{
+		int64		number = number_of(migration->version);
+
+		return (number <= PG_INT32_MAX &&
+				strcmp(checksum + 9, checksum_refinery(migration->name, number, sql, false)) == 0) ||
+			strcmp(checksum + 9, checksum_refinery(migration->name, number, sql, true)) == 0;
+	}
 	if (strncmp(checksum, "sqlx:", 5) == 0)
 		return strcmp(checksum + 5, checksum_sqlx(sql)) == 0;
 	return strcmp(checksum, checksum_of(history->format, history->wide,
@@ -494,10 +545,10 @@ sqlx_description(const char *name)
  * others, which have no row for the way back).
  */
 char *
-history_forget_sql(const History *history, int64 version)
+history_forget_sql(const History *history, const char *version)
 {
-	return psprintf("DELETE FROM %s WHERE version OPERATOR(pg_catalog.=) " INT64_FORMAT "%s",
-					history->table, version,
+	return psprintf("DELETE FROM %s WHERE version OPERATOR(pg_catalog.=) %s%s",
+					history->table, quote_literal_cstr(version),
 					history->format == HISTORY_DBPOOL ?
 					" AND state OPERATOR(pg_catalog.=) 'started'" : "");
 }
@@ -519,31 +570,31 @@ history_put_sql(const History *history, const Migration *migration,
 		return history_forget_sql(history, migration->version);
 	if (history->format == HISTORY_REFINERY)
 	{
-		if (migration->version > PG_INT32_MAX && !history->wide)
+		if (number_of(migration->version) > PG_INT32_MAX && !history->wide)
 			ereport(ERROR,
 					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-					 errmsg("version " INT64_FORMAT " of a migration on pool \"%s\" is out of range for refinery's history",
+					 errmsg("version %s of a migration on pool \"%s\" is out of range for refinery's history",
 							migration->version, remote_pool(history->remote)),
 					 errdetail("Column \"version\" of %s is of type int4.", history->table),
 					 errhint("Use lower versions, or change the type of the column, for which refinery has to be built with int8-versions.")));
 		if (direction == DIRECTION_DOWN)
 			return psprintf("UPDATE %s SET checksum = '0' "
-							"WHERE version OPERATOR(pg_catalog.=) " INT64_FORMAT,
-							history->table, migration->version);
+							"WHERE version OPERATOR(pg_catalog.=) %s",
+							history->table, quote_literal_cstr(migration->version));
 		return psprintf("INSERT INTO %s (version, name, applied_on, checksum) "
-						"VALUES (" INT64_FORMAT ", %s, "
+						"VALUES (%s, %s, "
 						"pg_catalog.to_char(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', "
 						RFC3339 "), '%s')",
-						history->table, migration->version,
+						history->table, quote_literal_cstr(migration->version),
 						quote_literal_cstr(migration->name), started ? "0" : checksum);
 	}
 	if (direction == DIRECTION_DOWN)
 		return psprintf("UPDATE %s SET success = false "
-						"WHERE version OPERATOR(pg_catalog.=) " INT64_FORMAT,
-						history->table, migration->version);
+						"WHERE version OPERATOR(pg_catalog.=) %s",
+						history->table, quote_literal_cstr(migration->version));
 	return psprintf("INSERT INTO %s (version, description, success, checksum, execution_time) "
-					"VALUES (" INT64_FORMAT ", %s, %s, pg_catalog.decode('%s', 'hex'), %.0f)",
-					history->table, migration->version,
+					"VALUES (%s, %s, %s, pg_catalog.decode('%s', 'hex'), %.0f)",
+					history->table, quote_literal_cstr(migration->version),
 					quote_literal_cstr(sqlx_description(migration->name)),
 					started ? "false" : "true", checksum, duration * 1000000.0);
 }
@@ -553,8 +604,8 @@ char *
 history_done_sql(const History *history, const Migration *migration,
 				 Direction direction, double duration)
 {
-	char	   *where = psprintf("WHERE version OPERATOR(pg_catalog.=) " INT64_FORMAT,
-								 migration->version);
+	char	   *where = psprintf("WHERE version OPERATOR(pg_catalog.=) %s",
+								 quote_literal_cstr(migration->version));
 
 	switch (history->format)
 	{
@@ -584,6 +635,6 @@ history_mend_sql(const History *history, const Migration *migration)
 	char	   *value = history->format == HISTORY_SQLX ?
 	psprintf("pg_catalog.decode('%s', 'hex')", checksum) : quote_literal_cstr(checksum);
 
-	return psprintf("UPDATE %s SET checksum = %s WHERE version OPERATOR(pg_catalog.=) " INT64_FORMAT,
-					history->table, value, migration->version);
+	return psprintf("UPDATE %s SET checksum = %s WHERE version OPERATOR(pg_catalog.=) %s",
+					history->table, value, quote_literal_cstr(migration->version));
 }

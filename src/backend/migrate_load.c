@@ -38,7 +38,7 @@ PG_FUNCTION_INFO_V1(dbpool_load_migrations);
 /* In the order in which files of one version are sorted. */
 typedef enum FilePart
 {
-	PART_V,						/* V1__ */
+	PART_V,						/* V1__, V1.2__, and R__ */
 	PART_U,						/* U1__ */
 	PART_UP,					/* .up.sql */
 	PART_SIMPLE,				/* 1_name.sql */
@@ -51,7 +51,7 @@ typedef struct SourceFile
 	char	   *shown;			/* name in the directory, in the database's
 								 * encoding */
 	FilePart	part;
-	int64		version;
+	char	   *version;
 	char	   *name;			/* of the migration */
 } SourceFile;
 
@@ -76,7 +76,7 @@ typedef struct Load
 /* --- names ------------------------------------------------------------------------- */
 
 static const char conventions[] =
-"Names are V1__name.sql and U1__name.sql (refinery, Flyway), "
+"Names are V1__name.sql and U1__name.sql (refinery, Flyway), R__name.sql (Flyway), "
 "1_name.up.sql and 1_name.down.sql (sqlx, golang-migrate), or 1_name.sql (sqlx, goose, dbmate and others).";
 
 static void
@@ -117,19 +117,19 @@ is_digit(char c)
 	return c >= '0' && c <= '9';
 }
 
-/* Digits, as a version. */
-static int64
-read_version(const Load *load, const char *shown, const char *digits)
+/* That of so many bytes; an underscore stands for a point, as in V1_2__name.sql. */
+static char *
+read_version(const Load *load, const char *shown, const char *at, Size len)
 {
-	int64		version = 0;
+	char	   *text = pnstrdup(at, len);
+	const char *why;
+	char	   *version;
 
-	for (; is_digit(*digits); digits++)
-	{
-		if (pg_mul_s64_overflow(version, 10, &version) ||
-			pg_add_s64_overflow(version, *digits - '0', &version))
-			refuse_file(load, shown, "Its version is too high.",
-						psprintf("Versions go up to %lld.", (long long) PG_INT64_MAX));
-	}
+	for (char *c = text; *c != '\0'; c++)
+		*c = *c == '_' ? '.' : *c;
+	version = version_canonical(text, &why);
+	if (version == NULL)
+		refuse_file(load, shown, why, conventions);
 	return version;
 }
 
@@ -144,27 +144,22 @@ read_letter_name(const Load *load, const char *shown, SourceFile *file)
 	const char *separator = strstr(shown, "__");
 
 	if (shown[0] == 'R' && separator == at)
-		refuse_file(load, shown,
-					"It is a repeatable migration, which would have to run again whenever its text changes. "
-					"dbpool runs each version once.",
-					"Make it a migration with a version, and each change of it another one.");
+	{
+		file->part = PART_V;
+		file->name = pnstrdup(separator + 2, strlen(separator + 2) - strlen(".sql"));
+		file->version = version_of_repeatable(file->name);
+		return true;
+	}
 	if (strchr("VUB", shown[0]) == NULL || separator == NULL || !is_digit(*at))
 		return false;
-	at += strspn(at, "0123456789");
-	if (at != separator)
-	{
-		if (at + strspn(at, "0123456789._") < separator)
-			return false;
-		refuse_file(load, shown,
-					"Its version has several parts. Those of dbpool are whole numbers.",
-					"Number the files anew in the same order, for example V1_2__name.sql as V102__name.sql.");
-	}
+	if (at + strspn(at, "0123456789._") < separator)
+		return false;
 	if (shown[0] == 'B')
 		refuse_file(load, shown,
 					"It is a baseline migration of Flyway, which is in the place of all that come before it.",
 					"Make it a migration V, or take it out of the directory.");
 	file->part = shown[0] == 'V' ? PART_V : PART_U;
-	file->version = read_version(load, shown, shown + 1);
+	file->version = read_version(load, shown, at, separator - at);
 	file->name = pnstrdup(separator + 2, strlen(separator + 2) - strlen(".sql"));
 	return true;
 }
@@ -195,7 +190,7 @@ read_number_name(const Load *load, const char *shown, SourceFile *file)
 	if (has_suffix(at, ".rollback.sql") || has_suffix(at, ".undo.sql") || has_suffix(at, ".revert.sql"))
 		refuse_file(load, shown, "It seems to be a way back, which would run as a migration of its own.",
 					"Rename it: the way back of 1_name.up.sql is 1_name.down.sql.");
-	file->version = read_version(load, shown, shown);
+	file->version = read_version(load, shown, shown, at - shown);
 	file->name = pnstrdup(at + 1, strlen(at + 1) - strlen(suffix));
 	return true;
 }
@@ -285,8 +280,10 @@ compare_files(const void *a, const void *b)
 	const SourceFile *one = a;
 	const SourceFile *other = b;
 
-	if (one->version != other->version)
-		return one->version < other->version ? -1 : 1;
+	int			cmp = version_cmp(one->version, other->version);
+
+	if (cmp != 0)
+		return cmp;
 	if (one->part != other->part)
 		return one->part < other->part ? -1 : 1;
 	return strcmp(one->shown, other->shown);
@@ -352,7 +349,7 @@ leave_out_unpaired(Load *load)
 		const SourceFile *file = &load->files[i];
 
 		if (file->part == PART_DOWN &&
-			(kept == 0 || load->files[kept - 1].version != file->version))
+			(kept == 0 || strcmp(load->files[kept - 1].version, file->version) != 0))
 			ereport(WARNING,
 					(errmsg("file \"%s\" is left out of the migrations of pool \"%s\", as it is the way back of none",
 							file->shown, load->pool),
@@ -375,7 +372,7 @@ check_files(Load *load)
 		if (has_letter(&load->files[0]) != has_letter(other))
 			refuse_pair(load, &load->files[0], other, ERRCODE_INVALID_NAME,
 						"are named by different conventions", conventions);
-		if (one->version != other->version)
+		if (strcmp(one->version, other->version) != 0)
 			continue;
 		if (one->part == other->part || (one->part == PART_UP && other->part == PART_SIMPLE))
 			refuse_pair(load, one, other, ERRCODE_DUPLICATE_OBJECT, "have the same version",
@@ -488,7 +485,7 @@ read_migration(Load *load, const SourceFile *file, Migration *migration)
 static const SourceFile *
 way_back(const Load *load, int i)
 {
-	if (i + 1 < load->n && load->files[i + 1].version == load->files[i].version)
+	if (i + 1 < load->n && strcmp(load->files[i + 1].version, load->files[i].version) == 0)
 		return &load->files[i + 1];
 	return NULL;
 }
@@ -522,7 +519,7 @@ put_row(ReturnSetInfo *rsinfo, const Migration *migration, SourceStatus status)
 	Datum		values[4];
 	bool		nulls[4] = {false};
 
-	values[0] = Int64GetDatum(migration->version);
+	values[0] = CStringGetTextDatum(migration->version);
 	values[1] = CStringGetTextDatum(migration->name);
 	values[2] = CStringGetTextDatum(migration->file);
 	values[3] = CStringGetTextDatum(status_name(status));
@@ -543,8 +540,8 @@ static void
 warn_of_kept(const Load *load, const Migration *migration)
 {
 	ereport(WARNING,
-			(errmsg("migration %lld \"%s\" of pool \"%s\" has been applied, and its file has been changed since",
-					(long long) migration->version, migration->name, load->pool),
+			(errmsg("migration %s \"%s\" of pool \"%s\" has been applied, and its file has been changed since",
+					migration->version, migration->name, load->pool),
 			 errdetail("File \"%s\" differs from what is registered in: %s. What is registered stays.",
 					   migration->file, source_differences(load->serverid, migration)),
 			 errhint("Put the file back, and add what is to change as another migration. If the change means nothing, dbpool_load_migrations(..., replace_applied => true) takes it over.")));
@@ -604,20 +601,20 @@ note_gone(const Load *load)
 	int			n;
 
 	for (int i = 0; i < load->n; i++)
-		versions[i] = Int64GetDatum(load->files[i].version);
-	gone = source_from_files(load->serverid, construct_array(versions, load->n, INT8OID, 8,
-															 FLOAT8PASSBYVAL, TYPALIGN_DOUBLE), &n);
+		versions[i] = CStringGetTextDatum(load->files[i].version);
+	gone = source_from_files(load->serverid, construct_array(versions, load->n, TEXTOID, -1,
+															 false, TYPALIGN_INT), &n);
 	for (int i = 0; i < n; i++)
 		if (!source_is_applied(load->serverid, gone[i].version))
 			ereport(NOTICE,
-					(errmsg("migration %lld \"%s\" of pool \"%s\" is still registered, but its file \"%s\" is not in the directory",
-							(long long) gone[i].version, gone[i].name, load->pool, gone[i].file),
+					(errmsg("migration %s \"%s\" of pool \"%s\" is still registered, but its file \"%s\" is not in the directory",
+							gone[i].version, gone[i].name, load->pool, gone[i].file),
 					 errhint("dbpool_drop_migration() removes it.")));
 }
 
 /*
  * dbpool_load_migrations(pool name, directory text, replace_applied boolean)
- * returns table (version bigint, name text, file text, status text)
+ * returns table (version dbpool_migration_version, name text, file text, status text)
  *
  * Registers the migrations in the files of a directory, all of them or none.  A
  * path that is not absolute begins in the data directory.

@@ -30,7 +30,7 @@ PG_FUNCTION_INFO_V1(dbpool_migration_forget);
 typedef struct Failures
 {
 	int			n;
-	int64	   *versions;
+	char	  **versions;
 	char	  **details;
 } Failures;
 
@@ -59,12 +59,12 @@ read_failures(Oid serverid)
 							  1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the history of migrations");
 	failures.n = (int) SPI_processed;
-	failures.versions = MemoryContextAlloc(context, sizeof(int64) * (failures.n + 1));
+	failures.versions = MemoryContextAlloc(context, sizeof(char *) * (failures.n + 1));
 	failures.details = MemoryContextAlloc(context, sizeof(char *) * (failures.n + 1));
 	for (int i = 0; i < failures.n; i++)
 	{
-		failures.versions[i] = pg_strtoint64(SPI_getvalue(SPI_tuptable->vals[i],
-														  SPI_tuptable->tupdesc, 1));
+		failures.versions[i] = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[i],
+																		 SPI_tuptable->tupdesc, 1));
 		failures.details[i] = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[i],
 																		SPI_tuptable->tupdesc, 2));
 	}
@@ -90,12 +90,12 @@ put_status(ReturnSetInfo *rsinfo, MigrateSession *session, const MigrateItem *it
 		detail = item->line_ends_only ? "the texts differ by their line ends" :
 			"the checksums of the texts differ";
 	else if (applied == NULL && item->status == PLAN_APPLIED)
-		detail = psprintf("covered by baseline " INT64_FORMAT, session->plan->baseline);
+		detail = psprintf("covered by baseline %s", session->plan->baseline);
 	else if (applied != NULL && applied->direction != DIRECTION_UP)
 		detail = direction_name(applied->direction);
 	for (int i = 0; i < failures->n; i++)
 	{
-		if (failures->versions[i] != item->version)
+		if (strcmp(failures->versions[i], item->version) != 0)
 			continue;
 		if (item->status == PLAN_PENDING)
 			status = plan_status_name(PLAN_FAILED);
@@ -105,7 +105,7 @@ put_status(ReturnSetInfo *rsinfo, MigrateSession *session, const MigrateItem *it
 			detail = failures->details[i];
 	}
 
-	values[0] = Int64GetDatum(item->version);
+	values[0] = CStringGetTextDatum(item->version);
 	values[1] = CStringGetTextDatum(item->name);
 	values[2] = CStringGetTextDatum(status);
 	nulls[3] = applied == NULL || applied->applied_at == NULL;
@@ -176,22 +176,22 @@ write_history(MigrateSession *session, const Migration *migration, Direction dir
 }
 
 static MigrateItem *
-find_item(MigrateSession *session, int64 version)
+find_item(MigrateSession *session, const char *version)
 {
 	for (int i = 0; i < session->plan->n; i++)
 	{
-		if (session->plan->items[i].version == version)
+		if (strcmp(session->plan->items[i].version, version) == 0)
 			return &session->plan->items[i];
 	}
 	return NULL;
 }
 
 static void
-throw_no_version(const char *pool, int64 version)
+throw_no_version(const char *pool, const char *version)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("pool \"%s\" has no migration " INT64_FORMAT, pool, version),
+			 errmsg("pool \"%s\" has no migration %s", pool, version),
 			 errhint("SELECT * FROM dbpool_migration_status(%s) shows those that it has.",
 					 quote_literal_cstr(pool))));
 }
@@ -225,14 +225,14 @@ repair_item(ReturnSetInfo *rsinfo, MigrateSession *session, const MigrateItem *i
 		write_history(session, item->migration, DIRECTION_UP, "repair",
 					  history_mend_sql(session->history, item->migration));
 	}
-	values[0] = Int64GetDatum(item->version);
+	values[0] = CStringGetTextDatum(item->version);
 	values[1] = CStringGetTextDatum(item->name);
 	values[2] = CStringGetTextDatum(action);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
 /*
- * dbpool_migration_repair(pool name, version bigint, force boolean,
+ * dbpool_migration_repair(pool name, version dbpool_migration_version, force boolean,
  *						   lock_timeout interval)
  * -> SETOF (version, name, action)
  *
@@ -245,20 +245,21 @@ dbpool_migration_repair(PG_FUNCTION_ARGS)
 	const char *pool = migrate_pool_argument(fcinfo);
 	bool		force = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	int			lock_timeout = migrate_lock_timeout(fcinfo, 3);
+	const char *version = PG_ARGISNULL(1) ? NULL : version_argument(fcinfo, 1);
 	MigrateSession session = {0};
 
 	InitMaterializedSRF(fcinfo, 0);
 	PG_TRY();
 	{
 		migrate_open(&session, pool, fcinfo->flinfo->fn_oid, lock_timeout);
-		if (!PG_ARGISNULL(1) && find_item(&session, PG_GETARG_INT64(1)) == NULL)
-			throw_no_version(pool, PG_GETARG_INT64(1));
+		if (version != NULL && find_item(&session, version) == NULL)
+			throw_no_version(pool, version);
 		for (int i = 0; i < session.plan->n; i++)
 		{
 			const MigrateItem *item = &session.plan->items[i];
 
 			if (item->status == PLAN_DIVERGENT &&
-				(PG_ARGISNULL(1) || PG_GETARG_INT64(1) == item->version))
+				(version == NULL || strcmp(version, item->version) == 0))
 				repair_item((ReturnSetInfo *) fcinfo->resultinfo, &session, item, force);
 		}
 	}
@@ -278,13 +279,13 @@ static char *
 resolution(MigrateSession *session, const MigrateItem *item, bool is_applied)
 {
 	History    *history = session->history;
-	Migration	bare = {item->version, unconstify(char *, item->name), ""};
+	Migration	bare = {unconstify(char *, item->version), unconstify(char *, item->name), ""};
 	const Migration *migration = item->migration ? item->migration : &bare;
 
 	if (item->migration == NULL && is_applied && history->format != HISTORY_DBPOOL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration " INT64_FORMAT " of pool \"%s\" is not registered, so its checksum is not known",
+				 errmsg("migration %s of pool \"%s\" is not registered, so its checksum is not known",
 						item->version, session->pool)));
 	if (item->applied->direction == DIRECTION_DOWN)
 		return is_applied ? history_forget_sql(history, item->version) :
@@ -294,7 +295,7 @@ resolution(MigrateSession *session, const MigrateItem *item, bool is_applied)
 }
 
 /*
- * dbpool_migration_resolve(pool name, version bigint, outcome text,
+ * dbpool_migration_resolve(pool name, version dbpool_migration_version, outcome text,
  *							lock_timeout interval) -> void
  *
  * Of a migration that was started outside of a transaction and did not end:
@@ -305,12 +306,12 @@ dbpool_migration_resolve(PG_FUNCTION_ARGS)
 {
 	const char *pool = migrate_pool_argument(fcinfo);
 	MigrateSession session = {0};
-	int64		version;
+	char	   *version;
 	char	   *outcome;
 	bool		is_applied;
 
 	require_arguments(fcinfo, 3);
-	version = PG_GETARG_INT64(1);
+	version = version_argument(fcinfo, 1);
 	outcome = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	is_applied = strcmp(outcome, "applied") == 0;
 	if (!is_applied && strcmp(outcome, "pending") != 0)
@@ -330,7 +331,7 @@ dbpool_migration_resolve(PG_FUNCTION_ARGS)
 		if (item->status != PLAN_FAILED)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("migration " INT64_FORMAT " \"%s\" of pool \"%s\" needs no resolution: it is %s",
+					 errmsg("migration %s \"%s\" of pool \"%s\" needs no resolution: it is %s",
 							version, item->name, pool, plan_status_name(item->status))));
 		memset(&shown, 0, sizeof(shown));
 		shown.version = version;
@@ -367,7 +368,7 @@ baseline_sql(MigrateSession *session, const Migration *baseline)
 	{
 		const Migration *migration = &session->migrations[i];
 
-		if (migration->version <= baseline->version)
+		if (version_cmp(migration->version, baseline->version) <= 0)
 			appendStringInfo(&sql, "%s%s", sql.len > 0 ? "; " : "",
 							 history_put_sql(session->history, migration, DIRECTION_UP, 0, false));
 	}
@@ -375,7 +376,7 @@ baseline_sql(MigrateSession *session, const Migration *baseline)
 }
 
 /*
- * dbpool_migration_baseline(pool name, version bigint, lock_timeout interval)
+ * dbpool_migration_baseline(pool name, version dbpool_migration_version, lock_timeout interval)
  * -> void
  *
  * Takes a database without a history for one that has all migrations up to and
@@ -387,14 +388,14 @@ dbpool_migration_baseline(PG_FUNCTION_ARGS)
 {
 	const char *pool = migrate_pool_argument(fcinfo);
 	MigrateSession session = {0};
-	int64		version;
+	char	   *version;
 
 	require_arguments(fcinfo, 2);
-	version = PG_GETARG_INT64(1);
-	if (version < 0)
+	version = version_argument(fcinfo, 1);
+	if (version_is_repeatable(version))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the version of a baseline must not be negative")));
+				 errmsg("the version of a baseline must not be a repeatable migration")));
 	PG_TRY();
 	{
 		Migration	baseline = {version, "baseline", ""};
@@ -406,12 +407,12 @@ dbpool_migration_baseline(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("pool \"%s\" has a history of migrations already", pool),
-					 errdetail("Its highest version is " INT64_FORMAT ".", session.plan->current),
+					 errdetail("Its highest version is %s.", session.plan->current),
 					 errhint("dbpool_migrate() with fake => true notes migrations as applied without running them.")));
 		item = find_item(&session, version);
 		if (item != NULL && item->migration != NULL)
 			baseline = *item->migration;
-		else if (session.history->format != HISTORY_DBPOOL && version > 0)
+		else if (session.history->format != HISTORY_DBPOOL && strcmp(version, "0") != 0)
 			throw_no_version(pool, version);
 		migrate_create_history(&session);
 		write_history(&session, &baseline, DIRECTION_BASELINE, "baseline",

@@ -33,13 +33,19 @@ judge(const History *history, const MigratePlan *plan, MigrateItem *item)
 	else if (applied != NULL && applied->direction == DIRECTION_BASELINE)
 		item->status = PLAN_APPLIED;
 	else if (migration == NULL)
-		item->status = PLAN_MISSING;
+		item->status = version_is_repeatable(item->version) ? PLAN_APPLIED : PLAN_MISSING;
+	else if (applied != NULL && version_is_repeatable(item->version))
+		item->status = history_matches(history, applied->checksum, migration,
+									   &item->line_ends_only) ||
+			item->line_ends_only ? PLAN_APPLIED : PLAN_PENDING;
 	else if (applied != NULL)
 		item->status = history_matches(history, applied->checksum, migration,
 									   &item->line_ends_only) ? PLAN_APPLIED : PLAN_DIVERGENT;
-	else if (item->version <= plan->baseline)
+	else if (version_is_repeatable(item->version))
+		item->status = PLAN_PENDING;
+	else if (version_cmp(item->version, plan->baseline) <= 0)
 		item->status = PLAN_APPLIED;
-	else if (item->version < plan->current && !migration->out_of_order)
+	else if (version_cmp(item->version, plan->current) < 0 && !migration->out_of_order)
 		item->status = PLAN_OUT_OF_ORDER;
 	else
 		item->status = PLAN_PENDING;
@@ -55,27 +61,30 @@ plan_make(const History *history, const Migration *migrations, int nmigrations,
 	int			a = 0;
 
 	plan->pool = remote_pool(history->remote);
-	plan->current = -1;
-	plan->baseline = -1;
 	plan->items = palloc0(sizeof(MigrateItem) * (nmigrations + napplied + 1));
 	for (int i = 0; i < napplied; i++)
 	{
-		plan->current = Max(plan->current, applied[i].version);
+		if (version_is_repeatable(applied[i].version))
+			continue;
+		plan->current = applied[i].version;
 		if (applied[i].direction == DIRECTION_BASELINE)
-			plan->baseline = Max(plan->baseline, applied[i].version);
+			plan->baseline = applied[i].version;
 	}
 	while (m < nmigrations || a < napplied)
 	{
 		MigrateItem *item = &plan->items[plan->n++];
 
-		item->version = Min(m < nmigrations ? migrations[m].version : PG_INT64_MAX,
-							a < napplied ? applied[a].version : PG_INT64_MAX);
-		if (a < napplied && applied[a].version == item->version)
+		if (a == napplied ||
+			(m < nmigrations && version_cmp(migrations[m].version, applied[a].version) < 0))
+			item->version = migrations[m].version;
+		else
+			item->version = applied[a].version;
+		if (a < napplied && strcmp(applied[a].version, item->version) == 0)
 		{
 			item->applied = &applied[a++];
 			item->name = item->applied->name;
 		}
-		if (m < nmigrations && migrations[m].version == item->version)
+		if (m < nmigrations && strcmp(migrations[m].version, item->version) == 0)
 		{
 			item->migration = &migrations[m++];
 			item->name = item->migration->name;
@@ -100,7 +109,7 @@ versions_of(const MigratePlan *plan, PlanStatus status)
 		if (item->status != status)
 			continue;
 		if (n++ < MAX_NAMED)
-			appendStringInfo(&buf, "%s" INT64_FORMAT " \"%s\"", n > 1 ? ", " : "",
+			appendStringInfo(&buf, "%s%s \"%s\"", n > 1 ? ", " : "",
 							 item->version, item->name);
 	}
 	if (n > MAX_NAMED)
@@ -132,17 +141,17 @@ throw_started(const MigratePlan *plan, Remote *remote, const MigrateItem *item)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("migration " INT64_FORMAT " \"%s\" on pool \"%s\" was started and is not known to have ended",
+			 errmsg("migration %s \"%s\" on pool \"%s\" was started and is not known to have ended",
 					item->version, item->name, plan->pool),
 			 indexes == NULL ?
 			 errdetail("It runs outside of a transaction, so some of its statements may have taken effect. The remote has no invalid index.") :
 			 errdetail("It runs outside of a transaction, so some of its statements may have taken effect. The remote has invalid indexes, as a CREATE INDEX CONCURRENTLY leaves them that did not end: %s.",
 					   indexes),
-			 errhint("Look what of it has been done. If all has: SELECT dbpool_migration_resolve(%s, " INT64_FORMAT ", '%s'). If nothing has, or you have undone it%s: SELECT dbpool_migration_resolve(%s, " INT64_FORMAT ", '%s').",
-					 quote_literal_cstr(plan->pool), item->version,
+			 errhint("Look what of it has been done. If all has: SELECT dbpool_migration_resolve(%s, %s, '%s'). If nothing has, or you have undone it%s: SELECT dbpool_migration_resolve(%s, %s, '%s').",
+					 quote_literal_cstr(plan->pool), version_literal(item->version),
 					 item->applied->direction == DIRECTION_DOWN ? "pending" : "applied",
 					 indexes ? " (DROP INDEX)" : "",
-					 quote_literal_cstr(plan->pool), item->version,
+					 quote_literal_cstr(plan->pool), version_literal(item->version),
 					 item->applied->direction == DIRECTION_DOWN ? "applied" : "pending")));
 }
 
@@ -152,14 +161,16 @@ throw_started(const MigratePlan *plan, Remote *remote, const MigrateItem *item)
  * registered but overtaken by later ones.
  */
 void
-plan_check(const MigratePlan *plan, Remote *remote, bool allow_missing, bool allow_divergent)
+plan_check(const MigratePlan *plan, const History *history, bool allow_missing, bool allow_divergent)
 {
 	char	   *versions;
 
 	for (int i = 0; i < plan->n; i++)
 	{
 		if (plan->items[i].status == PLAN_FAILED)
-			throw_started(plan, remote, &plan->items[i]);
+			throw_started(plan, history->remote, &plan->items[i]);
+		if (plan->items[i].status == PLAN_PENDING || plan->items[i].status == PLAN_OUT_OF_ORDER)
+			history_check_version(history, plan->items[i].version);
 	}
 	if (!allow_divergent && (versions = versions_of(plan, PLAN_DIVERGENT)) != NULL)
 	{
@@ -192,6 +203,6 @@ plan_check(const MigratePlan *plan, Remote *remote, bool allow_missing, bool all
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migrations of pool \"%s\" are out of order: %s", plan->pool, versions),
-				 errdetail("Version " INT64_FORMAT " has been applied already.", plan->current),
+				 errdetail("Version %s has been applied already.", plan->current),
 				 errhint("Give them higher versions, or pass allow_missing => true to run them now, or register them with {\"out_of_order\": true}.")));
 }

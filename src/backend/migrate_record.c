@@ -331,7 +331,7 @@ record_begin(const Attempt *attempt)
 
 	initStringInfo(&message);
 	appendStringInfoChar(&message, 'B');
-	message_put(&message, &attempt->migration->version, sizeof(int64));
+	message_put_string(&message, attempt->migration->version);
 	message_put_string(&message, attempt->pool);
 	message_put_string(&message, attempt->migration->name);
 	message_put_string(&message, direction_name(attempt->direction));
@@ -408,19 +408,16 @@ static int64
 do_begin(MessageReader *reader)
 {
 	const char *params[9];
-	int64		version;
 
-	message_get(reader, &version, sizeof(version));
-	params[0] = psprintf(INT64_FORMAT, version);
-	for (int i = 1; i <= 5; i++)
+	for (int i = 0; i <= 5; i++)
 		params[i] = message_get_string(reader);
 	params[6] = GetUserNameFromId(task->roleid, false);
 	params[7] = psprintf("%d", task->pid);
 	params[8] = psprintf("%u", task->serverid);
 	return run(psprintf("INSERT INTO %s (version, pool, name, direction, mode, checksum, status, "
 						"started_at, executed_by, pid, serverid) "
-						"VALUES ($1::bigint, $2::pg_catalog.name, $3, $4, $5, $6, 'running', "
-						"pg_catalog.clock_timestamp(), $7::pg_catalog.name, $8::int, $9::oid) RETURNING id",
+						"VALUES ($1, $2::pg_catalog.name, $3, $4, $5, $6, 'running', "
+						"pg_catalog.clock_timestamp(), $7::pg_catalog.name, $8::int, $9::pg_catalog.oid) RETURNING id",
 						history_table()), 9, params);
 }
 
@@ -451,7 +448,7 @@ do_sweep(void)
 
 	params[0] = psprintf("%u", task->serverid);
 	(void) run(psprintf("UPDATE %s SET status = 'interrupted' "
-						"WHERE serverid OPERATOR(pg_catalog.=) $1::oid "
+						"WHERE serverid OPERATOR(pg_catalog.=) $1::pg_catalog.oid "
 						"AND status OPERATOR(pg_catalog.=) 'running'",
 						history_table()), 1, params);
 	return 0;

@@ -100,7 +100,7 @@ add_context(void *arg)
 	if (run->failed >= 0 && run->failed < run->npieces)
 		appendStringInfo(&where, ", statement %d at line %d, column %d", run->failed + 1,
 						 run->pieces[run->failed].line, run->pieces[run->failed].column);
-	errcontext("migration " INT64_FORMAT " \"%s\"%s%s", migration->version, migration->name,
+	errcontext("migration %s \"%s\"%s%s", migration->version, migration->name,
 			   run->direction == DIRECTION_DOWN ? " (down)" : "", where.data);
 }
 
@@ -167,7 +167,7 @@ emit(Runner *run, const Migration *migration, const char *status, double duratio
 	if (run->rsinfo == NULL)
 		return;
 	interval->time = (TimeOffset) (duration * 1000.0);
-	values[0] = Int64GetDatum(migration->version);
+	values[0] = CStringGetTextDatum(migration->version);
 	values[1] = CStringGetTextDatum(migration->name);
 	values[2] = CStringGetTextDatum(direction_name(run->direction));
 	values[3] = CStringGetTextDatum(status);
@@ -307,6 +307,14 @@ begin_step(Runner *run, Step *step)
 	load_text(run, step->migration);
 }
 
+/* Repeatable ones do not count. */
+static void
+note_version(Outcome *outcome, const char *version)
+{
+	if (!version_is_repeatable(version) && version_cmp(version, outcome->version) > 0)
+		outcome->version = version;
+}
+
 /* The local history, the user and the result learn of the end of a step. */
 static void
 finish_step(Runner *run, Step *step)
@@ -319,10 +327,10 @@ finish_step(Runner *run, Step *step)
 	step->record = 0;
 	run->outcome->migrations++;
 	if (run->direction != DIRECTION_DOWN && !run->dry_run)
-		run->outcome->version = Max(run->outcome->version, migration->version);
+		note_version(run->outcome, migration->version);
 	migrate_show_progress(run->outcome->migrations, run->total);
 	ereport(NOTICE,
-			(errmsg("migration " INT64_FORMAT " \"%s\" on pool \"%s\": %s in %.3f ms",
+			(errmsg("migration %s \"%s\" on pool \"%s\": %s in %.3f ms",
 					migration->version, migration->name, run->session->pool, status,
 					step->duration)));
 	emit(run, migration, status, step->duration);
@@ -492,15 +500,15 @@ hint_for(const Runner *run, const ErrorData *error, bool together, bool unknown)
 			break;
 		case ERRCODE_UNSAFE_NEW_ENUM_VALUE_USAGE:
 			if ((run->dry_run || run->grouped) && run->migration != NULL)
-				return psprintf("All of this run is one transaction, in which a value added to an enum cannot be used yet: run the migrations before first, with a target below " INT64_FORMAT ".",
+				return psprintf("All of this run is one transaction, in which a value added to an enum cannot be used yet: run the migrations before first, with a target below %s.",
 								run->migration->version);
 			break;
 		default:
 			break;
 	}
 	if (run->left_out != NULL && error->hint == NULL)
-		return psprintf("The dry run has left out migration " INT64_FORMAT ", of which this may need something: run up to that first, with target => " INT64_FORMAT ".",
-						run->left_out->version, run->left_out->version);
+		return psprintf("The dry run has left out migration %s, of which this may need something: run up to that first, with target => %s.",
+						run->left_out->version, version_literal(run->left_out->version));
 	if (!together && error->hint == NULL)
 		return "The migration runs outside of a transaction, so what it did before the error stays. The next run says how to go on.";
 	return NULL;
@@ -560,7 +568,7 @@ is_left_out(Runner *run, const Migration *migration)
 	if (run->dry_run)
 	{
 		ereport(NOTICE,
-				(errmsg("migration " INT64_FORMAT " \"%s\" is left out of the dry run, as it cannot run in a transaction",
+				(errmsg("migration %s \"%s\" is left out of the dry run, as it cannot run in a transaction",
 						migration->version, migration->name)));
 		emit(run, migration, "skipped", -1);
 		run->left_out = migration;
@@ -569,7 +577,7 @@ is_left_out(Runner *run, const Migration *migration)
 	if (run->grouped)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("migration " INT64_FORMAT " \"%s\" of pool \"%s\" cannot be grouped, as it runs outside of a transaction",
+				 errmsg("migration %s \"%s\" of pool \"%s\" cannot be grouped, as it runs outside of a transaction",
 						migration->version, migration->name, run->session->pool),
 				 errhint("Call the function without grouped => true.")));
 	return false;

@@ -58,7 +58,7 @@ show_begin(const char *pool)
 			strlcpy(NameStr(entry->pool), pool, NAMEDATALEN);
 			strlcpy(entry->phase, "connecting", sizeof(entry->phase));
 			entry->down = false;
-			entry->version = -1;
+			entry->version[0] = '\0';
 			entry->name[0] = '\0';
 			entry->migrations_total = 0;
 			entry->migrations_done = 0;
@@ -116,12 +116,14 @@ void
 migrate_show_migration(const Migration *migration, Direction direction, int statements)
 {
 	char		name[sizeof(shown->name)];
+	char		version[sizeof(shown->version)];
 
 	if (shown == NULL)
 		return;
 	text_clip(name, migration->name, sizeof(name));
+	text_clip(version, migration->version, sizeof(version));
 	SpinLockAcquire(&shown->mutex);
-	shown->version = migration->version;
+	memcpy(shown->version, version, sizeof(version));
 	shown->down = direction == DIRECTION_DOWN;
 	shown->statements_total = statements;
 	shown->statements_done = 0;
@@ -262,8 +264,11 @@ migrate_reread(MigrateSession *session)
 void
 migrate_create_history(MigrateSession *session)
 {
-	history_create(session->history, session->nmigrations == 0 ? 0 :
-				   session->migrations[session->nmigrations - 1].version);
+	int64		highest = 0;
+
+	if (session->nmigrations > 0)
+		(void) version_to_number(session->migrations[session->nmigrations - 1].version, &highest);
+	history_create(session->history, highest);
 }
 
 /*

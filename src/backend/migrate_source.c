@@ -25,9 +25,6 @@
 PG_FUNCTION_INFO_V1(dbpool_guard_migrations);
 PG_FUNCTION_INFO_V1(dbpool_guard_migration_history);
 
-/* As wide as the column "name" of refinery's history. */
-#define MAX_MIGRATION_NAME	255
-
 /*
  * The last successful attempt that was meant, or one that is under way or whose
  * end is not known if there is none after it; %s is the schema.
@@ -35,7 +32,7 @@ PG_FUNCTION_INFO_V1(dbpool_guard_migration_history);
 #define LAST_DIRECTION \
 	"SELECT h.direction FROM " \
 	"(SELECT *, pg_catalog.max(id) OVER () AS last FROM %s.dbpool_migration_history " \
-	"WHERE serverid OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2 " \
+	"WHERE serverid OPERATOR(pg_catalog.=) $1 AND version::pg_catalog.text OPERATOR(pg_catalog.=) $2 " \
 	"AND mode OPERATOR(pg_catalog.<>) 'dry run') h " \
 	"WHERE h.status OPERATOR(pg_catalog.=) 'done' " \
 	"OR (h.status OPERATOR(pg_catalog.=) ANY ('{running,unknown}') AND h.id OPERATOR(pg_catalog.=) h.last) " \
@@ -90,7 +87,7 @@ value_of_row(int row, int column)
 static void
 migration_of_row(int row, Migration *migration, MemoryContext context)
 {
-	migration->version = DatumGetInt64(value_of_row(row, 1));
+	migration->version = text_of_row(row, 1, context);
 	migration->name = text_of_row(row, 2, context);
 	migration->up_sql = text_of_row(row, 3, context);
 	migration->down_sql = text_of_row(row, 4, context);
@@ -123,12 +120,12 @@ source_read(Oid serverid, int *n)
 }
 
 bool
-source_is_applied(Oid serverid, int64 version)
+source_is_applied(Oid serverid, const char *version)
 {
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
-	Oid			types[] = {OIDOID, INT8OID};
-	Datum		values[] = {ObjectIdGetDatum(serverid), Int64GetDatum(version)};
+	Oid			types[] = {OIDOID, TEXTOID};
+	Datum		values[] = {ObjectIdGetDatum(serverid), CStringGetTextDatum(version)};
 	SPIPlanPtr	plan = SPI_prepare(psprintf(LAST_DIRECTION, schema), 2, types);
 	bool		applied = false;
 
@@ -161,9 +158,29 @@ check_name(const char *pool, const Migration *migration)
 	if (reason != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("invalid name of migration %lld of pool \"%s\"",
-						(long long) migration->version, pool),
+				 errmsg("invalid name of migration %s of pool \"%s\"",
+						migration->version, pool),
 				 errdetail("%s", reason)));
+}
+
+/* One that is run again whenever its text changes has no way back, and is known by its name. */
+static void
+check_repeatable(const char *pool, const Migration *migration)
+{
+	if (!version_is_repeatable(migration->version))
+		return;
+	if (strcmp(migration->version, version_of_repeatable(migration->name)) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("invalid name of repeatable migration %s of pool \"%s\": \"%s\"",
+						migration->version, pool, migration->name),
+				 errdetail("Its version is R__ and its name.")));
+	if (migration->down_sql != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("repeatable migration %s of pool \"%s\" cannot have a way back",
+						migration->version, pool),
+				 errhint("Change its text, and it runs again.")));
 }
 
 /*
@@ -204,8 +221,8 @@ in_text(void *arg)
 {
 	TextContext *context = arg;
 
-	errcontext("%s of migration %lld \"%s\" of pool \"%s\"", context->which,
-			   (long long) context->migration->version, context->migration->name, context->pool);
+	errcontext("%s of migration %s \"%s\" of pool \"%s\"", context->which,
+			   context->migration->version, context->migration->name, context->pool);
 }
 
 void
@@ -214,13 +231,8 @@ source_check(const char *pool, const Migration *migration)
 	TextContext text = {pool, migration, "up_sql"};
 	ErrorContextCallback context = {error_context_stack, in_text, &text};
 
-	if (migration->version < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("invalid version of a migration of pool \"%s\": %lld", pool,
-						(long long) migration->version),
-				 errdetail("Versions are not negative.")));
 	check_name(pool, migration);
+	check_repeatable(pool, migration);
 	error_context_stack = &context;
 	check_text(migration->up_sql, migration->transaction, false);
 	if (migration->down_sql != NULL)
@@ -285,8 +297,8 @@ source_refuse_change(const char *pool, const Migration *migration,
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("migration %lld \"%s\" of pool \"%s\" has been applied and cannot be changed",
-					(long long) migration->version, migration->name, pool),
+			 errmsg("migration %s \"%s\" of pool \"%s\" has been applied and cannot be changed",
+					migration->version, migration->name, pool),
 			 errdetail_internal("%s", detail),
 			 errhint("%s", hint)));
 	pg_unreachable();
@@ -296,22 +308,22 @@ void
 source_note_override(const char *pool, const Migration *migration)
 {
 	ereport(WARNING,
-			(errmsg("the registered text of migration %lld \"%s\" of pool \"%s\" has been replaced, though it has been applied",
-					(long long) migration->version, migration->name, pool),
+			(errmsg("the registered text of migration %s \"%s\" of pool \"%s\" has been replaced, though it has been applied",
+					migration->version, migration->name, pool),
 			 errdetail("Nothing was run on the remote, whose history has the checksum of the text that was."),
-			 errhint("dbpool_migration_repair(%s, %lld, force => true) gives it the new one.",
-					 quote_literal_cstr(pool), (long long) migration->version)));
+			 errhint("dbpool_migration_repair(%s, %s, force => true) gives it the new one.",
+					 quote_literal_cstr(pool), version_literal(migration->version))));
 }
 
 /* The row of that version is locked. */
 static bool
-find_row(const char *schema, Oid serverid, int64 version, Migration *migration)
+find_row(const char *schema, Oid serverid, const char *version, Migration *migration)
 {
-	Oid			types[] = {OIDOID, INT8OID};
-	Datum		values[] = {ObjectIdGetDatum(serverid), Int64GetDatum(version)};
+	Oid			types[] = {OIDOID, TEXTOID};
+	Datum		values[] = {ObjectIdGetDatum(serverid), CStringGetTextDatum(version)};
 
 	run(psprintf("SELECT " MIGRATION_COLUMNS " FROM %s.dbpool_migrations m "
-				 "WHERE m.serverid OPERATOR(pg_catalog.=) $1 AND m.version OPERATOR(pg_catalog.=) $2 "
+				 "WHERE m.serverid OPERATOR(pg_catalog.=) $1 AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2 "
 				 "FOR UPDATE", schema),
 		2, types, values, NULL, SPI_OK_SELECT);
 	if (SPI_processed == 0)
@@ -349,9 +361,9 @@ static bool
 write_row(const char *sql, int expected, Oid serverid, const char *pool,
 		  const Migration *migration, Oid userid)
 {
-	Oid			types[] = {OIDOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, TEXTOID, NAMEOID, NAMEOID};
+	Oid			types[] = {OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, TEXTOID, NAMEOID, NAMEOID};
 	Datum		values[lengthof(types)] = {
-		ObjectIdGetDatum(serverid), Int64GetDatum(migration->version),
+		ObjectIdGetDatum(serverid), CStringGetTextDatum(migration->version),
 		CStringGetTextDatum(migration->name), CStringGetTextDatum(migration->up_sql),
 		migration->down_sql ? CStringGetTextDatum(migration->down_sql) : (Datum) 0,
 		BoolGetDatum(migration->transaction), BoolGetDatum(migration->out_of_order),
@@ -375,7 +387,7 @@ replace_row(const char *schema, Oid serverid, const char *pool, const Migration 
 					   "down_sql = $5, transaction = $6, out_of_order = $7, file = $8, "
 					   "added_at = pg_catalog.now(), added_by = $9, pool = $10 "
 					   "WHERE m.serverid OPERATOR(pg_catalog.=) $1 "
-					   "AND m.version OPERATOR(pg_catalog.=) $2", schema),
+					   "AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2", schema),
 			  SPI_OK_UPDATE, serverid, pool, migration, userid);
 }
 
@@ -384,12 +396,12 @@ replace_row(const char *schema, Oid serverid, const char *pool, const Migration 
  * direction is what it is from now on: up for applied, down for not applied.
  */
 static void
-note_event(const char *schema, Oid serverid, const char *pool, int64 version, const char *name,
+note_event(const char *schema, Oid serverid, const char *pool, const char *version, const char *name,
 		   const char *direction, const char *mode, Oid userid)
 {
-	Oid			types[] = {NAMEOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, NAMEOID, INT4OID, OIDOID};
+	Oid			types[] = {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, NAMEOID, INT4OID, OIDOID};
 	Datum		values[] = {
-		name_datum(pool), Int64GetDatum(version), name ? CStringGetTextDatum(name) : (Datum) 0,
+		name_datum(pool), CStringGetTextDatum(version), name ? CStringGetTextDatum(name) : (Datum) 0,
 		CStringGetTextDatum(direction), CStringGetTextDatum(mode),
 		name_datum(GetUserNameFromId(userid, false)), Int32GetDatum(MyProcPid),
 		ObjectIdGetDatum(serverid)
@@ -470,7 +482,8 @@ source_put(Oid serverid, const char *pool, const Migration *migration, SourceCha
 			replace_row(schema, serverid, pool, migration, tables.userid);
 		status = SOURCE_UNCHANGED;
 	}
-	else if (source_is_applied(serverid, migration->version))
+	else if (!version_is_repeatable(migration->version) &&
+			 source_is_applied(serverid, migration->version))
 		status = put_applied(schema, serverid, pool, &old, migration, change, tables.userid);
 	else
 	{
@@ -483,26 +496,26 @@ done:
 }
 
 void
-source_drop(Oid serverid, const char *pool, int64 version)
+source_drop(Oid serverid, const char *pool, const char *version)
 {
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
 	Migration	migration;
-	Oid			types[] = {OIDOID, INT8OID};
-	Datum		values[] = {ObjectIdGetDatum(serverid), Int64GetDatum(version)};
+	Oid			types[] = {OIDOID, TEXTOID};
+	Datum		values[] = {ObjectIdGetDatum(serverid), CStringGetTextDatum(version)};
 
 	if (!find_row(schema, serverid, version, &migration))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("pool \"%s\" has no migration %lld", pool, (long long) version)));
-	if (source_is_applied(serverid, version))
+				 errmsg("pool \"%s\" has no migration %s", pool, version)));
+	if (!version_is_repeatable(version) && source_is_applied(serverid, version))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration %lld \"%s\" of pool \"%s\" has been applied and cannot be dropped",
-						(long long) version, migration.name, pool),
+				 errmsg("migration %s \"%s\" of pool \"%s\" has been applied and cannot be dropped",
+						version, migration.name, pool),
 				 errhint("It can be when it has been rolled back.")));
 	run(psprintf("DELETE FROM %s.dbpool_migrations m WHERE m.serverid OPERATOR(pg_catalog.=) $1 "
-				 "AND m.version OPERATOR(pg_catalog.=) $2", schema),
+				 "AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2", schema),
 		2, types, values, NULL, SPI_OK_DELETE);
 	migrate_tables_end(&tables);
 }
@@ -530,8 +543,7 @@ source_forget(Oid serverid, const char *pool)
 	n = SPI_processed;
 	for (uint64 i = 0; i < n; i++)
 	{
-		bool		isnull;
-		int64		version = DatumGetInt64(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull));
+		char	   *version = SPI_getvalue(rows->vals[i], rows->tupdesc, 1);
 
 		CHECK_FOR_INTERRUPTS();
 		if (!source_is_applied(serverid, version))
@@ -553,9 +565,11 @@ source_highest(int64 from, int64 to)
 	Datum		values[] = {Int64GetDatum(from), Int64GetDatum(to)};
 	int64		highest;
 
-	run(psprintf("SELECT coalesce(pg_catalog.max(m.version), 0) FROM %s.dbpool_migrations m "
-				 "WHERE m.version OPERATOR(pg_catalog.>=) $1 "
-				 "AND m.version OPERATOR(pg_catalog.<=) $2", schema),
+	run(psprintf("SELECT coalesce(pg_catalog.max(v.number), 0) FROM "
+				 "(SELECT CASE WHEN m.version::pg_catalog.text OPERATOR(pg_catalog.~) '^[0-9]{1,18}$' "
+				 "THEN m.version::pg_catalog.text::bigint END AS number FROM %s.dbpool_migrations m) v "
+				 "WHERE v.number OPERATOR(pg_catalog.>=) $1 "
+				 "AND v.number OPERATOR(pg_catalog.<=) $2", schema),
 		2, types, values, NULL, SPI_OK_SELECT);
 	highest = DatumGetInt64(value_of_row(0, 1));
 	migrate_tables_end(&tables);
@@ -568,19 +582,19 @@ source_from_files(Oid serverid, ArrayType *except, int *n)
 	MemoryContext context = CurrentMemoryContext;
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
-	Oid			types[] = {OIDOID, INT8ARRAYOID};
+	Oid			types[] = {OIDOID, TEXTARRAYOID};
 	Datum		values[] = {ObjectIdGetDatum(serverid), PointerGetDatum(except)};
 	Migration  *migrations;
 
 	run(psprintf("SELECT m.version, m.name, m.file FROM %s.dbpool_migrations m "
 				 "WHERE m.serverid OPERATOR(pg_catalog.=) $1 AND m.file IS NOT NULL "
-				 "AND m.version OPERATOR(pg_catalog.<>) ALL ($2) ORDER BY m.version", schema),
+				 "AND m.version::pg_catalog.text OPERATOR(pg_catalog.<>) ALL ($2) ORDER BY m.version", schema),
 		2, types, values, NULL, SPI_OK_SELECT);
 	*n = (int) SPI_processed;
 	migrations = MemoryContextAllocZero(context, sizeof(Migration) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
 	{
-		migrations[i].version = DatumGetInt64(value_of_row(i, 1));
+		migrations[i].version = text_of_row(i, 1, context);
 		migrations[i].name = text_of_row(i, 2, context);
 		migrations[i].file = text_of_row(i, 3, context);
 	}
@@ -606,14 +620,14 @@ static void
 guard_row(HeapTuple row, TupleDesc desc)
 {
 	Oid			serverid = DatumGetObjectId(column_of(row, desc, "serverid"));
-	int64		version = DatumGetInt64(column_of(row, desc, "version"));
+	char	   *version = TextDatumGetCString(column_of(row, desc, "version"));
 
 	if (GetForeignServerExtended(serverid, FSV_MISSING_OK) != NULL &&
-		source_is_applied(serverid, version))
+		!version_is_repeatable(version) && source_is_applied(serverid, version))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration %lld of pool \"%s\" has been applied and cannot be changed or removed",
-						(long long) version, NameStr(*DatumGetName(column_of(row, desc, "pool"))))));
+				 errmsg("migration %s of pool \"%s\" has been applied and cannot be changed or removed",
+						version, NameStr(*DatumGetName(column_of(row, desc, "pool"))))));
 }
 
 /* TRUNCATE: as if all rows were removed one by one. */

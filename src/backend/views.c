@@ -508,11 +508,16 @@ dbpool_get_migrations(PG_FUNCTION_ARGS)
 		}
 		put_name(&row, NameStr(copy.pool), copy.encoding);
 		put(&row, CStringGetTextDatum(copy.phase), false);
-		put(&row, Int64GetDatum(copy.version), copy.version < 0);
-		if (copy.version < 0)
+		if (copy.version[0] == '\0')
+		{
 			put(&row, (Datum) 0, true);
+			put(&row, (Datum) 0, true);
+		}
 		else
+		{
+			put_text(&row, copy.version, copy.encoding);
 			put_text(&row, copy.name, copy.encoding);
+		}
 		put(&row, CStringGetTextDatum(copy.down ? "down" : "up"), false);
 		put_int(&row, copy.statements_done, false);
 		put_int(&row, copy.statements_total, false);

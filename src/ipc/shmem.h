@@ -176,7 +176,7 @@ typedef struct MigrateShared
 	int			encoding;		/* of name */
 	char		phase[32];
 	bool		down;
-	int64		version;		/* -1: none yet */
+	char		version[64];	/* empty: none yet; cut when longer */
 	char		name[DBPOOL_SHOWN_TARGET];
 	int			migrations_total;
 	int			migrations_done;

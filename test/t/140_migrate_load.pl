@@ -195,14 +195,27 @@ refuses(
 	'V1__a.sql' => 'SELECT 1',
 	'U1__a.sql' => 'SELECT 1',
 	'U3__drop.sql' => 'DROP TABLE important');
-foreach my $name ('V1_2__x.sql', 'V1.2__x.sql', 'U1.2__x.sql', 'V1.2.3__x.sql')
-{
-	refuses("version of several parts: $name",
-		'42602', qr/file "\Q$name\E".*several parts.*V102__name\.sql/s,
-		$name => 'SELECT 1');
-}
-refuses('a repeatable migration', '42602', qr/"R__views\.sql".*repeatable/s,
-	'R__views.sql' => 'SELECT 1');
+$pool = loads(
+	'Flyway: versions of several parts, and repeatable migrations',
+	"1|a|V1__a.sql|added\n1.2|b|V1_2__b.sql|added\n1.9|c|V1.9__c.sql|added\n1.10|d|V1.10__d.sql|added\n"
+	  . "2.0.1|e|V2_0.1__e.sql|added\n3|f|V3.0__f.sql|added\nR__all views|all views|R__all views.sql|added\nR__grants|grants|R__grants.sql|added",
+	'V1__a.sql' => 'SELECT 1',
+	'V1_2__b.sql' => 'SELECT 1',
+	'V1.9__c.sql' => 'SELECT 1',
+	'V1.10__d.sql' => 'SELECT 1',
+	'U1.10__d.sql' => 'SELECT -1',
+	'V2_0.1__e.sql' => 'SELECT 1',
+	'V3.0__f.sql' => 'SELECT 1',
+	'R__grants.sql' => 'SELECT 1',
+	'R__all views.sql' => 'SELECT 1');
+is(rows($pool, "string_agg(version::text || down_sql, ' ' ORDER BY version)"),
+	'1.10SELECT -1', 'Flyway: the way back of one of several parts');
+refuses('U of several parts alone', '42602', qr/file "U1\.2__x\.sql".*There is no file V/s,
+	'U1.2__x.sql' => 'SELECT 1');
+refuses("one version: $_", '42710', qr/have the same version/, 'V1__a.sql' => 'SELECT 1', $_ => 'SELECT 1')
+  foreach 'V1.0__b.sql', 'V01__b.sql', 'V1_0_0__b.sql';
+refuses("no version: $_", '42602', qr/several with points in between/, $_ => 'SELECT 1') foreach 'V1.__x.sql', 'V1..2__x.sql', 'V1_.2__x.sql';
+refuses('a repeatable one without a name', '42602', qr/"R__\.sql".*no name/s, 'R__.sql' => 'SELECT 1');
 refuses('a baseline migration', '42602', qr/"B5__base\.sql".*baseline/s,
 	'B5__base.sql' => 'SELECT 1');
 
@@ -555,7 +568,7 @@ loads(
 	'the highest version',
 	'9223372036854775807|x|V9223372036854775807__x.sql|added',
 	'V9223372036854775807__x.sql' => 'SELECT 1');
-refuses('one more', '42602', qr/version is too high/,
+refuses('one more', '42602', qr/Versions go up to 9223372036854775807/,
 	'9223372036854775808_x.sql' => 'SELECT 1');
 refuses('a version twice', '42710',
 	qr/files "V01__b\.sql" and "V1__a\.sql" have the same version/,
