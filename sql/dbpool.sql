@@ -631,7 +631,7 @@ COMMENT ON COLUMN dbpool_requests.pool IS 'name of the pool';
 COMMENT ON COLUMN dbpool_requests.database IS 'database of the local session';
 COMMENT ON COLUMN dbpool_requests.pid IS 'process ID of the local session';
 COMMENT ON COLUMN dbpool_requests.usename IS 'role that made the call';
-COMMENT ON COLUMN dbpool_requests.state IS 'submitted, receiving (by the worker), queued (waits for a connection), running, done (the session still reads), or abandoned (by the session)';
+COMMENT ON COLUMN dbpool_requests.state IS 'submitted (a large one may have to wait there), receiving (by the worker), queued (waits for a connection), running, done (the session still reads), or abandoned (by the session)';
 COMMENT ON COLUMN dbpool_requests.submitted_at IS 'when the session asked';
 COMMENT ON COLUMN dbpool_requests.running_since IS 'when it got a connection, NULL while it waits';
 COMMENT ON COLUMN dbpool_requests.remote_pid IS 'process ID of the remote server process that runs it';

@@ -17,6 +17,7 @@ int			dbpool_max_pools = 128;
 int			dbpool_max_requests = 0;
 int			dbpool_role_max_connections = 0;
 int			dbpool_role_max_pools = 0;
+int			dbpool_role_max_request_memory = 131072;
 int			dbpool_role_max_requests = 0;
 int			dbpool_session_max_requests = 16;
 int			dbpool_split_threshold = 80;
@@ -58,6 +59,11 @@ dbpool_define_settings(void)
 							"Zero means nine tenths of dbpool.max_pools. Superusers are not limited.",
 							&dbpool_role_max_pools,
 							0, 0, 100000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.role_max_request_memory",
+							"Sets how much of the large statements of one role a worker takes in at a time.",
+							"The others wait in their sessions. One by itself may be larger.",
+							&dbpool_role_max_request_memory,
+							131072, 64, MAX_KILOBYTES, PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("dbpool.role_max_requests",
 							"Sets how many statements of one role can be under way at a time.",
 							"Zero means nine tenths of dbpool.max_requests. Superusers are not limited.",

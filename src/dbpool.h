@@ -40,6 +40,7 @@ extern int	dbpool_max_pools;
 extern int	dbpool_max_requests;
 extern int	dbpool_role_max_connections;
 extern int	dbpool_role_max_pools;
+extern int	dbpool_role_max_request_memory;
 extern int	dbpool_role_max_requests;
 extern int	dbpool_session_max_requests;
 extern int	dbpool_split_threshold;

@@ -45,8 +45,9 @@
  *
  * The worker:
  *	 1. On attention to a slot whose word names this worker: SUBMITTED becomes
- *		RECEIVING, and with all of it here QUEUED (a request that fits into "up"
- *		at once); ABANDONED is torn off its queue or connection and freed, but
+ *		RECEIVING (a request that does not fit into "up", when there is room for
+ *		it: worker/large.c), and with all of it here QUEUED (one that fits, at
+ *		once); ABANDONED is torn off its queue or connection and freed, but
  *		what runs in this server when it has ended; anything else means that "up"
  *		has more bytes or "down" has room again.
  *	 2. Moves QUEUED -> RUNNING when a connection takes it, and back when the

@@ -77,8 +77,14 @@ request_deadline(void *arg)
 	Request    *req = arg;
 	Pool	   *pool = req->pool;
 	Ticks		now = ticks_now();
-	bool		opened = pool_size(pool) > pool->nconns[CONN_CONNECTING];
+	bool		opened;
 
+	if (req->held)
+	{
+		request_held_too_long(req);
+		return;
+	}
+	opened = pool_size(pool) > pool->nconns[CONN_CONNECTING];
 	/* off the queue, or off the connection that is being checked for it */
 	if (req->conn == NULL)
 		pool_leave_queue(req);

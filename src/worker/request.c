@@ -28,7 +28,8 @@
 /* Longest error of the worker's own; what is longer is cut. */
 #define ERROR_MOST_BYTES	32768
 
-static Request *requests;
+/* One for each slot. */
+Request    *requests;
 
 /*
  * Processes whose requests are done.  They are woken a little later, all at
@@ -52,9 +53,7 @@ request_release(Request *req)
 {
 	timer_stop(&req->deadline);
 	drop_statement(req);
-	if (req->large != NULL)
-		pfree(req->large);
-	req->large = NULL;
+	large_release(req);
 	if (req->out.maxlen > REQUEST_DOWN_SIZE)
 	{
 		pfree(req->out.data);
@@ -376,17 +375,17 @@ request_receive(Request *req)
 		request_received(req, req->large);
 }
 
-static void
-request_start(Request *req, uint64 hold)
+/* Take a request that was submitted; false when its session has been faster. */
+static bool
+take_slot(Request *req, uint64 hold)
 {
 	RequestSlot *slot = req->slot;
-	Size		total;
 
 	if (!request_move(slot, hold, REQUEST_SUBMITTED, REQUEST_RECEIVING))
-		return;
+		return false;
+	large_unhold(req);
 	req->hold = hold;
 	shmem_worker(my_worker)->requests++;
-	total = request_total(slot);
 	req->active = true;
 	req->ending = false;
 	req->failed = false;
@@ -412,7 +411,22 @@ request_start(Request *req, uint64 hold)
 	req->suspected = 0;
 	req->out.len = 0;
 	req->out.cursor = 0;
+	return true;
+}
 
+static void
+request_start(Request *req, uint64 hold)
+{
+	RequestSlot *slot = req->slot;
+	Size		total = request_total(slot);
+
+	if (total > REQUEST_UP_SIZE && !large_has_room(req))
+	{
+		large_hold(req);
+		return;
+	}
+	if (!take_slot(req, hold))
+		return;
 	if (total <= REQUEST_UP_SIZE)
 	{
 		/* a fresh ring: the parts lie at its start, in one piece */
@@ -426,6 +440,25 @@ request_start(Request *req, uint64 hold)
 					 psprintf("The request is %zu bytes long.", total), NULL);
 	else
 		request_receive(req);
+}
+
+/* Others of its role have had the room all the time. */
+void
+request_held_too_long(Request *req)
+{
+	uint64		hold = request_word_hold(request_word(req->slot));
+	PoolOptions options;
+
+	large_unhold(req);
+	if (!take_slot(req, hold))
+		return;
+	memcpy(&options, request_up(req->slot)->data, sizeof(options));
+	request_fail(req, "53400",
+				 psprintf("could not take a large statement for pool \"%s\" within %g s",
+						  NameStr(options.server), options.acquire_timeout / 1000.0),
+				 psprintf("It has %zu bytes, and other large ones of the same role take the %d kB that dbpool.role_max_request_memory allows. The statement was not run.",
+						  request_total(req->slot), dbpool_role_max_request_memory),
+				 "See dbpool_requests for what they are waiting for. A superuser can raise dbpool.role_max_request_memory; rows in bulk are better sent by dbpool_bulk_insert().");
 }
 
 static void
@@ -458,6 +491,8 @@ request_look(void *arg)
 	Assert(!req->active || request_word_hold(word) == req->hold);
 	if (!req->active)
 	{
+		if (state != REQUEST_SUBMITTED)
+			large_unhold(req);
 		if (state == REQUEST_SUBMITTED)
 			request_start(req, request_word_hold(word));
 		else if (state == REQUEST_ABANDONED && !req->kept)

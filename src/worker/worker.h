@@ -50,13 +50,14 @@ extern MemoryContext worker_context;
 struct Request
 {
 	RequestSlot *slot;
-	bool		active;			/* the rest is valid only when set */
+	bool		active;			/* the rest but held is valid only when set */
 	uint64		hold;			/* by which the slot is this request's */
 	bool		ending;			/* its END frame has been put */
 	bool		failed;			/* an error has been put */
 	bool		answered;		/* a result or an error has come to an end */
 	bool		put;			/* something has been put for the backend */
 	bool		cut;			/* something could not be put wholly */
+	bool		held;			/* not active: waits for room, see large.c */
 	bool		queued;			/* is in its pool's riders or loners */
 	bool		kept;			/* its session waits for the end of its flight */
 	bool		rides;			/* may share a connection; decides which */
@@ -278,6 +279,7 @@ extern void loop_socket(Conn *conn, pgsocket sock, uint32 wants);
 extern void loop_want(Conn *conn, uint32 wants);
 
 /* request.c */
+extern Request *requests;
 extern void requests_init(void);
 extern void requests_take(void);
 extern void requests_wake(void);
@@ -298,6 +300,14 @@ extern void request_gone(Request *req);
 extern void request_keep(Request *req);
 extern void request_let_go(Request *req);
 extern void request_break(Request *req);
+extern void request_held_too_long(Request *req);
+
+/* --- large.c ------------------------------------------------------------------- */
+
+extern bool large_has_room(const Request *req);
+extern void large_hold(Request *req);
+extern void large_unhold(Request *req);
+extern void large_release(Request *req);
 
 /*
  * May the request share a connection?  What is known of its text may have

@@ -390,5 +390,70 @@ like($answer->{err}, qr/pools of one owner.*4 are, as many as dbpool\.role_max_p
 is($other->value(q{SELECT dbpool_query('others', 'SELECT 1')}), '(1)', 'others have theirs');
 $_->quit foreach $other, $greedy;
 
+# --- large statements that wait --------------------------------------------------------
+
+# They stay in their sessions: the worker takes 16 MB of a role's, and of one by
+# itself any number. Twelve of 32 MB wait for one connection.
+restart_with('dbpool.role_max_pools = 0', 'dbpool.max_requests = 50', 'dbpool.role_max_request_memory = 16MB');
+my $mb = 32;
+my $worker = worker_pid($s);
+my $length = q{SELECT n FROM dbpool_query('%s', 'SELECT length($1)', repeat('x', %d << 20)) AS t(n int)};
+make_pool_of('greedy', 'slim', max_size => 1, acquire_timeout => '170s');
+make_pool_of('greedy', 'hasty', acquire_timeout => '200ms');
+$s->value('CREATE VIEW states AS SELECT coalesce(string_agg(n || $$ $$ || state, $$, $$ ORDER BY state), $$none$$) AS list
+	FROM (SELECT state, count(*) AS n FROM dbpool_requests WHERE octet_length(query) < 100 GROUP BY 1) x');
+my $states = q{SELECT list FROM states};
+my $holder = session_of('greedy')->send(query_sleeps('slim', 600, 'sleeper'));
+wait_for_sleepers(1);
+my $before = rss_kb($worker);
+my @large = map { session_of('greedy')->send(sprintf $length, 'slim', $mb) } 1 .. 12;
+ok($s->poll($states, '1 queued, 1 running, 11 submitted'), 'one large statement of a role is taken, the others wait');
+cmp_ok(rss_kb($worker) - $before, '<', 1.5 * $mb * 1024, 'the worker holds one of them');
+$other = session_of('other');
+$other->send(sprintf $length, 'others', $mb);
+is($other->wait->{out}, $mb << 20, 'another role is not held up');
+$greedy = session_of('greedy');
+is($greedy->value(q{SELECT dbpool_query('g0', 'SELECT 1')}), '(1)', 'nor are small statements of the same');
+$answer = $greedy->query(sprintf $length, 'hasty', $mb);
+is($answer->{state}, '53400', 'it waits as long as acquire_timeout allows');
+like($answer->{err},
+	qr/could not take a large statement for pool "hasty" within 0.2 s.*dbpool\.role_max_request_memory.*not run/s,
+	'it says which limit');
+# those that give up, held or taken, make room
+give_up($large[$_]) foreach 5, 11;
+my ($taken) = grep { $s->value("SELECT count(*) FROM dbpool_requests WHERE state = 'queued' AND pid = " . $_->pid) } @large;
+give_up($taken);
+ok($s->poll($states, '1 queued, 1 running, 8 submitted'), 'the next one is taken');
+my @rest = grep { $_ != $large[5] && $_ != $large[11] && $_ != $taken } @large;
+$rest[3]->kill;
+$s->value(sprintf 'SELECT pg_terminate_backend(%d)', $rest[4]->pid);
+$rest[4]->wait;
+splice @rest, 3, 2;
+give_up($holder);
+is(join(' ', map { $_->wait->{out} } @rest), join(' ', ($mb << 20) x 7), 'all of them run in the end');
+$s->poll('SELECT count(*) FROM dbpool_requests', '0');
+# several that fit at a time
+$s->value(sprintf q{ALTER SYSTEM SET dbpool.role_max_request_memory = '%dMB'; SELECT pg_reload_conf()}, 2 * $mb + 1);
+$s->poll('SHOW dbpool.role_max_request_memory', 2 * $mb + 1 . 'MB');
+$holder->send(query_sleeps('slim', 600, 'sleeper'));
+wait_for_sleepers(1);
+$_->send(sprintf $length, 'slim', $mb) foreach @rest;
+ok($s->poll($states, '2 queued, 1 running, 5 submitted'), 'as many as fit');
+# the worker goes: so do they, and nothing of them was run
+announce(qr/terminating background worker|dbpool worker/);
+$s->value("SELECT pg_terminate_backend($worker)");
+my %ends;
+foreach my $one (@rest)
+{
+	my $end = $one->wait;
+	$ends{ $end->{state} }++;
+	like($end->{err}, qr/The statement was not run/, 'a worker that ends says so') if $end->{state} ne '';
+}
+is(join(' ', %ends), '08006 7', 'none was run');
+$holder->wait;
+worker_pid($s);
+is($rest[0]->query(sprintf $length, 'slim', $mb)->{out}, $mb << 20, 'the next worker takes them');
+$_->quit foreach $holder, $other, $greedy;
+
 $s->quit;
 done_testing();
