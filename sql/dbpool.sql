@@ -259,7 +259,7 @@ CREATE TABLE dbpool_migrations (
 	added_by name NOT NULL DEFAULT session_user,
 	serverid oid NOT NULL DEFAULT 0
 );
-CREATE UNIQUE INDEX ON dbpool_migrations (serverid, version) WHERE serverid OPERATOR(pg_catalog.<>) 0;
+CREATE UNIQUE INDEX ON dbpool_migrations (serverid, pool, version) WHERE serverid OPERATOR(pg_catalog.<>) 0;
 COMMENT ON TABLE dbpool_migrations IS 'the registered migrations of the pools that the current role owns';
 COMMENT ON COLUMN dbpool_migrations.pool IS 'name of the pool, that is of the foreign server';
 COMMENT ON COLUMN dbpool_migrations.version IS 'migrations run in the order of their versions';
@@ -316,6 +316,7 @@ ALTER TABLE dbpool_migrations ENABLE ROW LEVEL SECURITY;
 CREATE POLICY owners ON dbpool_migrations FOR SELECT TO PUBLIC
 USING (EXISTS (SELECT FROM pg_catalog.pg_foreign_server s
 	WHERE s.oid OPERATOR(pg_catalog.=) dbpool_migrations.serverid
+		AND s.srvname OPERATOR(pg_catalog.=) dbpool_migrations.pool
 		AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')));
 REVOKE ALL ON dbpool_migrations FROM PUBLIC;
 GRANT SELECT ON dbpool_migrations TO PUBLIC;
@@ -325,6 +326,7 @@ CREATE POLICY owners ON dbpool_migration_history FOR SELECT TO PUBLIC
 USING (executed_by OPERATOR(pg_catalog.=) current_user
 	OR EXISTS (SELECT FROM pg_catalog.pg_foreign_server s
 		WHERE s.oid OPERATOR(pg_catalog.=) dbpool_migration_history.serverid
+			AND s.srvname OPERATOR(pg_catalog.=) dbpool_migration_history.pool
 			AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')));
 REVOKE ALL ON dbpool_migration_history FROM PUBLIC;
 GRANT SELECT ON dbpool_migration_history TO PUBLIC;

@@ -95,6 +95,15 @@ extern Oid	migrate_schema(void);
 extern bool migrate_tables_exist(void);
 
 /*
+ * Condition on rows of table t: they are the server's, whose OID is $1.  Those that
+ * another name is written in have come by pg_upgrade, with the OID that a server had
+ * before.
+ */
+#define OF_SERVER(t) \
+	t ".serverid OPERATOR(pg_catalog.=) $1 AND " t ".pool OPERATOR(pg_catalog.=) " \
+	"(SELECT s.srvname FROM pg_catalog.pg_foreign_server s WHERE s.oid OPERATOR(pg_catalog.=) $1)"
+
+/*
  * Between these two calls SPI is connected, the current user is the owner of the
  * extension's tables, and search_path is safe.  Returns the schema's name, quoted.
  * An error in between undoes all that.

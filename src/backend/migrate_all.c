@@ -55,6 +55,7 @@ list_pools(FunctionCallInfo fcinfo, int *n)
 	if (SPI_execute(psprintf("SELECT DISTINCT s.srvname::pg_catalog.text FROM pg_catalog.pg_foreign_server s "
 							 "JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw "
 							 "JOIN %s.dbpool_migrations m ON m.serverid OPERATOR(pg_catalog.=) s.oid "
+							 "AND m.pool OPERATOR(pg_catalog.=) s.srvname "
 							 "JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) s.srvowner "
 							 "JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) current_user "
 							 "WHERE w.fdwname OPERATOR(pg_catalog.=) 'dbpool' AND CASE WHEN r.rolsuper "

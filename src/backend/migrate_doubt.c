@@ -49,7 +49,7 @@ read_known(Oid serverid, int *n)
 	SPIPlanPtr	plan;
 	char	   *sql =
 	psprintf("WITH done AS (SELECT h.* FROM %s.dbpool_migration_history h "
-			 "WHERE h.serverid OPERATOR(pg_catalog.=) $1 "
+			 "WHERE %s "
 			 "AND h.status OPERATOR(pg_catalog.=) 'done' "
 			 "AND h.mode OPERATOR(pg_catalog.<>) 'dry run') "
 			 "SELECT version, name, pg_catalog.date_trunc('second', started_at), direction FROM "
@@ -57,7 +57,8 @@ read_known(Oid serverid, int *n)
 			 "(SELECT coalesce(pg_catalog.max(b.id), 0) FROM done b "
 			 "WHERE b.direction OPERATOR(pg_catalog.=) 'baseline') "
 			 "ORDER BY d.version, d.id DESC) l "
-			 "WHERE direction OPERATOR(pg_catalog.<>) 'down' ORDER BY version", schema);
+			 "WHERE direction OPERATOR(pg_catalog.<>) 'down' ORDER BY version", schema,
+			 OF_SERVER("h"));
 	Known	   *known;
 
 	(void) set_config_option("lock_timeout", "10s", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,

@@ -50,8 +50,8 @@ read_failures(Oid serverid)
 									   "WHEN status OPERATOR(pg_catalog.=) 'unknown' THEN 'unknown end' ELSE 'interruption' END, "
 									   "executed_by, pg_catalog.date_trunc('second', started_at), "
 									   "': ' OPERATOR(pg_catalog.||) sqlstate OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) error) AS detail "
-									   "FROM %s.dbpool_migration_history "
-									   "WHERE serverid OPERATOR(pg_catalog.=) $1 "
+									   "FROM %s.dbpool_migration_history h "
+									   "WHERE " OF_SERVER("h") " "
 									   "AND mode OPERATOR(pg_catalog.<>) 'dry run' "
 									   "ORDER BY version, id DESC) l "
 									   "WHERE status OPERATOR(pg_catalog.=) ANY ('{failed,unknown,interrupted}') ORDER BY version",

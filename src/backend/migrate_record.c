@@ -192,8 +192,8 @@ record_is_open_ended(Oid serverid)
 	Datum		value = ObjectIdGetDatum(serverid);
 	bool		found;
 
-	if (SPI_execute_with_args(psprintf("SELECT FROM %s.dbpool_migration_history "
-									   "WHERE serverid OPERATOR(pg_catalog.=) $1 "
+	if (SPI_execute_with_args(psprintf("SELECT FROM %s.dbpool_migration_history h "
+									   "WHERE " OF_SERVER("h") " "
 									   "AND status OPERATOR(pg_catalog.=) 'running' LIMIT 1",
 									   schema),
 							  1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)

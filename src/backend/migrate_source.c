@@ -31,8 +31,8 @@ PG_FUNCTION_INFO_V1(dbpool_guard_migration_history);
  */
 #define LAST_DIRECTION \
 	"SELECT h.direction FROM " \
-	"(SELECT *, pg_catalog.max(id) OVER () AS last FROM %s.dbpool_migration_history " \
-	"WHERE serverid OPERATOR(pg_catalog.=) $1 AND version::pg_catalog.text OPERATOR(pg_catalog.=) $2 " \
+	"(SELECT *, pg_catalog.max(id) OVER () AS last FROM %s.dbpool_migration_history a " \
+	"WHERE " OF_SERVER("a") " AND version::pg_catalog.text OPERATOR(pg_catalog.=) $2 " \
 	"AND mode OPERATOR(pg_catalog.<>) 'dry run') h " \
 	"WHERE h.status OPERATOR(pg_catalog.=) 'done' " \
 	"OR (h.status OPERATOR(pg_catalog.=) ANY ('{running,unknown}') AND h.id OPERATOR(pg_catalog.=) h.last) " \
@@ -109,7 +109,7 @@ source_read(Oid serverid, int *n)
 	Migration  *migrations;
 
 	run(psprintf("SELECT " MIGRATION_COLUMNS " FROM %s.dbpool_migrations m "
-				 "WHERE m.serverid OPERATOR(pg_catalog.=) $1 ORDER BY m.version", schema),
+				 "WHERE " OF_SERVER("m") " ORDER BY m.version", schema),
 		1, types, values, NULL, SPI_OK_SELECT);
 	*n = (int) SPI_processed;
 	migrations = MemoryContextAlloc(context, sizeof(Migration) * Max(*n, 1));
@@ -323,7 +323,7 @@ find_row(const char *schema, Oid serverid, const char *version, Migration *migra
 	Datum		values[] = {ObjectIdGetDatum(serverid), CStringGetTextDatum(version)};
 
 	run(psprintf("SELECT " MIGRATION_COLUMNS " FROM %s.dbpool_migrations m "
-				 "WHERE m.serverid OPERATOR(pg_catalog.=) $1 AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2 "
+				 "WHERE " OF_SERVER("m") " AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2 "
 				 "FOR UPDATE", schema),
 		2, types, values, NULL, SPI_OK_SELECT);
 	if (SPI_processed == 0)
@@ -386,7 +386,7 @@ replace_row(const char *schema, Oid serverid, const char *pool, const Migration 
 	write_row(psprintf("UPDATE %s.dbpool_migrations m SET name = $3, up_sql = $4, "
 					   "down_sql = $5, transaction = $6, out_of_order = $7, file = $8, "
 					   "added_at = pg_catalog.now(), added_by = $9, pool = $10 "
-					   "WHERE m.serverid OPERATOR(pg_catalog.=) $1 "
+					   "WHERE " OF_SERVER("m") " "
 					   "AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2", schema),
 			  SPI_OK_UPDATE, serverid, pool, migration, userid);
 }
@@ -514,7 +514,7 @@ source_drop(Oid serverid, const char *pool, const char *version)
 				 errmsg("migration %s \"%s\" of pool \"%s\" has been applied and cannot be dropped",
 						version, migration.name, pool),
 				 errhint("It can be when it has been rolled back.")));
-	run(psprintf("DELETE FROM %s.dbpool_migrations m WHERE m.serverid OPERATOR(pg_catalog.=) $1 "
+	run(psprintf("DELETE FROM %s.dbpool_migrations m WHERE " OF_SERVER("m") " "
 				 "AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2", schema),
 		2, types, values, NULL, SPI_OK_DELETE);
 	migrate_tables_end(&tables);
@@ -536,7 +536,7 @@ source_forget(Oid serverid, const char *pool)
 	int			forgotten = 0;
 
 	run(psprintf("SELECT h.version, pg_catalog.max(h.name) FROM %s.dbpool_migration_history h "
-				 "WHERE h.serverid OPERATOR(pg_catalog.=) $1 GROUP BY h.version ORDER BY h.version",
+				 "WHERE " OF_SERVER("h") " GROUP BY h.version ORDER BY h.version",
 				 schema),
 		1, types, values, NULL, SPI_OK_SELECT);
 	rows = SPI_tuptable;
@@ -587,7 +587,7 @@ source_from_files(Oid serverid, ArrayType *except, int *n)
 	Migration  *migrations;
 
 	run(psprintf("SELECT m.version, m.name, m.file FROM %s.dbpool_migrations m "
-				 "WHERE m.serverid OPERATOR(pg_catalog.=) $1 AND m.file IS NOT NULL "
+				 "WHERE " OF_SERVER("m") " AND m.file IS NOT NULL "
 				 "AND m.version::pg_catalog.text OPERATOR(pg_catalog.<>) ALL ($2) ORDER BY m.version", schema),
 		2, types, values, NULL, SPI_OK_SELECT);
 	*n = (int) SPI_processed;
@@ -621,13 +621,15 @@ guard_row(HeapTuple row, TupleDesc desc)
 {
 	Oid			serverid = DatumGetObjectId(column_of(row, desc, "serverid"));
 	char	   *version = TextDatumGetCString(column_of(row, desc, "version"));
+	const char *pool = NameStr(*DatumGetName(column_of(row, desc, "pool")));
+	ForeignServer *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
 
-	if (GetForeignServerExtended(serverid, FSV_MISSING_OK) != NULL &&
+	if (server != NULL && strcmp(server->servername, pool) == 0 &&
 		!version_is_repeatable(version) && source_is_applied(serverid, version))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration %s of pool \"%s\" has been applied and cannot be changed or removed",
-						version, NameStr(*DatumGetName(column_of(row, desc, "pool"))))));
+						version, pool)));
 }
 
 /* TRUNCATE: as if all rows were removed one by one. */
@@ -718,21 +720,27 @@ server_changed(Oid serverid, bool dropped)
 	static const char *const names[] = {"dbpool_migrations", "dbpool_migration_history"};
 	MigrateTables tables;
 	const char *schema;
-	Oid			type = OIDOID;
-	Datum		value = ObjectIdGetDatum(serverid);
+
+	/* the change is not visible yet: this is the old name */
+	ForeignServer *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
+	Oid			types[] = {OIDOID, NAMEOID};
+	Datum		values[] = {ObjectIdGetDatum(serverid), 0};
 
 	/* the extension may be going, too */
-	if (!migrate_tables_exist())
+	if (server == NULL || !migrate_tables_exist())
 		return;
+	values[1] = name_datum(server->servername);
 	schema = migrate_tables_begin(&tables);
 	for (int i = 0; i < lengthof(names); i++)
 		write_rows(dropped ?
 				   psprintf("UPDATE %s.%s m SET serverid = 0 "
-							"WHERE m.serverid OPERATOR(pg_catalog.=) $1", schema, names[i]) :
+							"WHERE m.serverid OPERATOR(pg_catalog.=) $1 "
+							"AND m.pool OPERATOR(pg_catalog.=) $2", schema, names[i]) :
 				   psprintf("UPDATE %s.%s m SET pool = s.srvname FROM pg_catalog.pg_foreign_server s "
 							"WHERE s.oid OPERATOR(pg_catalog.=) $1 AND m.serverid OPERATOR(pg_catalog.=) $1 "
-							"AND m.pool OPERATOR(pg_catalog.<>) s.srvname", schema, names[i]),
-				   1, &type, &value, NULL, SPI_OK_UPDATE);
+							"AND m.pool OPERATOR(pg_catalog.=) $2 "
+							"AND s.srvname OPERATOR(pg_catalog.<>) $2", schema, names[i]),
+				   2, types, values, NULL, SPI_OK_UPDATE);
 	migrate_tables_end(&tables);
 }
 

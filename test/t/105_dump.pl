@@ -175,6 +175,50 @@ is($admin->value(q{SELECT dbpool_ping('made') IS NOT NULL}),
 	't', 'afterwards all is as before');
 $admin->quit;
 
+# A real one: the servers get other OIDs, and what was registered is found by their
+# names again, once a superuser says so.
+my ($bin) = $elsewhere->config_data('--bindir');
+my $upgraded = PostgreSQL::Test::Cluster->new('upgraded');
+$elsewhere->safe_psql(
+	'custom_copy', q{
+	SELECT dbpool_add_migration('made', 1, 'one', 'SELECT 1');
+	SELECT dbpool_add_migration('plain', '1.1', 'other', 'SELECT 2');
+	SELECT dbpool_create_pool('gone', 'host=localhost');
+	SELECT dbpool_add_migration('gone', 1, 'gone', 'SELECT 3');
+	DROP SERVER gone CASCADE;
+	INSERT INTO dbpool_migration_history (pool, version, direction, mode, status, started_at, executed_by, pid)
+	VALUES ('made', 1, 'up', 'single', 'done', now(), current_user, 1)});
+$elsewhere->stop;
+$upgraded->init(extra => [ '--locale=C', '--encoding=UTF8' ]);
+PostgreSQL::Test::Utils::append_to_file($upgraded->data_dir . '/postgresql.conf',
+	join('', grep { /^(?:extension_destdir|dynamic_library_path|extension_control_path|shared_preload_libraries|max_prepared_transactions)/ }
+		  split /^/m, PostgreSQL::Test::Utils::slurp_file($elsewhere->data_dir . '/postgresql.conf')));
+{
+	my $folder = PostgreSQL::Test::Utils::tempdir;
+
+	# it leaves files in the folder that it runs in
+	my $ran = run_log(
+		[   'sh', '-c', 'cd "$1" && shift && exec "$@"', '-', $folder,
+			'pg_upgrade', '--no-sync', '-d', $elsewhere->data_dir, '-D', $upgraded->data_dir,
+			'-b', $bin, '-B', $bin, '-s', $upgraded->host, '-p', $elsewhere->port, '-P', $upgraded->port ]);
+	ok($ran, 'pg_upgrade');
+}
+$upgraded->start;
+$admin = session($upgraded, dbname => 'custom_copy');
+my $rows = q{SELECT pool, version, serverid = coalesce((SELECT oid FROM pg_foreign_server WHERE srvname = pool), 0) FROM dbpool_migrations ORDER BY 1, 2};
+is( $admin->value(
+		q{SELECT count(*) FROM dbpool_migrations m JOIN pg_foreign_server s ON s.oid = m.serverid AND s.srvname = m.pool}),
+	'0', 'pg_upgrade gives servers other OIDs');
+is( $admin->value(q{SELECT count(*) FROM dbpool_migration_status('made') WHERE status <> 'missing'}),
+	'0', 'so nothing counts as registered');
+$admin->query("ALTER SERVER $_ VERSION '2'") foreach 'made', 'plain';
+$admin->query("UPDATE $_ SET pool = pool WHERE serverid <> 0") foreach 'dbpool_migrations', 'dbpool_migration_history';
+is($admin->value($rows), "gone|1|t\nmade|1|t\nplain|1.1|t", 'until it is found by the names');
+like($admin->query(q{DELETE FROM dbpool_migrations})->{err}, qr/migration 1 of pool "made" has been applied/, 'and is protected');
+$admin->quit;
+$upgraded->stop;
+$elsewhere->start;
+
 # --- the end of a database -----------------------------------------------------------
 
 # The pools of a database go with it.
