@@ -126,7 +126,13 @@ static void
 say_lost(const MigrateSession *session, int level, const Known *known, int n)
 {
 	const char *pool = quote_literal_cstr(session->pool);
+	const char *baseline = "0";
 
+	for (int i = 0; i < n; i++)
+	{
+		if (!version_is_repeatable(known[i].version))
+			baseline = known[i].version;
+	}
 	ereport(level,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("the remote of pool \"%s\" has no history of migrations, and the history here says that it has been migrated",
@@ -134,8 +140,8 @@ say_lost(const MigrateSession *session, int level, const Known *known, int n)
 			 errdetail("Here the last version is %s \"%s\", noted at %s. Table \"%s\" was looked for in %s. All that was applied would be run again.",
 					   known[n - 1].version, known[n - 1].name, known[n - 1].time,
 					   history_table_name(session->history), describe_place(session)),
-			 errhint("If the table is in another schema, name that by the server's option history_schema. If it is gone, or the database was made anew, begin a new history with the version that the database has, 0 for none: SELECT dbpool_migration_baseline(%s, 0).",
-					 pool)));
+			 errhint("If the table is in another schema, name that by the server's option history_schema. If the database was dropped and made again, let all be run again: SELECT dbpool_migration_forget(%s). If the table alone is gone, begin a new history with the version that the database has: SELECT dbpool_migration_baseline(%s, %s).",
+					 pool, pool, version_literal(baseline))));
 }
 
 /* Some of what is known here is not in the remote's history. */
