@@ -209,6 +209,11 @@ typedef struct SqlPiece
 	SqlPieceKind kind;
 	bool		bare;			/* BEGIN, COMMIT or ROLLBACK alone */
 	bool		gap;			/* before it stands what is no SQL */
+	int			block;			/* those of one number go together; 0: alone */
+	bool		standard_strings;	/* how its strings were read */
+	bool		backslash;		/* that made or could have made a difference */
+	bool		may_set;		/* it may change that for those behind it */
+	bool		broken;			/* the rest, which cannot be divided that way */
 } SqlPiece;
 
 /*
@@ -217,6 +222,20 @@ typedef struct SqlPiece
  * column.  *n is set; the array is in the current memory context.
  */
 extern SqlPiece *split_sql(const char *sql, bool standard_conforming_strings, int *n);
+
+/*
+ * The same for what begins with a statement that was found with another setting,
+ * or for all if that is NULL.  What cannot be divided does not throw if statements
+ * before it may change the setting; it is the last piece then, and "broken".
+ */
+extern SqlPiece *split_rest(const char *sql, const SqlPiece *from,
+							bool standard_conforming_strings, int *n);
+
+/*
+ * The same for a remote whose setting is not known: the SQL standard's way, unless
+ * the text can be read in the other one only, which a notice says.
+ */
+extern SqlPiece *split_anyhow(const char *sql, int *n);
 
 /*
  * Is there a comment "-- no-transaction" before the first statement, in a line of

@@ -314,7 +314,7 @@ dbpool_migration_statements(PG_FUNCTION_ARGS)
 	int			n;
 
 	InitMaterializedSRF(fcinfo, 0);
-	pieces = split_sql(sql, true, &n);
+	pieces = split_anyhow(sql, &n);
 	for (int i = 0; i < n; i++)
 	{
 		text	   *statement = cstring_to_text_with_len(sql + pieces[i].at, pieces[i].len);

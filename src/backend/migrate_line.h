@@ -109,4 +109,14 @@ is_void(const Line *line)
  */
 extern bool marks_direction(const Line *line, bool down);
 
+/* Does it begin or end statements that goose and sql-migrate send as one? */
+typedef enum MarkBlock
+{
+	MARK_BLOCK_NONE,
+	MARK_BLOCK_BEGIN,
+	MARK_BLOCK_END
+} MarkBlock;
+
+extern MarkBlock marks_block(const Line *line);
+
 #endif							/* DBPOOL_MIGRATE_LINE_H */

@@ -37,6 +37,8 @@ typedef enum MarkKind
 	MARK_UP,
 	MARK_DOWN,
 	MARK_NO_TRANSACTION,		/* of both directions */
+	MARK_BEGIN_BLOCK,			/* statements that are sent as one */
+	MARK_END_BLOCK,
 	MARK_NEEDLESS,
 	MARK_SUBSTITUTION,			/* of variables */
 	MARK_UNKNOWN
@@ -57,8 +59,8 @@ read_goose(const Line *line, bool *no_transaction)
 		{"up", MARK_UP},
 		{"down", MARK_DOWN},
 		{"no transaction", MARK_NO_TRANSACTION},
-		{"statementbegin", MARK_NEEDLESS},
-		{"statementend", MARK_NEEDLESS},
+		{"statementbegin", MARK_BEGIN_BLOCK},
+		{"statementend", MARK_END_BLOCK},
 		{"envsub off", MARK_NEEDLESS},
 		{"envsubst off", MARK_NEEDLESS},
 		{"envsub on", MARK_SUBSTITUTION},
@@ -136,8 +138,8 @@ read_sql_migrate(const Line *line, bool *no_transaction)
 	}			commands[] = {
 		{"Up", MARK_UP},
 		{"Down", MARK_DOWN},
-		{"StatementBegin", MARK_NEEDLESS},
-		{"StatementEnd", MARK_NEEDLESS}
+		{"StatementBegin", MARK_BEGIN_BLOCK},
+		{"StatementEnd", MARK_END_BLOCK}
 	};
 	const char *at = skip_prefix(line->start, line->end, "-- +migrate ", false);
 
@@ -286,6 +288,18 @@ marks_direction(const Line *line, bool down)
 
 	return tool != NULL && tool != &tools[TOOL_NODE_PG_MIGRATE] &&
 		kind == (down ? MARK_DOWN : MARK_UP);
+}
+
+MarkBlock
+marks_block(const Line *line)
+{
+	bool		no_transaction;
+	MarkKind	kind = read_goose(line, &no_transaction);
+
+	if (kind == MARK_NONE)
+		kind = read_sql_migrate(line, &no_transaction);
+	return kind == MARK_BEGIN_BLOCK ? MARK_BLOCK_BEGIN :
+		kind == MARK_END_BLOCK ? MARK_BLOCK_END : MARK_BLOCK_NONE;
 }
 
 /*
@@ -528,6 +542,9 @@ marks_read(const MarkTool *tool, const char *sql, MarkedFile *file)
 			case MARK_NO_TRANSACTION:
 				file->transaction = false;
 				break;
+			case MARK_BEGIN_BLOCK:
+			case MARK_END_BLOCK:
+				/* they stay in the text, see migrate_split.c */
 			case MARK_NEEDLESS:
 				break;
 			case MARK_SUBSTITUTION:

@@ -191,16 +191,46 @@ is_transactional(const Migration *migration, Direction direction)
 		!split_no_transaction(migration->down_sql);
 }
 
+/* How the remote reads backslashes in strings. */
+static bool
+standard_strings(const Runner *run)
+{
+	const char *conforming = remote_parameter(run->session->remote, "standard_conforming_strings");
+
+	return conforming == NULL || strcmp(conforming, "on") == 0;
+}
+
 /* Divide a migration's text. */
 static void
 load_text(Runner *run, const Migration *migration)
 {
-	const char *conforming = remote_parameter(run->session->remote, "standard_conforming_strings");
-
 	run->sql = run->direction == DIRECTION_DOWN ? migration->down_sql : migration->up_sql;
-	run->pieces = split_sql(run->sql, conforming == NULL || strcmp(conforming, "on") == 0,
-							&run->npieces);
+	run->pieces = split_rest(run->sql, NULL, standard_strings(run), &run->npieces);
 	migrate_show_migration(migration, run->direction, run->npieces);
+}
+
+/*
+ * Divide what begins with that statement anew if the remote reads strings in
+ * another way by now than its text let expect.  Was it so?
+ */
+static bool
+follow_strings(Runner *run, int first)
+{
+	bool		now = standard_strings(run);
+	SqlPiece   *rest;
+	int			n;
+
+	if (!run->pieces[first].broken &&
+		(!run->pieces[first].backslash || run->pieces[first].standard_strings == now))
+		return false;
+	rest = split_rest(run->sql, &run->pieces[first], now, &n);
+	run->pieces = repalloc_huge(run->pieces, sizeof(SqlPiece) * (first + n));
+	memcpy(run->pieces + first, rest, sizeof(SqlPiece) * n);
+	run->npieces = first + n;
+	pfree(rest);
+	migrate_show_migration(run->migration, run->direction, run->npieces);
+	migrate_show_statements(first);
+	return true;
 }
 
 static void
@@ -235,11 +265,16 @@ strip_transaction(Runner *run, int *first, int *last)
 {
 	*first = 0;
 	*last = run->npieces - 1;
+	if (*last < 0)
+		return;
 	if (split_is_wrapped(run->pieces, run->npieces))
 	{
 		(*first)++;
 		(*last)--;
 	}
+	else if (run->pieces[*last].broken && run->pieces[0].kind == PIECE_BEGIN && run->pieces[0].bare)
+		/* what the last one is comes out later */
+		(*first)++;
 	for (int i = *first; i <= *last; i++)
 	{
 		if (run->pieces[i].kind == PIECE_PLAIN)
@@ -270,12 +305,20 @@ run_statements(Runner *run)
 	while (first <= last)
 	{
 		int			to = first;
+		bool		may_set = run->pieces[first].may_set;
+		int			unused;
 		instr_time	start;
 
+		if (follow_strings(run, first))
+			strip_transaction(run, &unused, &last);
+		/* the remote reads all of a portion in one way */
 		while (to < last && to - first + 1 < most && !run->pieces[to + 1].gap &&
+			   !(run->pieces[to + 1].backslash &&
+				 (may_set || run->pieces[to + 1].standard_strings != standard_strings(run))) &&
+			   !run->pieces[to + 1].broken &&
 			   run->pieces[to + 1].at + run->pieces[to + 1].len -
 			   run->pieces[first].at <= PORTION_BYTES)
-			to++;
+			may_set |= run->pieces[++to].may_set;
 		INSTR_TIME_SET_CURRENT(start);
 		send_portion(run, first, to);
 		most = elapsed_ms(start) < PORTION_MS ? Min(most * 2, PORTION_BYTES) : 1;
@@ -385,6 +428,22 @@ run_together(Runner *run, Step *steps, int n)
 		finish_step(run, &steps[i]);
 }
 
+/*
+ * The last of the statements that have to be sent together with this one, as they
+ * are in one block.  All of them are read in the way of the first.
+ */
+static int
+find_together(Runner *run, int first)
+{
+	int			to = first;
+
+	(void) follow_strings(run, first);
+	while (run->pieces[first].block != 0 && to + 1 < run->npieces &&
+		   run->pieces[to + 1].block == run->pieces[first].block && !run->pieces[to + 1].gap)
+		(void) follow_strings(run, ++to);
+	return to;
+}
+
 /* A step that cannot run in a transaction. */
 static void
 run_alone(Runner *run, Step *step)
@@ -399,9 +458,9 @@ run_alone(Runner *run, Step *step)
 				history_put_sql(session->history, step->migration, run->direction, 0, true),
 				NULL);
 	INSTR_TIME_SET_CURRENT(start);
-	for (int i = 0; i < run->npieces; i++)
+	for (int i = 0; i < run->npieces; i = run->last + 1)
 	{
-		send_portion(run, i, i);
+		send_portion(run, i, find_together(run, i));
 		remote_restore_encoding(session->remote);
 	}
 	step->duration = elapsed_ms(start);

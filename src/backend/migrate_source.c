@@ -191,7 +191,7 @@ static void
 check_text(const char *sql, bool transaction, bool down)
 {
 	int			n;
-	SqlPiece   *pieces = split_sql(sql, true, &n);
+	SqlPiece   *pieces = split_anyhow(sql, &n);
 	bool		wrapped = split_is_wrapped(pieces, n);
 
 	for (int i = 0; transaction && i < n; i++)

@@ -13,11 +13,16 @@
  * one only looks for where things end; what is wrong with a statement is for the
  * remote to say.  Its rules are those of the server's scan.l all the same.
  *
+ * How backslashes are read depends on standard_conforming_strings, which a text
+ * may set.  Statements that say so are followed, as psql does by the setting that
+ * the remote reports; migrate_run.c sees to what only the remote knows.
+ *
  * Everything is found in one pass, in time and memory linear to the text.
  */
 #include "postgres.h"
 
 #include "backend/migrate.h"
+#include "backend/migrate_line.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
@@ -50,6 +55,10 @@ typedef struct Lexer
 	bool		standard_strings;	/* backslashes in '...' are ordinary */
 	const char *token;			/* the one just read */
 	const char *end;			/* its end, and where the next one is sought */
+	bool		backslash;		/* a '...' with one was read */
+	int			block;			/* a tool's block that it is in, or 0 */
+	int			blocks;			/* that have begun so far */
+	bool		passed;			/* a mark of a block was before the token */
 } Lexer;
 
 /* What is known of the statement that is being read. */
@@ -207,16 +216,40 @@ skip_block_comment(Lexer *lexer, const char *at)
 	return at;
 }
 
+/* A comment to the end of the line, which may be a tool's mark of a block. */
+static void
+look_for_block(Lexer *lexer, const char *at)
+{
+	const char *start = at;
+	Line		line;
+	MarkBlock	mark;
+
+	while (start > lexer->text && start[-1] != '\n' && is_space(start[-1]))
+		start--;
+	if (start > lexer->text && start[-1] != '\n')
+		return;
+	read_line(&line, start, 1);
+	mark = marks_block(&line);
+	if (mark == MARK_BLOCK_NONE)
+		return;
+	lexer->passed = true;
+	lexer->block = mark == MARK_BLOCK_BEGIN ? ++lexer->blocks : 0;
+}
+
 /* The next byte that is neither space nor comment. */
 static const char *
 skip_blank(Lexer *lexer, const char *at)
 {
+	lexer->passed = false;
 	for (;;)
 	{
 		if (is_space(*at))
 			at++;
 		else if (is_line_comment(at))
+		{
+			look_for_block(lexer, at);
 			at = line_end(at);
+		}
 		else if (at[0] == '/' && at[1] == '*')
 			at = skip_block_comment(lexer, at);
 		else
@@ -259,6 +292,8 @@ skip_string(Lexer *lexer, const char *at, bool escapes, bool doubles)
 
 		for (at++; *at != '\'' || (doubles && at[1] == '\''); at++)
 		{
+			if (*at == '\\')
+				lexer->backslash = true;
 			if (*at == '\'' || (*at == '\\' && escapes))
 				at++;
 			if (*at == '\0')
@@ -367,8 +402,13 @@ next_token(Lexer *lexer)
 	if (*at == '\'')
 		lexer->end = skip_string(lexer, at, !lexer->standard_strings, true);
 	else if (is_string_prefix(at))
+	{
+		bool		backslash = lexer->backslash;
+
 		lexer->end = skip_string(lexer, strchr(at, '\''), *at == 'e' || *at == 'E',
 								 strchr("bBxX", *at) == NULL);
+		lexer->backslash = backslash;
+	}
 	else if (*at == '"')
 		lexer->end = skip_quoted_name(lexer, at);
 	else if (*at == '$')
@@ -514,56 +554,299 @@ take_token(const Lexer *lexer, Statement *statement, int kind)
 	memcpy(statement->last_word, word, WORD_SIZE);
 }
 
+/* Is the token that word, as a name or in quotes? */
+static bool
+token_is(const Lexer *lexer, const char *word)
+{
+	const char *at = lexer->token;
+	int			length = lexer->end - at;
+
+	if (length >= 2 && (*at == '\'' || *at == '"'))
+	{
+		at++;
+		length -= 2;
+	}
+	return length == (int) strlen(word) && pg_strncasecmp(at, word, length) == 0;
+}
+
+/* The same for the next one. */
+static bool
+next_is(Lexer *lexer, const char *word)
+{
+	(void) next_token(lexer);
+	return token_is(lexer, word);
+}
+
+#define STRINGS_SETTING	"standard_conforming_strings"
+
+/*
+ * How strings are read after a statement, as far as its text says: SET, RESET, or
+ * a call of set_config().  initial: how they are by default.
+ */
+static bool
+strings_after(const Lexer *lexer, const Statement *statement, bool initial)
+{
+	static const char *const on[] = {"on", "true", "yes", "1"};
+	static const char *const off[] = {"off", "false", "no", "0"};
+	bool		now = lexer->standard_strings;
+	Lexer		again = {lexer->text, now, statement->start, statement->start};
+
+	if (head_is(statement, 0, "reset"))
+	{
+		(void) next_token(&again);
+		(void) next_token(&again);
+		return token_is(&again, STRINGS_SETTING) || token_is(&again, "all") ? initial : now;
+	}
+	if ((head_is(statement, 0, "discard") && head_is(statement, 1, "all")) ||
+		head_is(statement, 0, "rollback"))
+		return initial;
+	(void) next_token(&again);
+	(void) next_token(&again);
+	if (head_is(statement, 0, "set"))
+	{
+		if (token_is(&again, "session") || token_is(&again, "local"))
+			(void) next_token(&again);
+		if (!token_is(&again, STRINGS_SETTING))
+			return now;
+		(void) next_token(&again);
+		if (!token_is(&again, "=") && !token_is(&again, "to"))
+			return now;
+	}
+	else if (head_is(statement, 0, "select"))
+	{
+		if (token_is(&again, "pg_catalog"))
+		{
+			if (!next_is(&again, "."))
+				return now;
+			(void) next_token(&again);
+		}
+		if (!token_is(&again, "set_config") || !next_is(&again, "(") ||
+			!next_is(&again, STRINGS_SETTING) || !next_is(&again, ","))
+			return now;
+	}
+	else
+		return now;
+	(void) next_token(&again);
+	if (token_is(&again, "default"))
+		return initial;
+	for (int i = 0; i < lengthof(on); i++)
+	{
+		if (token_is(&again, on[i]))
+			return true;
+		if (token_is(&again, off[i]))
+			return false;
+	}
+	return now;
+}
+
+/*
+ * May strings be read in another way after it?  What works on tables does not
+ * change that, whatever it may call.
+ */
+static bool
+may_set(const Statement *statement)
+{
+	static const char *const heads[] = {
+		"insert", "update", "delete", "create", "alter", "drop", "comment", "grant", "revoke"
+	};
+
+	for (int i = 0; i < lengthof(heads); i++)
+	{
+		if (head_is(statement, 0, heads[i]))
+			return false;
+	}
+	return true;
+}
+
+/* A text under way of being divided. */
+typedef struct Splitter
+{
+	Lexer		lexer;
+	Cursor		cursor;
+	Statement	statement;
+	bool		initial;		/* how strings are read by default */
+	bool		gap;
+	SqlPiece   *pieces;
+	int			n;
+	int			size;
+} Splitter;
+
+/* The statement that was read is the next piece; its first byte is at "start". */
+static SqlPiece *
+add_piece(Splitter *splitter, const char *start, const char *end, int block)
+{
+	SqlPiece   *piece;
+
+	if (splitter->n == splitter->size)
+	{
+		splitter->size *= 2;
+		splitter->pieces = repalloc_huge(splitter->pieces, sizeof(SqlPiece) * splitter->size);
+	}
+	piece = &splitter->pieces[splitter->n++];
+	memset(piece, 0, sizeof(*piece));
+	cursor_move(&splitter->cursor, start);
+	piece->at = start - splitter->lexer.text;
+	piece->len = end - start;
+	piece->line = splitter->cursor.line;
+	piece->column = splitter->cursor.column;
+	piece->gap = splitter->gap;
+	piece->block = block;
+	piece->standard_strings = splitter->lexer.standard_strings;
+	piece->backslash = splitter->lexer.backslash;
+	piece->may_set = may_set(&splitter->statement);
+	return piece;
+}
+
+static void
+split_all(Splitter *splitter)
+{
+	Lexer	   *lexer = &splitter->lexer;
+	Statement  *statement = &splitter->statement;
+	int			kind;
+
+	do
+	{
+		int			block = lexer->block;
+		bool		broken;
+
+		kind = next_token(lexer);
+		/* a block begins and ends statements, with or without semicolons */
+		broken = lexer->passed && statement->start != NULL;
+		if (broken)
+		{
+			lexer->end = lexer->token;
+			kind = ';';
+		}
+		else if (kind == '\\')
+		{
+			if (statement->start != NULL || !skip_restriction(lexer))
+				refuse_backslash(lexer);
+			splitter->gap = true;
+			continue;
+		}
+		if (kind != TOKEN_END && !broken &&
+			(kind != ';' || statement->parentheses > 0 || statement->body > 0))
+		{
+			take_token(lexer, statement, kind);
+			continue;
+		}
+		if (statement->start == NULL)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		classify(statement, add_piece(splitter, statement->start, statement->end, block));
+		splitter->gap = broken;
+		lexer->standard_strings = strings_after(lexer, statement, splitter->initial);
+		lexer->backslash = false;
+		memset(statement, 0, sizeof(*statement));
+	} while (kind != TOKEN_END);
+}
+
+static void
+split_init(Splitter *splitter, const char *sql, const SqlPiece *from, bool standard_strings)
+{
+	memset(splitter, 0, sizeof(*splitter));
+	splitter->lexer.text = sql;
+	splitter->lexer.standard_strings = standard_strings;
+	splitter->lexer.token = splitter->lexer.end = sql + from->at;
+	splitter->lexer.block = splitter->lexer.blocks = from->block;
+	splitter->cursor.at = sql + from->at;
+	splitter->cursor.line = from->line;
+	splitter->cursor.column = from->column;
+	splitter->initial = standard_strings;
+	splitter->gap = from->gap;
+	splitter->size = 16;
+	splitter->pieces = palloc(sizeof(SqlPiece) * splitter->size);
+}
+
+static const SqlPiece text_start = {.line = 1,.column = 1};
+
 SqlPiece *
 split_sql(const char *sql, bool standard_conforming_strings, int *n)
 {
-	Lexer		lexer = {sql, standard_conforming_strings, sql, sql};
-	Cursor		cursor = {sql, 1, 1};
-	Statement	statement = {0};
-	int			size = 16;
-	bool		gap = false;
-	SqlPiece   *pieces = palloc(sizeof(SqlPiece) * size);
-	int			kind;
+	Splitter	splitter;
 
-	*n = 0;
-	do
+	split_init(&splitter, sql, &text_start, standard_conforming_strings);
+	split_all(&splitter);
+	*n = splitter.n;
+	return splitter.pieces;
+}
+
+/*
+ * Run split_all(); a syntax error is returned, so that what came before can be
+ * used.  All that runs here works on memory of the current context alone.
+ */
+static ErrorData *
+try_split(Splitter *splitter)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ErrorContextCallback *callbacks = error_context_stack;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
 	{
-		SqlPiece   *piece;
+		split_all(splitter);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_SYNTAX_ERROR)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		error_context_stack = callbacks;
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return error;
+}
 
-		kind = next_token(&lexer);
-		if (kind == '\\')
-		{
-			if (statement.start != NULL || !skip_restriction(&lexer))
-				refuse_backslash(&lexer);
-			gap = true;
-			continue;
-		}
-		if (kind != TOKEN_END &&
-			(kind != ';' || statement.parentheses > 0 || statement.body > 0))
-		{
-			take_token(&lexer, &statement, kind);
-			continue;
-		}
-		if (statement.start == NULL)
-			continue;
-		CHECK_FOR_INTERRUPTS();
-		if (*n == size)
-		{
-			size *= 2;
-			pieces = repalloc_huge(pieces, sizeof(SqlPiece) * size);
-		}
-		piece = &pieces[(*n)++];
-		cursor_move(&cursor, statement.start);
-		piece->at = statement.start - sql;
-		piece->len = statement.end - statement.start;
-		piece->line = cursor.line;
-		piece->column = cursor.column;
-		piece->gap = gap;
-		gap = false;
-		classify(&statement, piece);
-		memset(&statement, 0, sizeof(statement));
-	} while (kind != TOKEN_END);
-	return pieces;
+SqlPiece *
+split_rest(const char *sql, const SqlPiece *from, bool standard_conforming_strings, int *n)
+{
+	Splitter	splitter;
+	ErrorData  *error;
+
+	if (from == NULL)
+		from = &text_start;
+	split_init(&splitter, sql, from, standard_conforming_strings);
+	error = try_split(&splitter);
+	if (error != NULL)
+	{
+		const char *start = splitter.statement.start;
+		bool		may_differ = false;
+
+		for (int i = 0; i < splitter.n; i++)
+			may_differ |= splitter.pieces[i].may_set;
+		if (!may_differ || strchr(sql, '\\') == NULL)
+			ReThrowError(error);
+		if (start == NULL)
+			start = splitter.lexer.token;
+		add_piece(&splitter, start, start + strlen(start), 0)->broken = true;
+	}
+	*n = splitter.n;
+	return splitter.pieces;
+}
+
+SqlPiece *
+split_anyhow(const char *sql, int *n)
+{
+	Splitter	splitter;
+	ErrorData  *error;
+
+	split_init(&splitter, sql, &text_start, true);
+	error = try_split(&splitter);
+	if (error != NULL)
+	{
+		if (strchr(sql, '\\') == NULL)
+			ReThrowError(error);
+		split_init(&splitter, sql, &text_start, false);
+		if (try_split(&splitter) != NULL)
+			ReThrowError(error);
+		ereport(NOTICE,
+				(errmsg("the text can be read only where standard_conforming_strings is off"),
+				 errdetail("Where it is on: %s.", error->message)));
+	}
+	*n = splitter.n;
+	return splitter.pieces;
 }
 
 bool

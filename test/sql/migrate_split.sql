@@ -23,6 +23,14 @@ SELECT * FROM regress_split($a$ SELECT $$;'"$$; SELECT $x$ ; $$ ; $y$ ; $x$; SEL
 SELECT * FROM regress_split($a$ SELECT N';', B'1;', x'1;', U&';\', U&"a;\"; SELECT 1 $a$);
 -- one that goes on in the next line stays of its kind
 SELECT * FROM regress_split(E'SELECT E''a''\n  ''\\'';''; SELECT E''a'' -- x\n-- y\n''\\'';''; SELECT ''a''\n''\\''; SELECT E''a'' ''\\''; SELECT 1');
+-- and backslashes are read as was set before
+SELECT * FROM regress_split($a$ SELECT '\'; SET standard_conforming_strings = off; SELECT '\';'; Set Session Standard_Conforming_Strings to 'true'; SELECT '\'; SET LOCAL "standard_conforming_strings" TO NO; SELECT '\';'; RESET ALL; SELECT '\'; SELECT 1 $a$);
+SELECT * FROM regress_split($a$ SELECT pg_catalog . set_config ('standard_conforming_strings', 'off', false); SELECT '\';'; set standard_conforming_strings to default; SELECT '\'; select set_config('standard_conforming_strings', '0', false) ; SELECT '\';'; DISCARD ALL; SELECT '\'; SELECT 1 $a$);
+SELECT * FROM regress_split($a$ SET my.standard_conforming_strings = off; SELECT '\'; SET standard_conforming_strings = 'odd'; SELECT '\'; SELECT 1 $a$);
+-- or in the only way in which the text has an end
+SELECT * FROM regress_split($a$ SELECT 'it\'s; one'; SELECT 2 $a$);
+-- marks of a tool's blocks end statements
+SELECT * FROM regress_split(E'-- +goose StatementBegin\nSELECT (1\n  --+goose statementend\r\nSELECT 2; SELECT 3\n-- +migrate StatementBegin\nSELECT 4; SELECT 5 -- +goose StatementEnd\n+ 6;-- +migrate StatementEnd\n  -- +migrate StatementEnd\n + 7\n-- +goose NO TRANSACTION\n + 8');
 -- operators that end where a comment begins
 SELECT * FROM regress_split(E'SELECT 1 +-- x;\n 2; SELECT 3 */* ; */ 4; SELECT a->>b, c::d, e:=f, g||h');
 -- numbers that this server may not know, and others
