@@ -369,10 +369,11 @@ AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_create_migration(text)
 IS 'gives a new migration its version, by the time, and texts to begin with';
 
-CREATE FUNCTION dbpool_load_migrations(pool name, directory text, replace_applied boolean DEFAULT false)
+CREATE FUNCTION dbpool_load_migrations(pool name, directory text, replace_applied boolean DEFAULT false,
+	placeholders jsonb DEFAULT NULL)
 RETURNS TABLE (version dbpool_migration_version, name text, file text, status text)
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION dbpool_load_migrations(name, text, boolean)
+COMMENT ON FUNCTION dbpool_load_migrations(name, text, boolean, jsonb)
 IS 'registers the migrations in the files of a directory of the server, all of them or none';
 
 CREATE FUNCTION dbpool_migration_statements(sql text,

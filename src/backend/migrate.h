@@ -32,6 +32,7 @@
 #include "fmgr.h"
 #include "nodes/execnodes.h"
 #include "utils/array.h"
+#include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 /* A registered migration; as in table dbpool_migrations. */
@@ -260,6 +261,11 @@ extern void split_position(const char *sql, int at, int *line, int *column);
  * name of it.
  */
 extern char *file_read(const char *path);
+
+/* --- migrate_placeholder.c ------------------------------------------------------ */
+
+extern void placeholders_check(Jsonb *values);
+extern char *placeholders_replace(const char *sql, Jsonb *values);
 
 /* --- migrate_marks.c ------------------------------------------------------------ */
 

@@ -61,6 +61,7 @@ typedef struct Load
 	SourceChange change;		/* of those that have been applied */
 	const char *pool;
 	Oid			serverid;
+	Jsonb	   *placeholders;	/* or NULL: the files have none */
 	const char *directory;
 	SourceFile *files;
 	int			n;
@@ -433,6 +434,8 @@ read_text(Load *load, const SourceFile *file, const MarkTool **tool)
 
 	load->current = file;
 	sql = file_read(file->path);
+	if (load->placeholders != NULL)
+		sql = placeholders_replace(sql, load->placeholders);
 	*tool = marks_tool(sql, &number);
 	if (file->part != PART_SIMPLE)
 	{
@@ -613,14 +616,15 @@ note_gone(const Load *load)
 }
 
 /*
- * dbpool_load_migrations(pool name, directory text, replace_applied boolean)
+ * dbpool_load_migrations(pool name, directory text, replace_applied boolean,
+ *						  placeholders jsonb)
  * returns table (version dbpool_migration_version, name text, file text, status text)
  *
  * Registers the migrations in the files of a directory, all of them or none.  A
  * path that is not absolute begins in the data directory.
  *
  * Errors: 42501 for those who may not read files of the server, or not migrate
- * the pool; those of reading files; 42602 for names, 42710 for versions that occur
+ * the pool; 22023 for placeholders, 42P02 for one without a value; those of reading files; 42602 for names, 42710 for versions that occur
  * twice; 22021 for what is not UTF-8; 42601 for marks of directions; those of
  * dbpool_add_migration().
  */
@@ -647,6 +651,11 @@ dbpool_load_migrations(PG_FUNCTION_ARGS)
 				 errmsg("the directory of migrations must not be null")));
 	if (!PG_ARGISNULL(2) && PG_GETARG_BOOL(2))
 		load.change = CHANGE_OVERRIDE;
+	if (!PG_ARGISNULL(3))
+	{
+		load.placeholders = PG_GETARG_JSONB_P(3);
+		placeholders_check(load.placeholders);
+	}
 	directory = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	canonicalize_path(directory);
 	load.directory = directory;

@@ -54,11 +54,14 @@ sub new_pool
 	return $pool;
 }
 
+# A further argument of the function.
+my $placeholders = '';
+
 sub load
 {
 	my ($pool, $path, $session) = @_;
 	return ($session || $admin)
-	  ->query("SELECT * FROM dbpool_load_migrations('$pool', '$path')");
+	  ->query("SELECT * FROM dbpool_load_migrations('$pool', '$path'$placeholders)");
 }
 
 sub rows
@@ -216,6 +219,32 @@ refuses("one version: $_", '42710', qr/have the same version/, 'V1__a.sql' => 'S
   foreach 'V1.0__b.sql', 'V01__b.sql', 'V1_0_0__b.sql';
 refuses("no version: $_", '42602', qr/several with points in between/, $_ => 'SELECT 1') foreach 'V1.__x.sql', 'V1..2__x.sql', 'V1_.2__x.sql';
 refuses('a repeatable one without a name', '42602', qr/"R__\.sql".*no name/s, 'R__.sql' => 'SELECT 1');
+# --- Flyway's placeholders ---------------------------------------------------------------
+
+my @templates = (
+	'V1__${schema}.sql' => "CREATE TABLE \${schema}.t (a text DEFAULT '\${a.b}'); -- \${schema}\nSELECT '\$\${x\n}\${}\${', \$\$\${schema}\$\$",
+	'R__r.sql' => 'SELECT ${empty}1;');
+$pool = loads('placeholders that are not given', "1|\${schema}|V1__\${schema}.sql|added\nR__r|r|R__r.sql|added", @templates);
+is(rows($pool, 'up_sql') =~ tr/$/$/, 13, 'are text');
+$placeholders = q{, placeholders => '{"schema": "app", "a.b": "its ${schema}", "empty": "", "unused": "x"}'};
+$pool = loads('placeholders', "1|\${schema}|V1__\${schema}.sql|added\nR__r|r|R__r.sql|added", @templates);
+is( rows($pool, 'up_sql'),
+	"CREATE TABLE app.t (a text DEFAULT 'its \${schema}'); -- app\nSELECT '\$\${x\n}\${}\${', \$\$app\$\$\nSELECT 1;",
+	'are replaced in all of the text, once');
+refuses(
+	'one without a value', '42P02',
+	qr/placeholder "\$\{shema\}" in line 2, column 8 has no value.*HINT: .*Perhaps you meant "\$\{schema\}".*file "V2__b\.sql"/s,
+	'V1__a.sql' => 'SELECT 1',
+	'V2__b.sql' => "-- \${schema}\nSELECT \${shema}");
+refuses('one that nothing is near to', '42P02', qr/placeholder "\$\{flyway:timestamp\}" .*HINT:  Give it a value/s,
+	'V1__a.sql' => "SELECT '\${flyway:timestamp}'");
+foreach my $bad ('[]', '"x"', '{"x": 1}', '{"x": null}', '{"x": {"y": "z"}}')
+{
+	$placeholders = qq{, placeholders => '$bad'};
+	refuses("placeholders $bad", '22023', qr/must be a (JSON object|string)/, 'V1__a.sql' => 'SELECT 1');
+}
+$placeholders = '';
+
 refuses('a baseline migration', '42602', qr/"B5__base\.sql".*baseline/s,
 	'B5__base.sql' => 'SELECT 1');
 
