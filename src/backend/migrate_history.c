@@ -458,8 +458,19 @@ history_check_version(const History *history, const char *version)
 {
 	int64		number;
 
-	if (history->format == HISTORY_DBPOOL || version_to_number(version, &number))
+	if (history->format == HISTORY_DBPOOL)
 		return;
+	if (version_to_number(version, &number))
+	{
+		if (history->format == HISTORY_REFINERY && number > PG_INT32_MAX && !history->wide)
+			ereport(ERROR,
+					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+					 errmsg("version %s of a migration on pool \"%s\" is out of range for refinery's history",
+							version, remote_pool(history->remote)),
+					 errdetail("Column \"version\" of %s is of type int4.", history->table),
+					 errhint("Use lower versions, or change the type of the column, for which refinery has to be built with int8-versions.")));
+		return;
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 			 errmsg("migration %s of pool \"%s\" cannot be noted in a history of %s", version,
@@ -561,8 +572,10 @@ char *
 history_put_sql(const History *history, const Migration *migration,
 				Direction direction, double duration, bool started)
 {
-	char	   *checksum = history_checksum(history, migration);
+	char	   *checksum;
 
+	history_check_version(history, migration->version);
+	checksum = history_checksum(history, migration);
 	if (history->format == HISTORY_DBPOOL)
 		return put_dbpool_sql(history, migration->version, migration->name,
 							  checksum, direction, duration, started);
@@ -570,13 +583,6 @@ history_put_sql(const History *history, const Migration *migration,
 		return history_forget_sql(history, migration->version);
 	if (history->format == HISTORY_REFINERY)
 	{
-		if (number_of(migration->version) > PG_INT32_MAX && !history->wide)
-			ereport(ERROR,
-					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-					 errmsg("version %s of a migration on pool \"%s\" is out of range for refinery's history",
-							migration->version, remote_pool(history->remote)),
-					 errdetail("Column \"version\" of %s is of type int4.", history->table),
-					 errhint("Use lower versions, or change the type of the column, for which refinery has to be built with int8-versions.")));
 		if (direction == DIRECTION_DOWN)
 			return psprintf("UPDATE %s SET checksum = '0' "
 							"WHERE version OPERATOR(pg_catalog.=) %s",

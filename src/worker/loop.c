@@ -191,7 +191,18 @@ loop_run(void)
 		{
 			if (events[i].events & WL_LATCH_SET)
 				ResetLatch(MyLatch);
-			else if (events[i].user_data != NULL)
+		}
+
+		/*
+		 * Before the sockets: a definition that was changed before a remote
+		 * answered is not to be used for what that answer lets run.
+		 */
+		pools_look();
+		for (int i = 0; i < n; i++)
+		{
+			if (events[i].events & WL_LATCH_SET)
+				continue;
+			if (events[i].user_data != NULL)
 				(void) work_guard(socket_piece, &events[i], conn_recover,
 								  events[i].user_data);
 			else if (events[i].fd == offload_fd())

@@ -212,7 +212,7 @@ is( $admin->value(
 is( $admin->value(q{SELECT count(*) FROM dbpool_migration_status('made') WHERE status <> 'missing'}),
 	'0', 'so nothing counts as registered');
 $admin->query("ALTER SERVER $_ VERSION '2'") foreach 'made', 'plain';
-$admin->query("UPDATE $_ SET pool = pool WHERE serverid <> 0") foreach 'dbpool_migrations', 'dbpool_migration_history';
+$admin->query("UPDATE $_ SET pool = pool WHERE serverid <> 0 AND (serverid, pool) NOT IN (SELECT oid, srvname FROM pg_foreign_server)") foreach 'dbpool_migrations', 'dbpool_migration_history';
 is($admin->value($rows), "gone|1|t\nmade|1|t\nplain|1.1|t", 'until it is found by the names');
 like($admin->query(q{DELETE FROM dbpool_migrations})->{err}, qr/migration 1 of pool "made" has been applied/, 'and is protected');
 $admin->quit;

@@ -1057,7 +1057,7 @@ foreach my $format ('dbpool', 'refinery', 'sqlx')
 		is($answer->{state}, '55000', 'whatever may be missing');
 		like(
 			$answer->{err},
-			qr/last version is 1 "make_no_1".*the search_path's schemas "${format}_two", "public" of database "postgres", as role "${format}_two".*HINT: .*history_schema.*dbpool_migration_baseline\('$pool', 0\)/s,
+			qr/last version is 1 "make_no_1".*the search_path's schemas "${format}_two", "public" of database "postgres", as role "${format}_two".*HINT: .*history_schema.*dbpool_migration_forget\('$pool'\).*dbpool_migration_baseline\('$pool', /s,
 			'where it was looked for, and what to do');
 		is($control->query("SELECT * FROM dbpool_rollback('$pool')")->{state},
 			'55000', 'nothing is rolled back');
