@@ -69,6 +69,12 @@ for (1 .. 50)
 	sleep 0.02;
 }
 cmp_ok($most, '<=', 4, 'together they never had more than max_size');
+
+# Four of them are no multiple of three.
+$control->query(q{ALTER SERVER p OPTIONS (ADD min_size '4')});
+ok(wait_until('they have as many as min_size', sub { $direct->value($ALL) == 4 }),
+	'and together they have all of it');
+$control->query(q{ALTER SERVER p OPTIONS (DROP min_size)});
 is($control->value(q{SELECT count(*) FROM dbpool_pools WHERE pool = 'p'}),
 	'1', 'it is one row of dbpool_pools');
 is($control->value(q{SELECT count(*) FROM dbpool_stat_pools WHERE pool = 'p'}),
