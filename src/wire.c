@@ -21,6 +21,9 @@
 /* So many messages in a row are not taken for something else. */
 #define ENOUGH_MESSAGES	3
 
+/* Headers looked at in search of messages, for each byte that is seen. */
+#define SEARCH_STEPS		4
+
 /* libpq's input buffer has this size, and is doubled until a message fits. */
 #define FIRST_BUFFER	(16 * 1024)
 
@@ -141,35 +144,45 @@ note_message(Wire *wire, const char *head, const char *body, Size have,
 	return false;
 }
 
-/* Do messages begin here, and go on to the end of what is seen? */
+/*
+ * Do messages begin here, and go on to the end of what is seen?  *steps is how many
+ * headers may still be looked at.
+ */
 static bool
-messages_begin(const char *buf, Size n, Size at)
+messages_begin(const char *buf, Size n, Size at, Size *steps)
 {
 	int			count = 0;
 
-	while (at + HEADER <= n)
+	while (at + HEADER <= n && *steps > 0)
 	{
 		int64		length = body_length(buf + at);
+
+		(*steps)--;
 
 		if (length < 0)
 			return false;
 		count++;
 		at += HEADER + length;
 	}
-	return count >= ENOUGH_MESSAGES;
+	return count >= ENOUGH_MESSAGES && *steps > 0;
 }
 
-/* Find a place where messages begin. */
+/*
+ * Find a place where messages begin.  In bytes that were made for it, each place can
+ * begin a chain that is long and leads nowhere: so there is an end to the search.
+ */
 static bool
 find_messages(Wire *wire, const char *buf, Size n, Size *at)
 {
+	Size		steps = SEARCH_STEPS * n;
+
 	wire->certain = false;
 	wire->nhead = 0;
 	wire->skip = 0;
 	wire->in_body = false;
-	for (*at = 0; *at + ENOUGH_MESSAGES * HEADER <= n; (*at)++)
+	for (*at = 0; *at + ENOUGH_MESSAGES * HEADER <= n && steps > 0; (*at)++)
 	{
-		if (messages_begin(buf, n, *at))
+		if (messages_begin(buf, n, *at, &steps))
 		{
 			wire->lost = false;
 			wire->futile = 0;

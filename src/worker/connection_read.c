@@ -363,10 +363,13 @@ error_result(Conn *conn, PGresult *res)
 	}
 	else if (conn->state == CONN_RESETTING)
 	{
+		const char *message = PQresultErrorMessage(res);
+
+		/* a line, as long as a view would show it */
 		ereport(LOG,
-				(errmsg("dbpool could not reset a connection of pool \"%s\": %s",
+				(errmsg("dbpool could not reset a connection of pool \"%s\": %.*s",
 						NameStr(conn->pool->options.server),
-						PQresultErrorMessage(res))));
+						(int) Min(strcspn(message, "\n"), DBPOOL_SHOWN_ERROR), message)));
 		conn_close(conn, "it could not be reset");
 	}
 }

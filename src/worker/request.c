@@ -233,8 +233,8 @@ request_end(Request *req)
 static Size
 add_field(char *frame, Size len, char field, const char *str)
 {
-	Size		most = ERROR_MOST_BYTES - len - 3;
-	Size		n = str != NULL ? strnlen(str, most + 1) : 0;
+	Size		most = len + 3 < ERROR_MOST_BYTES ? ERROR_MOST_BYTES - len - 3 : 0;
+	Size		n = str != NULL && most > 0 ? strnlen(str, most + 1) : 0;
 
 	if (n == 0)
 		return len;

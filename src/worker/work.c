@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "storage/lwlock.h"
 #include "utils/memutils.h"
 
 #include "worker/work.h"
@@ -31,6 +32,7 @@ work_guard(void (*piece) (void *arg), void *arg, WorkRecovery recover, void *own
 		int			sqlerrcode = geterrcode();
 		bool		before = ExitOnAnyError;
 
+		LWLockReleaseAll();
 		MemoryContextSwitchTo(context);
 		ExitOnAnyError = true;
 		HOLD_INTERRUPTS();
