@@ -86,4 +86,26 @@ subtest 'a text waits while hundreds of others come' => sub {
 	is(worker_pid($control), $worker, 'the worker goes on');
 };
 
+# Of what a remote sends, the worker looks for where messages begin. In a value of
+# bytes each can seem to begin a long row of them, which must not cost much.
+subtest 'bytes that look like messages hold up nobody' => sub {
+	my $begin = "SELECT count(*) FROM dbpool_query('two', \$\$SELECT pg_catalog.decode(repeat('5a00000004', 24000) || repeat('ff', 20), 'hex') FROM generate_series(1, \$1)\$\$,";
+	my $flood = session($local);
+	my ($n, $longest) = (0, 0);
+
+	# prepared, so that its rows come in binary
+	$control->value("$begin 1) AS t(x bytea)") foreach 1 .. 12;
+	$flood->send("$begin 400) AS t(x bytea)");
+	while (!$flood->is_complete && $n < 10000)
+	{
+		my $start = time;
+
+		$control->value("SELECT dbpool_exec('one', 'SELECT 1')");
+		$longest = time - $start if $longest < time - $start;
+		$n++;
+	}
+	is($flood->wait->{out}, '400', 'all of it comes');
+	cmp_ok($longest, '<', 1, 'others get their answers meanwhile');
+};
+
 done_testing();
