@@ -99,8 +99,9 @@ compat_server_owner(Oid serverid, Oid roleid)
  * Cancelling: libpq 17 has an object that cancels over TLS when the connection
  * uses it.  Older ones have PQcancel(), which always sends the key in the clear,
  * and waits for the remote without end.  So there the request, as the manual has
- * it ("CancelRequest"), is sent by ourselves, the same way; the key was seen in
- * the log-in.  PQcancel() remains for when it was not.
+ * it ("CancelRequest"), is sent by ourselves, the same way, with the key that was
+ * seen in the log-in.  Where it was not, as with encryption by GSSAPI, nothing
+ * can be cancelled in bounded time, and nothing is.
  *
  * These may be run from another thread than the one that uses the connection.
  */
@@ -109,7 +110,6 @@ typedef struct CompatCancel
 #ifdef LIBPQ_HAS_ASYNC_CANCEL
 	PGcancelConn *libpq;
 #else
-	PGcancel   *libpq;			/* NULL: packet has all that is needed */
 	struct sockaddr_storage address;
 	socklen_t	address_len;
 	char		packet[16];
@@ -119,14 +119,9 @@ typedef struct CompatCancel
 static inline void
 compat_cancel_free(CompatCancel *cancel)
 {
-	if (cancel->libpq != NULL)
-	{
 #ifdef LIBPQ_HAS_ASYNC_CANCEL
-		PQcancelFinish(cancel->libpq);
-#else
-		PQfreeCancel(cancel->libpq);
+	PQcancelFinish(cancel->libpq);
 #endif
-	}
 	free(cancel);
 }
 
@@ -141,6 +136,8 @@ compat_cancel_create(PGconn *conn, const Wire *wire)
 #ifdef LIBPQ_HAS_ASYNC_CANCEL
 	(void) wire;
 	cancel->libpq = PQcancelCreate(conn);
+	if (cancel->libpq != NULL)
+		return cancel;
 #else
 	{
 		uint32		head[3] = {pg_hton32(16), pg_hton32(80877102),
@@ -156,11 +153,8 @@ compat_cancel_create(PGconn *conn, const Wire *wire)
 			memcpy(cancel->packet + 8, wire->key, 8);
 			return cancel;
 		}
-		cancel->libpq = PQgetCancel(conn);
 	}
 #endif
-	if (cancel->libpq != NULL)
-		return cancel;
 	free(cancel);
 	return NULL;
 }
@@ -239,12 +233,6 @@ compat_cancel_run(CompatCancel *cancel, int milliseconds)
 	int			sock;
 	bool		taken;
 
-	if (cancel->libpq != NULL)
-	{
-		char		errbuf[256];
-
-		return PQcancel(cancel->libpq, errbuf, sizeof(errbuf)) == 1;
-	}
 	sock = socket(cancel->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		return false;

@@ -116,6 +116,18 @@ body_length(const char *at)
 	return (int64) length - sizeof(length);
 }
 
+/* What comes next is the rest of the key that cancels ask for, if any is missing. */
+static void
+take_key(Wire *wire, const char *buf, Size n)
+{
+	if (wire->key_missing == 0)
+		return;
+	n = Min(n, (Size) wire->key_missing);
+	memcpy(wire->key + sizeof(wire->key) - wire->key_missing, buf, n);
+	wire->key_missing -= (int) n;
+	wire->has_key = wire->key_missing == 0;
+}
+
 /* Note what is at hand; false when it is too large. */
 static bool
 note_message(Wire *wire, const char *head, const char *body, Size have,
@@ -127,10 +139,10 @@ note_message(Wire *wire, const char *head, const char *body, Size have,
 		wire->settings += length;
 	while (wire->reach < WIRE_WINDOW && wire->reach < HEADER + length)
 		wire->reach *= 2;
-	if (head[0] == 'K' && length == sizeof(wire->key) && have >= sizeof(wire->key))
+	if (head[0] == 'K' && length == sizeof(wire->key))
 	{
-		memcpy(wire->key, body, sizeof(wire->key));
-		wire->has_key = true;
+		wire->key_missing = sizeof(wire->key);
+		take_key(wire, body, have);
 	}
 	wire->large |= wire->settings > WIRE_SETTINGS_LARGE ||
 		length > (is_row(head[0]) ? WIRE_ROW_LARGE : WIRE_OTHER_LARGE);
@@ -158,7 +170,6 @@ messages_begin(const char *buf, Size n, Size at, Size *steps)
 		int64		length = body_length(buf + at);
 
 		(*steps)--;
-
 		if (length < 0)
 			return false;
 		count++;
@@ -232,6 +243,8 @@ wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 	Size		at = 0;
 	bool		fits = true;
 
+	if (!wire->lost)
+		take_key(wire, buf, n);
 	if (!wire->lost && wire->skip >= (int64) n)
 	{
 		wire->skip -= n;

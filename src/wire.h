@@ -60,6 +60,7 @@ typedef struct Wire
 	int64		settings;		/* bytes of ParameterStatus so far */
 	bool		large;			/* something large was among it */
 	bool		has_key;		/* the log-in has told what cancels ask for */
+	int			key_missing;	/* bytes of it that have not come */
 	char		key[8];			/* process ID and key, as a CancelRequest has
 								 * them */
 } Wire;

@@ -100,9 +100,35 @@ ok($control->poll('SELECT count(*) FROM dbpool_requests', '0'),
 # Many remotes take cancels and never answer them, so that each waits for its time
 # to be up. Another pool's cancel does not wait for any, nor does the shutdown.
 my $holes = 40;
+# Where those note that they were asked something.
+my $asked = PostgreSQL::Test::Utils::tempdir . '/asked';
+my $ask = sub { append_to_file($asked, 'x'); sleep 300; undef };
+my $greeting = setting('server_version', '15.0') . setting('client_encoding', 'UTF8');
 my $fake = FakeRemote->start(
 	hole => {
 		statement => sub { sleep 300; undef },
+		cancel => sub { sleep 300; undef }
+	},
+	# The key that cancels ask for, in pieces as slow as the log-in has patience for;
+	# and none.
+	dribble => {
+		greeting => sub {
+			my ($client) = @_;
+
+			foreach my $piece ('', $greeting, 'K' . pack('N N', 12, 1), pack('n', 0), pack('n', 2))
+			{
+				$client->put($piece) if $piece ne '';
+				select undef, undef, undef, 0.5;
+			}
+			$client->put(ready());
+			return undef;
+		},
+		statement => $ask,
+		cancel => sub { sleep 300; undef }
+	},
+	keyless => {
+		greeting => sub { $greeting . ready() },
+		statement => $ask,
 		cancel => sub { sleep 300; undef }
 	});
 $control->value(
@@ -147,6 +173,29 @@ cmp_ok($control->value("SELECT count(*) FROM dbpool_connections WHERE pool LIKE 
 $control->poll(
 	"SELECT count(*) FROM dbpool_connections WHERE pool LIKE 'hole%' AND state = 'cancelling'", '0');
 cmp_ok(time - $begun, '<', 20, 'those that were never answered are given up');
+
+# Nobody waits without end for such a remote, however it tells of its key.
+foreach my $name ('dribble', 'keyless')
+{
+	my $session = session($local);
+
+	create_pool($local, $name, undef, $fake->options($name));
+	$session->send(query_sleeps($name, 60));
+	$control->poll("SELECT count(*) FROM dbpool_requests WHERE pool = '$name' AND state = 'running'", '1');
+	$control->value('SELECT pg_cancel_backend(' . $session->pid . ')');
+	is($session->wait->{state}, '57014', "$name: a statement is cancelled");
+	ok($control->poll("SELECT count(*) FROM dbpool_connections WHERE pool = '$name'", '0'),
+		"$name: and its connection is given up");
+	unlink $asked;
+	$session->send("SELECT count(*) FROM dbpool_migrate('$name')");
+	ok(wait_until("the remote of $name is asked", sub { -s $asked }), "$name: a migration begins");
+	$begun = time;
+	$control->value('SELECT pg_terminate_backend(' . $session->pid . ')');
+	ok($control->poll('SELECT count(*) FROM pg_stat_activity WHERE pid = ' . $session->pid, '0'),
+		"$name: a migration can be ended");
+	cmp_ok(time - $begun, '<', 15, "$name: soon");
+	undef $session;
+}
 
 $lost[$_]->send(query_sleeps("hole$holes[$_]", 60)) foreach 0 .. $#holes;
 $control->poll(
