@@ -238,7 +238,7 @@ COMMENT ON FUNCTION dbpool_migration_version_int8(dbpool_migration_version) IS '
 CREATE CAST (dbpool_migration_version AS bigint) WITH FUNCTION dbpool_migration_version_int8(dbpool_migration_version) AS ASSIGNMENT;
 CREATE CAST (bigint AS dbpool_migration_version) WITH INOUT AS IMPLICIT;
 CREATE CAST (integer AS dbpool_migration_version) WITH INOUT AS IMPLICIT;
-CREATE CAST (text AS dbpool_migration_version) WITH INOUT AS ASSIGNMENT;
+CREATE CAST (text AS dbpool_migration_version) WITH INOUT AS IMPLICIT;
 COMMENT ON CAST (dbpool_migration_version AS bigint) IS 'a whole number';
 COMMENT ON CAST (bigint AS dbpool_migration_version) IS 'a whole number as a version';
 COMMENT ON CAST (integer AS dbpool_migration_version) IS 'a whole number as a version';

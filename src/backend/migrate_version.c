@@ -13,6 +13,7 @@
 
 #include "backend/migrate.h"
 #include "libpq/pqformat.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
 /* Most bytes of a version of numbers, and of a part, which fits into a bigint. */
@@ -89,9 +90,12 @@ version_canonical(const char *text, const char **why)
 	*why = "A version is a number, or several with points in between, or R__ and the name of a repeatable migration.";
 	if (version_is_repeatable(text))
 	{
-		if (strlen(text) > strlen(REPEATABLE) && strlen(text) <= strlen(REPEATABLE) + MAX_MIGRATION_NAME)
+		int			length = pg_mbstrlen(text + strlen(REPEATABLE));
+
+		if (length > 0 && length <= MAX_MIGRATION_NAME)
 			return pstrdup(text);
-		*why = "After R__ comes the name of the migration.";
+		*why = psprintf("After R__ comes the name of the migration, of %d characters at most.",
+						MAX_MIGRATION_NAME);
 		return NULL;
 	}
 	initStringInfo(&buf);
