@@ -45,7 +45,7 @@ typedef struct Migration
 	char	   *file;			/* name of the file it came from, or NULL */
 	bool		transaction;	/* false: cannot run inside of one */
 	bool		out_of_order;	/* may come after higher versions */
-	char	   *added_by;		/* role; of those that were read */
+	char	   *added_by;		/* role; set by source_read(), source_put() */
 } Migration;
 
 /* --- migrate_version.c ---------------------------------------------------------- */

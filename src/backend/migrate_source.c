@@ -359,7 +359,7 @@ source_in_recorder(void)
 /* Insert or update; returns whether there was a row to write. */
 static bool
 write_row(const char *sql, int expected, Oid serverid, const char *pool,
-		  const Migration *migration, Oid userid)
+		  const Migration *migration)
 {
 	Oid			types[] = {OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, TEXTOID, NAMEOID, NAMEOID};
 	Datum		values[lengthof(types)] = {
@@ -368,7 +368,7 @@ write_row(const char *sql, int expected, Oid serverid, const char *pool,
 		migration->down_sql ? CStringGetTextDatum(migration->down_sql) : (Datum) 0,
 		BoolGetDatum(migration->transaction), BoolGetDatum(migration->out_of_order),
 		migration->file ? CStringGetTextDatum(migration->file) : (Datum) 0,
-		name_datum(GetUserNameFromId(userid, false)), name_datum(pool)
+		name_datum(migration->added_by), name_datum(pool)
 	};
 	char		nulls[] = "          ";
 
@@ -381,14 +381,14 @@ write_row(const char *sql, int expected, Oid serverid, const char *pool,
 }
 
 static void
-replace_row(const char *schema, Oid serverid, const char *pool, const Migration *migration, Oid userid)
+replace_row(const char *schema, Oid serverid, const char *pool, const Migration *migration)
 {
 	write_row(psprintf("UPDATE %s.dbpool_migrations m SET name = $3, up_sql = $4, "
 					   "down_sql = $5, transaction = $6, out_of_order = $7, file = $8, "
 					   "added_at = pg_catalog.now(), added_by = $9, pool = $10 "
 					   "WHERE " OF_SERVER("m") " "
 					   "AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2", schema),
-			  SPI_OK_UPDATE, serverid, pool, migration, userid);
+			  SPI_OK_UPDATE, serverid, pool, migration);
 }
 
 /*
@@ -423,7 +423,7 @@ put_applied(const char *schema, Oid serverid, const char *pool, const Migration 
 
 	if (change == CHANGE_OVERRIDE)
 	{
-		replace_row(schema, serverid, pool, migration, userid);
+		replace_row(schema, serverid, pool, migration);
 		if (same_text(old->up_sql, migration->up_sql) && up)
 			return SOURCE_WAY_BACK;
 		note_event(schema, serverid, pool, migration->version, migration->name, "up", "replaced", userid);
@@ -436,7 +436,10 @@ put_applied(const char *schema, Oid serverid, const char *pool, const Migration 
 	if (same_but_line_ends(old->down_sql, migration->down_sql))
 		return up ? SOURCE_LINE_ENDS : SOURCE_KEPT;
 	merged.down_sql = migration->down_sql;
-	replace_row(schema, serverid, pool, &merged, userid);
+	/* for a text that stays, and is another one, nobody has vouched now */
+	if (up)
+		merged.added_by = migration->added_by;
+	replace_row(schema, serverid, pool, &merged);
 	return up ? SOURCE_WAY_BACK : SOURCE_KEPT;
 }
 
@@ -461,8 +464,11 @@ source_put(Oid serverid, const char *pool, const Migration *migration, SourceCha
 {
 	MigrateTables tables;
 	const char *schema = migrate_tables_begin(&tables);
+	Migration	given = *migration;
 	Migration	old;
 	SourceStatus status = SOURCE_ADDED;
+
+	given.added_by = GetUserNameFromId(tables.userid, false);
 
 	/* until there is a row, or there was none */
 	while (!find_row(schema, serverid, migration->version, &old))
@@ -472,22 +478,22 @@ source_put(Oid serverid, const char *pool, const Migration *migration, SourceCha
 							   "down_sql, transaction, out_of_order, file, added_by, pool) "
 							   "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
 							   schema),
-					  SPI_OK_INSERT, serverid, pool, migration, tables.userid))
+					  SPI_OK_INSERT, serverid, pool, &given))
 			goto done;
 	}
 	if (differences(&old, migration)[0] == '\0')
 	{
 		/* whoever gives the same text vouches for it */
 		if (!migrate_may_add(serverid, old.added_by))
-			replace_row(schema, serverid, pool, migration, tables.userid);
+			replace_row(schema, serverid, pool, &given);
 		status = SOURCE_UNCHANGED;
 	}
 	else if (!version_is_repeatable(migration->version) &&
 			 source_is_applied(serverid, migration->version))
-		status = put_applied(schema, serverid, pool, &old, migration, change, tables.userid);
+		status = put_applied(schema, serverid, pool, &old, &given, change, tables.userid);
 	else
 	{
-		replace_row(schema, serverid, pool, migration, tables.userid);
+		replace_row(schema, serverid, pool, &given);
 		status = SOURCE_REPLACED;
 	}
 done:

@@ -856,6 +856,20 @@ like(load('p', directory('V2__x.sql' => "SELECT '\xe2\x82\xac'"), $latin)->{err}
 	'a character that it does not have');
 $latin->quit;
 
+# --- who vouches for a text --------------------------------------------------------------
+
+$pool = new_pool();
+$admin->query($_) foreach ("ALTER SERVER $pool OWNER TO owner");
+$as{owner}->query("SELECT dbpool_add_migration('$pool', $_, 'x', 'SELECT $_', 'SELECT -$_')") foreach 1, 2;
+$admin->query($_) foreach (
+	"INSERT INTO dbpool_migration_history (pool, version, direction, mode, status, started_at, executed_by, pid)
+	 SELECT '$pool', v, 'up', 'single', 'done', now(), 'x', 1 FROM generate_series(1, 2) v",
+	"ALTER SERVER $pool OWNER TO CURRENT_USER");
+load($pool, directory('1_x.up.sql' => 'SELECT 1', '1_x.down.sql' => 'SELECT -10', '2_x.up.sql' => 'SELECT 20', '2_x.down.sql' => 'SELECT -20'));
+is( rows($pool, "string_agg(concat_ws(' ', version, up_sql, down_sql, added_by = 'owner'), ', ')"),
+	'1 SELECT 1 SELECT -10 f, 2 SELECT 2 SELECT -20 t',
+	'who corrects a way back vouches for the way there only if he has given the same');
+
 # --- pg_dump -----------------------------------------------------------------------------
 
 # The server of a row has another OID there, but must be the one of that name.
