@@ -117,9 +117,9 @@ names_port(const char *message, const char *port)
 }
 
 /*
- * Write a message about a place to buf, with the place before it if it has no host
- * and port in it, and without an end of line.  host may be a socket's folder; either is "" when libpq
- * has not come so far as to know it.
+ * Write a message about a place to buf, without an end of line, and with the place
+ * before it if it has no host and port in it.  host may be a socket's folder; either
+ * is "" when libpq has not come so far as to know it.
  */
 void
 login_describe(char *buf, Size size, const char *host, const char *port, const char *message)

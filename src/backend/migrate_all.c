@@ -93,20 +93,18 @@ try_pool(const char *pool, Oid function, const Wish *wish, Outcome *outcome)
 		MemoryContextSwitchTo(work);
 		migrate_call(pool, function, wish, NULL, outcome);
 		ReleaseCurrentSubTransaction();
-		if (outcome->version != NULL)
-			outcome->version = MemoryContextStrdup(context, outcome->version);
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		if (outcome->version != NULL)
-			outcome->version = pstrdup(outcome->version);
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
+	if (outcome->version != NULL)
+		outcome->version = pstrdup(outcome->version);
 	MemoryContextDelete(work);
 	CurrentResourceOwner = owner;
 	/* this was not the remote: whoever called wants us to stop */

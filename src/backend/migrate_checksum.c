@@ -229,7 +229,6 @@ dbpool_migration_checksum(PG_FUNCTION_ARGS)
 
 	if (strncmp(format, "refinery", 8) == 0)
 		version = DatumGetInt64(DirectFunctionCall1(dbpool_migration_version_int8, PG_GETARG_DATUM(1)));
-
 	if (strcmp(format, "dbpool") == 0)
 		sum = checksum_dbpool(sql);
 	else if (strcmp(format, "refinery") == 0)

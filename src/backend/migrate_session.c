@@ -266,8 +266,11 @@ migrate_create_history(MigrateSession *session)
 {
 	int64		highest = 0;
 
-	if (session->nmigrations > 0)
-		(void) version_to_number(session->migrations[session->nmigrations - 1].version, &highest);
+	for (int i = session->nmigrations - 1; i >= 0; i--)
+	{
+		if (version_to_number(session->migrations[i].version, &highest))
+			break;
+	}
 	history_create(session->history, highest);
 }
 

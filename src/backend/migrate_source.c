@@ -358,8 +358,7 @@ source_in_recorder(void)
 
 /* Insert or update; returns whether there was a row to write. */
 static bool
-write_row(const char *sql, int expected, Oid serverid, const char *pool,
-		  const Migration *migration)
+write_row(const char *sql, int expected, Oid serverid, const Migration *migration)
 {
 	Oid			types[] = {OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, TEXTOID, NAMEOID, NAMEOID};
 	Datum		values[lengthof(types)] = {
@@ -368,7 +367,8 @@ write_row(const char *sql, int expected, Oid serverid, const char *pool,
 		migration->down_sql ? CStringGetTextDatum(migration->down_sql) : (Datum) 0,
 		BoolGetDatum(migration->transaction), BoolGetDatum(migration->out_of_order),
 		migration->file ? CStringGetTextDatum(migration->file) : (Datum) 0,
-		name_datum(migration->added_by), name_datum(pool)
+		name_datum(migration->added_by),
+		name_datum(GetForeignServer(serverid)->servername)
 	};
 	char		nulls[] = "          ";
 
@@ -381,14 +381,14 @@ write_row(const char *sql, int expected, Oid serverid, const char *pool,
 }
 
 static void
-replace_row(const char *schema, Oid serverid, const char *pool, const Migration *migration)
+replace_row(const char *schema, Oid serverid, const Migration *migration)
 {
 	write_row(psprintf("UPDATE %s.dbpool_migrations m SET name = $3, up_sql = $4, "
 					   "down_sql = $5, transaction = $6, out_of_order = $7, file = $8, "
 					   "added_at = pg_catalog.now(), added_by = $9, pool = $10 "
 					   "WHERE " OF_SERVER("m") " "
 					   "AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2", schema),
-			  SPI_OK_UPDATE, serverid, pool, migration);
+			  SPI_OK_UPDATE, serverid, migration);
 }
 
 /*
@@ -423,7 +423,7 @@ put_applied(const char *schema, Oid serverid, const char *pool, const Migration 
 
 	if (change == CHANGE_OVERRIDE)
 	{
-		replace_row(schema, serverid, pool, migration);
+		replace_row(schema, serverid, migration);
 		if (same_text(old->up_sql, migration->up_sql) && up)
 			return SOURCE_WAY_BACK;
 		note_event(schema, serverid, pool, migration->version, migration->name, "up", "replaced", userid);
@@ -439,7 +439,7 @@ put_applied(const char *schema, Oid serverid, const char *pool, const Migration 
 	/* for a text that stays, and is another one, nobody has vouched now */
 	if (up)
 		merged.added_by = migration->added_by;
-	replace_row(schema, serverid, pool, &merged);
+	replace_row(schema, serverid, &merged);
 	return up ? SOURCE_WAY_BACK : SOURCE_KEPT;
 }
 
@@ -470,7 +470,7 @@ source_put(Oid serverid, const char *pool, const Migration *migration, SourceCha
 
 	given.added_by = GetUserNameFromId(tables.userid, false);
 
-	/* until there is a row, or there was none */
+	/* until there is a row, or there was none; the name may change meanwhile */
 	while (!find_row(schema, serverid, migration->version, &old))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -478,14 +478,14 @@ source_put(Oid serverid, const char *pool, const Migration *migration, SourceCha
 							   "down_sql, transaction, out_of_order, file, added_by, pool) "
 							   "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
 							   schema),
-					  SPI_OK_INSERT, serverid, pool, &given))
+					  SPI_OK_INSERT, serverid, &given))
 			goto done;
 	}
 	if (differences(&old, migration)[0] == '\0')
 	{
 		/* whoever gives the same text vouches for it */
 		if (!migrate_may_add(serverid, old.added_by))
-			replace_row(schema, serverid, pool, &given);
+			replace_row(schema, serverid, &given);
 		status = SOURCE_UNCHANGED;
 	}
 	else if (!version_is_repeatable(migration->version) &&
@@ -493,7 +493,7 @@ source_put(Oid serverid, const char *pool, const Migration *migration, SourceCha
 		status = put_applied(schema, serverid, pool, &old, &given, change, tables.userid);
 	else
 	{
-		replace_row(schema, serverid, pool, &given);
+		replace_row(schema, serverid, &given);
 		status = SOURCE_REPLACED;
 	}
 done:
