@@ -65,7 +65,7 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 $(OBJS): $(SOURCE_HEADERS)
-src/backend/version.o: dbpool.control
+src/backend/extension.o: dbpool.control
 
 sql/dbpool--$(EXTVERSION).sql: sql/dbpool.sql dbpool.control
 	cp $< $@

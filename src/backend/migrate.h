@@ -89,6 +89,9 @@ extern bool migrate_may_add(Oid serverid, const char *role);
  */
 extern void migrate_check_author(Oid serverid, const char *pool, const Migration *migration);
 
+/* extension.c: the schema that it is in, or InvalidOid */
+extern Oid	extension_schema(void);
+
 /* The schema of all tables and functions of the extension. */
 extern Oid	migrate_schema(void);
 

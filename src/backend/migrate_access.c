@@ -7,19 +7,14 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "backend/migrate.h"
-#include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
@@ -32,21 +27,8 @@
 Oid
 migrate_schema(void)
 {
-	Oid			extension = get_extension_oid("dbpool", false);
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			schema = InvalidOid;
+	Oid			schema = extension_schema();
 
-	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(extension));
-	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
 	if (!OidIsValid(schema))
 		elog(ERROR, "could not find extension \"dbpool\"");
 	return schema;
@@ -72,9 +54,11 @@ table_owner(Oid schema)
 bool
 migrate_tables_exist(void)
 {
-	return OidIsValid(get_extension_oid("dbpool", true)) &&
-		OidIsValid(get_relname_relid("dbpool_migrations", migrate_schema())) &&
-		OidIsValid(get_relname_relid("dbpool_migration_history", migrate_schema()));
+	Oid			schema = extension_schema();
+
+	return OidIsValid(schema) &&
+		OidIsValid(get_relname_relid("dbpool_migrations", schema)) &&
+		OidIsValid(get_relname_relid("dbpool_migration_history", schema));
 }
 
 const char *

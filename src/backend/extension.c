@@ -1,12 +1,13 @@
 /*
- * version.c
- *	  Which dbpool this is.
+ * extension.c
+ *	  The extension in this database: its schema, and which dbpool this is.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "backend/migrate.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "funcapi.h"
@@ -17,32 +18,49 @@
 
 PG_FUNCTION_INFO_V1(dbpool_version);
 
-/* The version of the extension's objects in this database, or NULL. */
-static char *
-extension_version(void)
+/* The extension's row of pg_extension, as a copy; NULL if this database has none. */
+static HeapTuple
+extension_row(TupleDesc *desc)
 {
 	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	char	   *version = NULL;
 
 	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(get_extension_oid("dbpool", true)));
 	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
-	{
-		bool		isnull;
-		Datum		value = heap_getattr(tuple, Anum_pg_extension_extversion,
-										 RelationGetDescr(rel), &isnull);
-
-		if (!isnull)
-			version = TextDatumGetCString(value);
-	}
+		tuple = heap_copytuple(tuple);
+	*desc = CreateTupleDescCopy(RelationGetDescr(rel));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return version;
+	return tuple;
+}
+
+Oid
+extension_schema(void)
+{
+	TupleDesc	desc;
+	HeapTuple	tuple = extension_row(&desc);
+
+	return HeapTupleIsValid(tuple) ?
+		((Form_pg_extension) GETSTRUCT(tuple))->extnamespace : InvalidOid;
+}
+
+/* The version of its objects, or NULL. */
+static char *
+extension_version(void)
+{
+	TupleDesc	desc;
+	HeapTuple	tuple = extension_row(&desc);
+	Datum		value;
+	bool		isnull = true;
+
+	if (HeapTupleIsValid(tuple))
+		value = heap_getattr(tuple, Anum_pg_extension_extversion, desc, &isnull);
+	return isnull ? NULL : TextDatumGetCString(value);
 }
 
 /*
