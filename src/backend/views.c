@@ -184,17 +184,12 @@ put_sql(Row *row, const char *sql, int encoding, Oid roleid)
 		put(row, (Datum) 0, true);
 }
 
-/* A row ends early: of what follows, the caller may see nothing. */
-static void
-hide_rest(Row *row)
-{
-	while (row->n < row->rsinfo->setDesc->natts)
-		put(row, (Datum) 0, true);
-}
-
+/* What has not been put of it is NULL: the caller may not see it. */
 static void
 end_row(Row *row)
 {
+	while (row->n < row->rsinfo->setDesc->natts)
+		put(row, (Datum) 0, true);
 	tuplestore_putvalues(row->rsinfo->setResult, row->rsinfo->setDesc,
 						 row->values, row->nulls);
 	row->n = 0;
@@ -254,10 +249,7 @@ put_pool(Row *row, const PoolShared *pool)
 	put_int(row, pool->worker + 1, false);
 	put(row, BoolGetDatum(pool->live), false);
 	if (!may_see_pool(&pool->key))
-	{
-		hide_rest(row);
 		return;
-	}
 	put_name(row, NameStr(pool->server), encoding);
 	put_name(row, NameStr(pool->username), encoding);
 	put(row, BoolGetDatum(pool->paused), false);
@@ -369,7 +361,6 @@ dbpool_get_connections(PG_FUNCTION_ARGS)
 		put(&row, CStringGetTextDatum(states[conn.state]), false);
 		if (!may_see_pool(&key))
 		{
-			hide_rest(&row);
 			end_row(&row);
 			continue;
 		}
@@ -433,7 +424,6 @@ dbpool_get_requests(PG_FUNCTION_ARGS)
 		put_sql(&row, copy.sql, copy.encoding, copy.roleid);
 		if (!may_see_role(copy.roleid))
 		{
-			hide_rest(&row);
 			end_row(&row);
 			continue;
 		}
@@ -467,7 +457,6 @@ dbpool_get_bulk_inserts(PG_FUNCTION_ARGS)
 		put_sql(&row, copy.target, copy.encoding, copy.roleid);
 		if (!may_see_role(copy.roleid))
 		{
-			hide_rest(&row);
 			end_row(&row);
 			continue;
 		}
@@ -502,7 +491,6 @@ dbpool_get_migrations(PG_FUNCTION_ARGS)
 		put(&row, ObjectIdGetDatum(copy.dbid), false);
 		if (!may_see_role(copy.roleid))
 		{
-			hide_rest(&row);
 			end_row(&row);
 			continue;
 		}
