@@ -46,52 +46,42 @@ run_utility(Node *statement, const char *shown)
 	CommandCounterIncrement();
 }
 
+/* A member of the object of options, as a DefElem at the end of a list. */
+static void
+add_option(char *key, const JsonbValue *value, void *arg)
+{
+	List	  **list = arg;
+	char	   *text = NULL;
+
+	switch (value->type)
+	{
+		case jbvString:
+			text = pnstrdup(value->val.string.val, value->val.string.len);
+			break;
+		case jbvNumeric:
+			text = DatumGetCString(DirectFunctionCall1(numeric_out,
+													   NumericGetDatum(value->val.numeric)));
+			break;
+		case jbvBool:
+			text = pstrdup(value->val.boolean ? "true" : "false");
+			break;
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid value for option \"%s\"", key),
+					 errdetail("A string, a number or a boolean is expected.")));
+	}
+	*list = lappend(*list, makeDefElem(key, (Node *) makeString(text), -1));
+}
+
 /* An object {"option": value, ...} as DefElems. */
 static List *
 json_options(Jsonb *json)
 {
-	JsonbIterator *it = JsonbIteratorInit(&json->root);
-	JsonbIteratorToken token;
-	JsonbValue	value;
 	List	   *list = NIL;
-	char	   *key = NULL;
 
-	if (!JB_ROOT_IS_OBJECT(json))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("pool options must be a JSON object"),
-				 errhint("For example: {\"max_size\": 8, \"idle_timeout\": \"5min\"}.")));
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-	{
-		char	   *text = NULL;
-
-		if (token == WJB_KEY)
-			key = pnstrdup(value.val.string.val, value.val.string.len);
-		if (token != WJB_VALUE)
-			continue;
-		switch (value.type)
-		{
-			case jbvString:
-				text = pnstrdup(value.val.string.val, value.val.string.len);
-
-				break;
-			case jbvNumeric:
-				text = DatumGetCString(DirectFunctionCall1(numeric_out,
-														   NumericGetDatum(value.val.numeric)));
-
-				break;
-			case jbvBool:
-				text = pstrdup(value.val.boolean ? "true" : "false");
-
-				break;
-			default:
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("invalid value for option \"%s\"", key),
-						 errdetail("A string, a number or a boolean is expected.")));
-		}
-		list = lappend(list, makeDefElem(key, (Node *) makeString(text), -1));
-	}
+	json_members(json, "pool options", "{\"max_size\": 8, \"idle_timeout\": \"5min\"}",
+				 add_option, &list);
 	return list;
 }
 

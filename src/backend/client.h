@@ -10,6 +10,7 @@
 #include "ipc/message.h"
 #include "ipc/request.h"
 #include "lib/stringinfo.h"
+#include "utils/jsonb.h"
 
 /* A request under way (client.c). */
 typedef struct Client Client;
@@ -60,6 +61,11 @@ extern void backend_register(void);
 
 /* admin.c */
 extern char *pool_list_usable(NearestName *nearest);
+
+/* json.c */
+typedef void (*JsonPair) (char *key, const JsonbValue *value, void *arg);
+
+extern void json_members(Jsonb *json, const char *what, const char *example, JsonPair pair, void *arg);
 
 /* error.c */
 extern void guard_register(void);

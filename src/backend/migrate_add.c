@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "backend/client.h"
 #include "backend/migrate.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -39,17 +40,25 @@ pool_argument(FunctionCallInfo fcinfo)
 	return PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0));
 }
 
-static void
-set_option(Migration *migration, bool *override, const char *key, const JsonbValue *value)
+/* What dbpool_add_migration() has options for. */
+typedef struct AddOptions
 {
+	Migration  *migration;
+	bool		override;
+} AddOptions;
+
+static void
+set_option(char *key, const JsonbValue *value, void *arg)
+{
+	AddOptions *options = arg;
 	bool	   *target;
 
 	if (strcmp(key, "transaction") == 0)
-		target = &migration->transaction;
+		target = &options->migration->transaction;
 	else if (strcmp(key, "out_of_order") == 0)
-		target = &migration->out_of_order;
+		target = &options->migration->out_of_order;
 	else if (strcmp(key, "replace_applied") == 0)
-		target = override;
+		target = &options->override;
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -61,29 +70,6 @@ set_option(Migration *migration, bool *override, const char *key, const JsonbVal
 				 errmsg("invalid value for option \"%s\"", key),
 				 errdetail("true or false is expected.")));
 	*target = value->val.boolean;
-}
-
-/* Options of dbpool_add_migration(). */
-static void
-read_options(Jsonb *json, Migration *migration, bool *override)
-{
-	JsonbIterator *it = JsonbIteratorInit(&json->root);
-	JsonbIteratorToken token;
-	JsonbValue	value;
-	char	   *key = NULL;
-
-	if (!JB_ROOT_IS_OBJECT(json))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("options of a migration must be a JSON object"),
-				 errhint("For example: {\"transaction\": false}.")));
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			key = pnstrdup(value.val.string.val, value.val.string.len);
-		else if (token == WJB_VALUE && key != NULL)
-			set_option(migration, override, key, &value);
-	}
 }
 
 /*
@@ -105,7 +91,7 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 {
 	const char *pool = pool_argument(fcinfo);
 	Migration	migration = {.transaction = true};
-	bool		override = false;
+	AddOptions	options = {&migration};
 	Oid			serverid;
 
 	serverid = migrate_check_right(pool, fcinfo->flinfo->fn_oid);
@@ -126,9 +112,10 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 	if (split_no_transaction(migration.up_sql))
 		migration.transaction = false;
 	if (!PG_ARGISNULL(5))
-		read_options(PG_GETARG_JSONB_P(5), &migration, &override);
+		json_members(PG_GETARG_JSONB_P(5), "options of a migration", "{\"transaction\": false}",
+					 set_option, &options);
 	source_check(pool, &migration);
-	switch (source_put(serverid, pool, &migration, override ? CHANGE_OVERRIDE : CHANGE_REFUSE))
+	switch (source_put(serverid, pool, &migration, options.override ? CHANGE_OVERRIDE : CHANGE_REFUSE))
 	{
 		case SOURCE_ADDED:
 			break;

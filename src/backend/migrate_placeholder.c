@@ -8,14 +8,17 @@
  */
 #include "postgres.h"
 
+#include "backend/client.h"
 #include "backend/migrate.h"
-#include "backend/options.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
 /* What names are made of; "flyway:timestamp" is one. */
 #define NAME_CHARACTERS \
 	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:-"
+
+/* What they are called, and an example. */
+#define PLACEHOLDERS	"placeholders of migrations", "{\"schema\": \"app\"}"
 
 static JsonbValue *
 find_value(Jsonb *values, const char *name, int len)
@@ -28,19 +31,11 @@ find_value(Jsonb *values, const char *name, int len)
 	return findJsonbValueFromContainer(&values->root, JB_FOBJECT, &key);
 }
 
-/* The name that was perhaps meant, empty if none is near. */
 static void
-find_nearest(Jsonb *values, NearestName *nearest)
+try_name(char *key, const JsonbValue *value, void *arg)
 {
-	JsonbIterator *it = JsonbIteratorInit(&values->root);
-	JsonbIteratorToken token;
-	JsonbValue	value;
-
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			nearest_try(nearest, pnstrdup(value.val.string.val, value.val.string.len));
-	}
+	(void) value;
+	nearest_try(arg, key);
 }
 
 static void
@@ -53,7 +48,7 @@ throw_unknown(Jsonb *values, const char *sql, const char *at, int len)
 
 	split_position(sql, at - sql, &line, &column);
 	nearest_init(&nearest, name);
-	find_nearest(values, &nearest);
+	json_members(values, PLACEHOLDERS, try_name, &nearest);
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_PARAMETER),
 			 errmsg("placeholder \"${%s}\" in line %d, column %d has no value", name, line, column),
@@ -63,29 +58,21 @@ throw_unknown(Jsonb *values, const char *sql, const char *at, int len)
 			 errhint("Give it a value in the argument \"placeholders\": {\"%s\": \"...\"}.", name)));
 }
 
+static void
+check_value(char *key, const JsonbValue *value, void *arg)
+{
+	(void) arg;
+	if (value->type != jbvString)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the value of placeholder \"%s\" must be a string", key)));
+}
+
 /* Throws unless it is an object of strings. */
 void
 placeholders_check(Jsonb *values)
 {
-	JsonbIterator *it = JsonbIteratorInit(&values->root);
-	JsonbIteratorToken token;
-	JsonbValue	value;
-	char	   *key = NULL;
-
-	if (!JB_ROOT_IS_OBJECT(values))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("placeholders of migrations must be a JSON object"),
-				 errhint("For example: {\"schema\": \"app\"}.")));
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			key = pnstrdup(value.val.string.val, value.val.string.len);
-		else if (token == WJB_VALUE && key != NULL && value.type != jbvString)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("the value of placeholder \"%s\" must be a string", key)));
-	}
+	json_members(values, PLACEHOLDERS, check_value, NULL);
 }
 
 /*
