@@ -6,13 +6,6 @@
  * of strings, comments, parentheses (CREATE RULE has statements in them) and the
  * bodies of functions in standard SQL (BEGIN ATOMIC ... END).
  *
- * The lexer is one of its own, since the server's is for statements that the
- * same server is to run.  It refuses what newer servers accept (15 does not know
- * 0xff and 1_000), checks escapes against the local encoding, reports names that
- * are too long, and its errors quote the whole rest of a text.  Like psql's, this
- * one only looks for where things end; what is wrong with a statement is for the
- * remote to say.  Its rules are those of the server's scan.l all the same.
- *
  * How backslashes are read depends on standard_conforming_strings, which a text
  * may set.  Statements that say so are followed, as psql does by the setting that
  * the remote reports; migrate_run.c sees to what only the remote knows.
@@ -22,44 +15,14 @@
 #include "postgres.h"
 
 #include "backend/migrate.h"
-#include "backend/migrate_line.h"
+#include "backend/migrate_lex.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#include <limits.h>
-
 /* Words that say what kind of a statement it is; the longest is ISOLATION. */
 #define HEAD_WORDS	6
 #define WORD_SIZE	12
-
-/* Where people look for something in a text. */
-typedef struct Cursor
-{
-	const char *at;
-	int			line;
-	int			column;
-} Cursor;
-
-/* What one token is; others than these are told by their first byte. */
-enum
-{
-	TOKEN_END,
-	TOKEN_WORD = UCHAR_MAX + 1, /* name without quotes, or keyword */
-	TOKEN_OTHER					/* string, number, name in quotes, operator */
-};
-
-typedef struct Lexer
-{
-	const char *text;
-	bool		standard_strings;	/* backslashes in '...' are ordinary */
-	const char *token;			/* the one just read */
-	const char *end;			/* its end, and where the next one is sought */
-	bool		backslash;		/* a '...' with one was read */
-	int			block;			/* a tool's block that it is in, or 0 */
-	int			blocks;			/* that have begun so far */
-	bool		passed;			/* a mark of a block was before the token */
-} Lexer;
 
 /* What is known of the statement that is being read. */
 typedef struct Statement
@@ -75,379 +38,6 @@ typedef struct Statement
 	char		last_word[WORD_SIZE];	/* and its text, if a word */
 	const char *copy;			/* COPY's FROM or TO just read, or NULL */
 } Statement;
-
-/* --- lines and columns ------------------------------------------------------------- */
-
-/* Move on; CR LF and LF end a line. */
-static void
-cursor_move(Cursor *cursor, const char *to)
-{
-	while (cursor->at < to)
-	{
-		if (*cursor->at == '\n')
-		{
-			cursor->line++;
-			cursor->column = 1;
-			cursor->at++;
-		}
-		else
-		{
-			cursor->column++;
-			cursor->at += IS_HIGHBIT_SET(*cursor->at) ? pg_mblen(cursor->at) : 1;
-		}
-	}
-}
-
-void
-split_position(const char *sql, int at, int *line, int *column)
-{
-	Cursor		cursor = {sql, 1, 1};
-
-	cursor_move(&cursor, sql + at);
-	*line = cursor.line;
-	*column = cursor.column;
-}
-
-/* A text that cannot be divided: say what and where.  hint may be NULL. */
-static void
-__attribute__((noreturn))
-refuse(const Lexer *lexer, const char *at, int code, const char *what, const char *hint)
-{
-	int			line;
-	int			column;
-
-	split_position(lexer->text, at - lexer->text, &line, &column);
-	ereport(ERROR,
-			(errcode(code),
-			 errmsg("%s in line %d, column %d", what, line, column),
-			 hint ? errhint("%s", hint) : 0));
-	pg_unreachable();
-}
-
-static void
-__attribute__((noreturn))
-unterminated(const Lexer *lexer, const char *what)
-{
-	refuse(lexer, lexer->token, ERRCODE_SYNTAX_ERROR, psprintf("unterminated %s", what), NULL);
-}
-
-/* No statement has a backslash outside of strings; psql's commands begin by one. */
-static void
-__attribute__((noreturn))
-refuse_backslash(const Lexer *lexer)
-{
-	int			length = strcspn(lexer->token, " \t\r\n;");
-
-	refuse(lexer, lexer->token, ERRCODE_SYNTAX_ERROR,
-		   psprintf("unexpected \"%.*s\"", pg_mbcliplen(lexer->token, length, 40), lexer->token),
-		   "A migration is sent to the remote server, which does not know the commands of psql.");
-}
-
-/* --- the lexer --------------------------------------------------------------------- */
-
-static bool
-is_space(char c)
-{
-	return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-static bool
-is_newline(char c)
-{
-	return c == '\n' || c == '\r';
-}
-
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-/* May it begin a name? */
-static bool
-is_letter(char c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || IS_HIGHBIT_SET(c);
-}
-
-static bool
-is_operator(char c)
-{
-	return c != '\0' && strchr("~!@#^&|`?+-*/%<>=", c) != NULL;
-}
-
-static bool
-is_line_comment(const char *at)
-{
-	return at[0] == '-' && at[1] == '-';
-}
-
-/* Its end, before the newline. */
-static const char *
-line_end(const char *at)
-{
-	return at + strcspn(at, "\r\n");
-}
-
-/* Behind a comment in slashes and stars, which may have others within. */
-static const char *
-skip_block_comment(Lexer *lexer, const char *at)
-{
-	int			depth = 0;
-
-	lexer->token = at;
-	do
-	{
-		if (at[0] == '/' && at[1] == '*')
-		{
-			depth++;
-			at += 2;
-		}
-		else if (at[0] == '*' && at[1] == '/')
-		{
-			depth--;
-			at += 2;
-		}
-		else if (*at == '\0')
-			unterminated(lexer, "comment");
-		else
-			at++;
-	} while (depth > 0);
-	return at;
-}
-
-/* A comment to the end of the line, which may be a tool's mark of a block. */
-static void
-look_for_block(Lexer *lexer, const char *at)
-{
-	const char *start = at;
-	Line		line;
-	MarkBlock	mark;
-
-	while (start > lexer->text && start[-1] != '\n' && is_space(start[-1]))
-		start--;
-	if (start > lexer->text && start[-1] != '\n')
-		return;
-	read_line(&line, start, 1);
-	mark = marks_block(&line);
-	if (mark == MARK_BLOCK_NONE)
-		return;
-	lexer->passed = true;
-	lexer->block = mark == MARK_BLOCK_BEGIN ? ++lexer->blocks : 0;
-}
-
-/* The next byte that is neither space nor comment. */
-static const char *
-skip_blank(Lexer *lexer, const char *at)
-{
-	lexer->passed = false;
-	for (;;)
-	{
-		if (is_space(*at))
-			at++;
-		else if (is_line_comment(at))
-		{
-			look_for_block(lexer, at);
-			at = line_end(at);
-		}
-		else if (at[0] == '/' && at[1] == '*')
-			at = skip_block_comment(lexer, at);
-		else
-			return at;
-	}
-}
-
-/*
- * A string goes on with the quote of the next line; between the two there may be
- * comments to the end of a line.  NULL if it does not.
- */
-static const char *
-string_continues(const char *at)
-{
-	bool		newline = false;
-
-	for (;;)
-	{
-		if (is_newline(*at))
-			newline = true;
-		if (is_space(*at))
-			at++;
-		else if (is_line_comment(at))
-			at = line_end(at);
-		else
-			return newline && *at == '\'' ? at : NULL;
-	}
-}
-
-/*
- * Behind a string, whose opening quote is at "at".  Are backslashes escapes, and
- * are two quotes one?
- */
-static const char *
-skip_string(Lexer *lexer, const char *at, bool escapes, bool doubles)
-{
-	do
-	{
-		const char *close;
-
-		for (at++; *at != '\'' || (doubles && at[1] == '\''); at++)
-		{
-			if (*at == '\\')
-				lexer->backslash = true;
-			if (*at == '\'' || (*at == '\\' && escapes))
-				at++;
-			if (*at == '\0')
-				unterminated(lexer, "quoted string");
-		}
-		close = at + 1;
-		at = string_continues(close);
-		if (at == NULL)
-			return close;
-	} while (true);
-}
-
-static const char *
-skip_quoted_name(Lexer *lexer, const char *at)
-{
-	for (at++; *at != '"' || at[1] == '"'; at++)
-	{
-		if (*at == '"')
-			at++;
-		if (*at == '\0')
-			unterminated(lexer, "quoted identifier");
-	}
-	return at + 1;
-}
-
-/* Behind a string in dollars, or behind the dollar that does not begin one. */
-static const char *
-skip_dollar(Lexer *lexer, const char *at)
-{
-	const char *end = at + 1;
-	char	   *delimiter;
-	const char *close;
-
-	if (is_letter(*end))
-		while (is_letter(*end) || is_digit(*end))
-			end++;
-	else if (is_digit(*end))
-	{
-		/* a parameter */
-		while (is_digit(*end))
-			end++;
-		return end;
-	}
-	if (*end != '$')
-		return at + 1;
-	end++;
-	delimiter = pnstrdup(at, end - at);
-	close = strstr(end, delimiter);
-	if (close == NULL)
-		unterminated(lexer, "dollar-quoted string");
-	close += end - at;
-	pfree(delimiter);
-	return close;
-}
-
-static const char *
-skip_word(const char *at)
-{
-	while (is_letter(*at) || is_digit(*at) || *at == '$')
-		at++;
-	return at;
-}
-
-/*
- * Numbers of any kind, also those that only newer servers know, and what sticks
- * to them.  They may begin or end with the point, but 1..2 has none of them.
- */
-static const char *
-skip_number(const char *at)
-{
-	if (*at == '.')
-		at++;
-	else
-	{
-		while (is_digit(*at) || *at == '_')
-			at++;
-		if (at[0] == '.' && at[1] != '.')
-			at++;
-	}
-	while (is_letter(*at) || is_digit(*at))
-		at++;
-	return at;
-}
-
-/* Does a string begin here by a letter, as in E'\n'? */
-static bool
-is_string_prefix(const char *at)
-{
-	if (*at != '\0' && strchr("eEbBxX", *at) != NULL)
-		return at[1] == '\'';
-	return (*at == 'u' || *at == 'U') && at[1] == '&' && at[2] == '\'';
-}
-
-static int
-next_token(Lexer *lexer)
-{
-	const char *at = skip_blank(lexer, lexer->end);
-	int			kind = TOKEN_OTHER;
-
-	lexer->token = at;
-	if (*at == '\0')
-	{
-		lexer->end = at;
-		return TOKEN_END;
-	}
-	if (*at == '\'')
-		lexer->end = skip_string(lexer, at, !lexer->standard_strings, true);
-	else if (is_string_prefix(at))
-	{
-		bool		backslash = lexer->backslash;
-
-		lexer->end = skip_string(lexer, strchr(at, '\''), *at == 'e' || *at == 'E',
-								 strchr("bBxX", *at) == NULL);
-		lexer->backslash = backslash;
-	}
-	else if (*at == '"')
-		lexer->end = skip_quoted_name(lexer, at);
-	else if (*at == '$')
-		lexer->end = skip_dollar(lexer, at);
-	else if (is_letter(*at))
-	{
-		lexer->end = skip_word(at);
-		kind = TOKEN_WORD;
-	}
-	else if (is_digit(*at) || (*at == '.' && is_digit(at[1])))
-		lexer->end = skip_number(at);
-	else if (is_operator(*at))
-		/* one by one, as a comment may begin in the middle */
-		lexer->end = at + 1;
-	else
-	{
-		lexer->end = at + 1;
-		kind = (unsigned char) *at;
-	}
-	return kind;
-}
-
-/*
- * \restrict and \unrestrict, which pg_dump puts around what it writes so that
- * psql runs no command in between: to a migration they mean nothing.
- */
-static bool
-skip_restriction(Lexer *lexer)
-{
-	const char *at = lexer->token;
-
-	if (at > lexer->text && !is_newline(at[-1]))
-		return false;
-	if (strncmp(at, "\\restrict ", strlen("\\restrict ")) != 0 &&
-		strncmp(at, "\\unrestrict ", strlen("\\unrestrict ")) != 0)
-		return false;
-	lexer->end = at + strcspn(at, "\r\n");
-	return true;
-}
 
 /* --- statements -------------------------------------------------------------------- */
 
@@ -509,9 +99,9 @@ check_copy(const Lexer *lexer, Statement *statement, const char *word)
 	bool		end = strcmp(word, "stdin") == 0 || strcmp(word, "stdout") == 0;
 
 	if (statement->copy != NULL && end)
-		refuse(lexer, statement->start, ERRCODE_FEATURE_NOT_SUPPORTED,
-			   "COPY from or to the client cannot be part of a migration,",
-			   "Use INSERT, for example as written by pg_dump --inserts, or dbpool_bulk_insert().");
+		lex_refuse(lexer, statement->start, ERRCODE_FEATURE_NOT_SUPPORTED,
+				   "COPY from or to the client cannot be part of a migration,",
+				   "Use INSERT, for example as written by pg_dump --inserts, or dbpool_bulk_insert().");
 	statement->copy = (strcmp(word, "from") == 0 || strcmp(word, "to") == 0) ? lexer->token : NULL;
 }
 
@@ -573,7 +163,7 @@ token_is(const Lexer *lexer, const char *word)
 static bool
 next_is(Lexer *lexer, const char *word)
 {
-	(void) next_token(lexer);
+	(void) lex_next_token(lexer);
 	return token_is(lexer, word);
 }
 
@@ -593,22 +183,22 @@ strings_after(const Lexer *lexer, const Statement *statement, bool initial)
 
 	if (head_is(statement, 0, "reset"))
 	{
-		(void) next_token(&again);
-		(void) next_token(&again);
+		(void) lex_next_token(&again);
+		(void) lex_next_token(&again);
 		return token_is(&again, STRINGS_SETTING) || token_is(&again, "all") ? initial : now;
 	}
 	if ((head_is(statement, 0, "discard") && head_is(statement, 1, "all")) ||
 		head_is(statement, 0, "rollback"))
 		return initial;
-	(void) next_token(&again);
-	(void) next_token(&again);
+	(void) lex_next_token(&again);
+	(void) lex_next_token(&again);
 	if (head_is(statement, 0, "set"))
 	{
 		if (token_is(&again, "session") || token_is(&again, "local"))
-			(void) next_token(&again);
+			(void) lex_next_token(&again);
 		if (!token_is(&again, STRINGS_SETTING))
 			return now;
-		(void) next_token(&again);
+		(void) lex_next_token(&again);
 		if (!token_is(&again, "=") && !token_is(&again, "to"))
 			return now;
 	}
@@ -618,7 +208,7 @@ strings_after(const Lexer *lexer, const Statement *statement, bool initial)
 		{
 			if (!next_is(&again, "."))
 				return now;
-			(void) next_token(&again);
+			(void) lex_next_token(&again);
 		}
 		if (!token_is(&again, "set_config") || !next_is(&again, "(") ||
 			!next_is(&again, STRINGS_SETTING) || !next_is(&again, ","))
@@ -626,7 +216,7 @@ strings_after(const Lexer *lexer, const Statement *statement, bool initial)
 	}
 	else
 		return now;
-	(void) next_token(&again);
+	(void) lex_next_token(&again);
 	if (token_is(&again, "default"))
 		return initial;
 	for (int i = 0; i < lengthof(on); i++)
@@ -709,7 +299,7 @@ split_all(Splitter *splitter)
 		int			block = lexer->block;
 		bool		broken;
 
-		kind = next_token(lexer);
+		kind = lex_next_token(lexer);
 		/* a block begins and ends statements, with or without semicolons */
 		broken = lexer->passed && statement->start != NULL;
 		if (broken)
@@ -719,8 +309,8 @@ split_all(Splitter *splitter)
 		}
 		else if (kind == '\\')
 		{
-			if (statement->start != NULL || !skip_restriction(lexer))
-				refuse_backslash(lexer);
+			if (statement->start != NULL || !lex_skip_restriction(lexer))
+				lex_refuse_backslash(lexer);
 			splitter->gap = true;
 			continue;
 		}
@@ -747,6 +337,7 @@ split_init(Splitter *splitter, const char *sql, const SqlPiece *from, bool stand
 	memset(splitter, 0, sizeof(*splitter));
 	splitter->lexer.text = sql;
 	splitter->lexer.standard_strings = standard_strings;
+	splitter->lexer.block_mark = marks_block;
 	splitter->lexer.token = splitter->lexer.end = sql + from->at;
 	splitter->lexer.block = splitter->lexer.blocks = from->block;
 	splitter->cursor.at = sql + from->at;
@@ -854,56 +445,4 @@ split_is_wrapped(const SqlPiece *pieces, int n)
 {
 	return n >= 2 && pieces[0].kind == PIECE_BEGIN && pieces[0].bare &&
 		pieces[n - 1].kind == PIECE_COMMIT && pieces[n - 1].bare;
-}
-
-/* --- remarks ----------------------------------------------------------------------- */
-
-/* Is the text "no-transaction", and nothing else up to the end of the line? */
-static bool
-says_no_transaction(const char *at, bool alone)
-{
-	static const char words[] = "no-transaction";
-
-	while (*at == ' ' || *at == '\t')
-		at++;
-	if (pg_strncasecmp(at, words, sizeof(words) - 1) != 0)
-		return false;
-	at += sizeof(words) - 1;
-	if (!alone)
-		return !is_letter(*at) && !is_digit(*at) && *at != '-';
-	while (*at == ' ' || *at == '\t')
-		at++;
-	return *at == '\0' || is_newline(*at);
-}
-
-bool
-split_no_transaction(const char *sql)
-{
-	Lexer		lexer = {sql, true, sql, sql};
-	const char *at = sql;
-	bool		fresh = true;	/* only blanks in this line so far */
-
-	for (;;)
-	{
-		if (is_space(*at))
-		{
-			if (is_newline(*at))
-				fresh = true;
-			at++;
-		}
-		else if (is_line_comment(at))
-		{
-			/* sqlx looks at how the text begins, whatever follows */
-			if (fresh && says_no_transaction(at + 2, at > sql))
-				return true;
-			at = line_end(at);
-		}
-		else if (at[0] == '/' && at[1] == '*')
-		{
-			at = skip_block_comment(&lexer, at);
-			fresh = false;
-		}
-		else
-			return false;
-	}
 }
