@@ -122,6 +122,20 @@ typedef struct MigrateTables
 extern const char *migrate_tables_begin(MigrateTables *tables);
 extern void migrate_tables_end(const MigrateTables *tables);
 
+/*
+ * Run a statement with parameters in between; nulls as SPI takes them, or NULL.  Throws
+ * unless SPI says what is expected.  tables_write() has it write rows as they are
+ * given, past the triggers that are for rows from elsewhere.
+ */
+extern void tables_run(const char *sql, int nargs, Oid *types, Datum *values,
+					   const char *nulls, int expected);
+extern void tables_write(const char *sql, int nargs, Oid *types, Datum *values,
+						 const char *nulls, int expected);
+
+/* This process writes nothing but such rows. */
+extern void tables_write_always(void);
+extern bool tables_are_written(void);
+
 /* --- migrate_source.c ----------------------------------------------------------- */
 
 /*
@@ -184,13 +198,12 @@ extern int	source_forget(Oid serverid, const char *pool);
 /* Those that came from files, but for these versions; without their texts. */
 extern Migration *source_from_files(Oid serverid, ArrayType *except, int *n);
 
-/* This process writes the history, with the servers that it was told. */
-extern void source_in_recorder(void);
-
-extern void migrate_register(void);
-
 /* The highest version of all pools between the two, or 0. */
 extern int64 source_highest(int64 from, int64 to);
+
+/* --- migrate_server.c ----------------------------------------------------------- */
+
+extern void migrate_register(void);
 
 /* --- migrate_split.c ------------------------------------------------------------ */
 

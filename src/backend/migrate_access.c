@@ -86,6 +86,45 @@ migrate_tables_end(const MigrateTables *tables)
 	SetUserIdAndSecContext(tables->userid, tables->security);
 }
 
+void
+tables_run(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
+{
+	int			status = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
+
+	if (status != expected)
+		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(status));
+}
+
+/* The triggers are to let rows pass as they are. */
+static bool written = false;
+
+bool
+tables_are_written(void)
+{
+	return written;
+}
+
+void
+tables_write(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
+{
+	written = true;
+	PG_TRY();
+	{
+		tables_run(sql, nargs, types, values, nulls, expected);
+	}
+	PG_FINALLY();
+	{
+		written = false;
+	}
+	PG_END_TRY();
+}
+
+void
+tables_write_always(void)
+{
+	written = true;
+}
+
 /* --- rights ---------------------------------------------------------------------- */
 
 /*

@@ -595,7 +595,7 @@ dbpool_record_main(Datum arg)
 	down_handle = shm_mq_attach(down, segment, NULL);
 	dsm_pin_mapping(segment);
 
-	source_in_recorder();
+	tables_write_always();
 	BackgroundWorkerInitializeConnectionByOid(task->dbid, InvalidOid, BGWORKER_BYPASS_ALLOWCONN);
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);

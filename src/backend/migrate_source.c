@@ -13,17 +13,12 @@
 #include "access/htup_details.h"
 #include "backend/migrate.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
-
-PG_FUNCTION_INFO_V1(dbpool_guard_migrations);
-PG_FUNCTION_INFO_V1(dbpool_guard_migration_history);
 
 /*
  * The last successful attempt that was meant, or one that is under way or whose
@@ -39,16 +34,6 @@ PG_FUNCTION_INFO_V1(dbpool_guard_migration_history);
 	"ORDER BY h.id DESC LIMIT 1"
 
 /* --- the table ------------------------------------------------------------------- */
-
-/* Run a statement with parameters; nulls as SPI takes them, or NULL. */
-static void
-run(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
-{
-	int			status = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
-
-	if (status != expected)
-		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(status));
-}
 
 static Datum
 name_datum(const char *name)
@@ -108,9 +93,9 @@ source_read(Oid serverid, int *n)
 	Datum		values[] = {ObjectIdGetDatum(serverid)};
 	Migration  *migrations;
 
-	run(psprintf("SELECT " MIGRATION_COLUMNS " FROM %s.dbpool_migrations m "
-				 "WHERE " OF_SERVER("m") " ORDER BY m.version", schema),
-		1, types, values, NULL, SPI_OK_SELECT);
+	tables_run(psprintf("SELECT " MIGRATION_COLUMNS " FROM %s.dbpool_migrations m "
+						"WHERE " OF_SERVER("m") " ORDER BY m.version", schema),
+			   1, types, values, NULL, SPI_OK_SELECT);
 	*n = (int) SPI_processed;
 	migrations = MemoryContextAlloc(context, sizeof(Migration) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -138,110 +123,6 @@ source_is_applied(Oid serverid, const char *version)
 		applied = strcmp(text_of_row(0, 1, CurrentMemoryContext), "down") != 0;
 	migrate_tables_end(&tables);
 	return applied;
-}
-
-/* --- what can be registered ------------------------------------------------------ */
-
-static void
-check_name(const char *pool, const Migration *migration)
-{
-	const char *reason = NULL;
-
-	if (migration->name[0] == '\0')
-		reason = "It must not be empty.";
-	else if (pg_mbstrlen(migration->name) > MAX_MIGRATION_NAME)
-		reason = psprintf("It is longer than %d characters.", MAX_MIGRATION_NAME);
-	else
-		for (const char *at = migration->name; *at != '\0'; at++)
-			if ((unsigned char) *at < ' ' || *at == 0x7f)
-				reason = "It must not contain control characters.";
-	if (reason != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("invalid name of migration %s of pool \"%s\"",
-						migration->version, pool),
-				 errdetail("%s", reason)));
-}
-
-/* One that is run again whenever its text changes has no way back, and is known by its name. */
-static void
-check_repeatable(const char *pool, const Migration *migration)
-{
-	if (!version_is_repeatable(migration->version))
-		return;
-	if (strcmp(migration->version, version_of_repeatable(migration->name)) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("invalid name of repeatable migration %s of pool \"%s\": \"%s\"",
-						migration->version, pool, migration->name),
-				 errdetail("Its version is R__ and its name.")));
-	if (migration->down_sql != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("repeatable migration %s of pool \"%s\" cannot have a way back",
-						migration->version, pool),
-				 errhint("Change its text, and it runs again.")));
-}
-
-/*
- * A text can be divided, leaves its transaction alone if it has one, and is for
- * one direction.
- */
-static void
-check_text(const char *sql, bool transaction, bool down)
-{
-	int			n;
-	SqlPiece   *pieces = split_anyhow(sql, &n);
-	bool		wrapped = split_is_wrapped(pieces, n);
-
-	for (int i = 0; transaction && i < n; i++)
-		if (pieces[i].kind != PIECE_PLAIN && !(wrapped && (i == 0 || i == n - 1)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-					 errmsg("\"%.*s\" in line %d, column %d interferes with the transaction of the migration",
-							pg_mbcliplen(sql + pieces[i].at, pieces[i].len, 40),
-							sql + pieces[i].at, pieces[i].line, pieces[i].column),
-					 errdetail("A migration and its entry in the history are one transaction. "
-							   "A BEGIN at the very start and a COMMIT at the very end are left out."),
-					 errhint("Leave it out, or have the migration run outside of a transaction: "
-							 "by a line \"-- no-transaction\" at its start, or by the option \"transaction\": false.")));
-	mixed_check(sql, pieces, n, down);
-	pfree(pieces);
-}
-
-typedef struct TextContext
-{
-	const char *pool;
-	const Migration *migration;
-	const char *which;
-} TextContext;
-
-static void
-in_text(void *arg)
-{
-	TextContext *context = arg;
-
-	errcontext("%s of migration %s \"%s\" of pool \"%s\"", context->which,
-			   context->migration->version, context->migration->name, context->pool);
-}
-
-void
-source_check(const char *pool, const Migration *migration)
-{
-	TextContext text = {pool, migration, "up_sql"};
-	ErrorContextCallback context = {error_context_stack, in_text, &text};
-
-	check_name(pool, migration);
-	check_repeatable(pool, migration);
-	error_context_stack = &context;
-	check_text(migration->up_sql, migration->transaction, false);
-	if (migration->down_sql != NULL)
-	{
-		text.which = "down_sql";
-		check_text(migration->down_sql,
-				   migration->transaction && !split_no_transaction(migration->down_sql), true);
-	}
-	error_context_stack = context.previous;
 }
 
 /* --- registering ----------------------------------------------------------------- */
@@ -322,38 +203,14 @@ find_row(const char *schema, Oid serverid, const char *version, Migration *migra
 	Oid			types[] = {OIDOID, TEXTOID};
 	Datum		values[] = {ObjectIdGetDatum(serverid), CStringGetTextDatum(version)};
 
-	run(psprintf("SELECT " MIGRATION_COLUMNS " FROM %s.dbpool_migrations m "
-				 "WHERE " OF_SERVER("m") " AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2 "
-				 "FOR UPDATE", schema),
-		2, types, values, NULL, SPI_OK_SELECT);
+	tables_run(psprintf("SELECT " MIGRATION_COLUMNS " FROM %s.dbpool_migrations m "
+						"WHERE " OF_SERVER("m") " AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2 "
+						"FOR UPDATE", schema),
+			   2, types, values, NULL, SPI_OK_SELECT);
 	if (SPI_processed == 0)
 		return false;
 	migration_of_row(0, migration, CurrentMemoryContext);
 	return true;
-}
-
-/* The triggers are to let rows pass that are written here. */
-static bool writing = false;
-
-static void
-write_rows(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
-{
-	writing = true;
-	PG_TRY();
-	{
-		run(sql, nargs, types, values, nulls, expected);
-	}
-	PG_FINALLY();
-	{
-		writing = false;
-	}
-	PG_END_TRY();
-}
-
-void
-source_in_recorder(void)
-{
-	writing = true;
 }
 
 /* Insert or update; returns whether there was a row to write. */
@@ -376,7 +233,7 @@ write_row(const char *sql, int expected, Oid serverid, const Migration *migratio
 		nulls[4] = 'n';
 	if (migration->file == NULL)
 		nulls[7] = 'n';
-	write_rows(sql, lengthof(types), types, values, nulls, expected);
+	tables_write(sql, lengthof(types), types, values, nulls, expected);
 	return SPI_processed > 0;
 }
 
@@ -407,10 +264,10 @@ note_event(const char *schema, Oid serverid, const char *pool, const char *versi
 		ObjectIdGetDatum(serverid)
 	};
 
-	write_rows(psprintf("INSERT INTO %s.dbpool_migration_history (pool, version, name, direction, mode, "
-						"status, started_at, executed_by, pid, serverid) "
-						"VALUES ($1, $2, $3, $4, $5, 'done', pg_catalog.clock_timestamp(), $6, $7, $8)", schema),
-			   lengthof(types), types, values, name ? NULL : "  n     ", SPI_OK_INSERT);
+	tables_write(psprintf("INSERT INTO %s.dbpool_migration_history (pool, version, name, direction, mode, "
+						  "status, started_at, executed_by, pid, serverid) "
+						  "VALUES ($1, $2, $3, $4, $5, 'done', pg_catalog.clock_timestamp(), $6, $7, $8)", schema),
+				 lengthof(types), types, values, name ? NULL : "  n     ", SPI_OK_INSERT);
 }
 
 /* One that has been applied: what becomes of a new text of it? */
@@ -520,9 +377,9 @@ source_drop(Oid serverid, const char *pool, const char *version)
 				 errmsg("migration %s \"%s\" of pool \"%s\" has been applied and cannot be dropped",
 						version, migration.name, pool),
 				 errhint("It can be when it has been rolled back.")));
-	run(psprintf("DELETE FROM %s.dbpool_migrations m WHERE " OF_SERVER("m") " "
-				 "AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2", schema),
-		2, types, values, NULL, SPI_OK_DELETE);
+	tables_run(psprintf("DELETE FROM %s.dbpool_migrations m WHERE " OF_SERVER("m") " "
+						"AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2", schema),
+			   2, types, values, NULL, SPI_OK_DELETE);
 	migrate_tables_end(&tables);
 }
 
@@ -541,10 +398,10 @@ source_forget(Oid serverid, const char *pool)
 	uint64		n;
 	int			forgotten = 0;
 
-	run(psprintf("SELECT h.version, pg_catalog.max(h.name) FROM %s.dbpool_migration_history h "
-				 "WHERE " OF_SERVER("h") " GROUP BY h.version ORDER BY h.version",
-				 schema),
-		1, types, values, NULL, SPI_OK_SELECT);
+	tables_run(psprintf("SELECT h.version, pg_catalog.max(h.name) FROM %s.dbpool_migration_history h "
+						"WHERE " OF_SERVER("h") " GROUP BY h.version ORDER BY h.version",
+						schema),
+			   1, types, values, NULL, SPI_OK_SELECT);
 	rows = SPI_tuptable;
 	n = SPI_processed;
 	for (uint64 i = 0; i < n; i++)
@@ -571,12 +428,12 @@ source_highest(int64 from, int64 to)
 	Datum		values[] = {Int64GetDatum(from), Int64GetDatum(to)};
 	int64		highest;
 
-	run(psprintf("SELECT coalesce(pg_catalog.max(v.number), 0) FROM "
-				 "(SELECT CASE WHEN m.version::pg_catalog.text OPERATOR(pg_catalog.~) '^[0-9]{1,18}$' "
-				 "THEN m.version::pg_catalog.text::bigint END AS number FROM %s.dbpool_migrations m) v "
-				 "WHERE v.number OPERATOR(pg_catalog.>=) $1 "
-				 "AND v.number OPERATOR(pg_catalog.<=) $2", schema),
-		2, types, values, NULL, SPI_OK_SELECT);
+	tables_run(psprintf("SELECT coalesce(pg_catalog.max(v.number), 0) FROM "
+						"(SELECT CASE WHEN m.version::pg_catalog.text OPERATOR(pg_catalog.~) '^[0-9]{1,18}$' "
+						"THEN m.version::pg_catalog.text::bigint END AS number FROM %s.dbpool_migrations m) v "
+						"WHERE v.number OPERATOR(pg_catalog.>=) $1 "
+						"AND v.number OPERATOR(pg_catalog.<=) $2", schema),
+			   2, types, values, NULL, SPI_OK_SELECT);
 	highest = DatumGetInt64(value_of_row(0, 1));
 	migrate_tables_end(&tables);
 	return highest;
@@ -592,10 +449,10 @@ source_from_files(Oid serverid, ArrayType *except, int *n)
 	Datum		values[] = {ObjectIdGetDatum(serverid), PointerGetDatum(except)};
 	Migration  *migrations;
 
-	run(psprintf("SELECT m.version, m.name, m.file FROM %s.dbpool_migrations m "
-				 "WHERE " OF_SERVER("m") " AND m.file IS NOT NULL "
-				 "AND m.version::pg_catalog.text OPERATOR(pg_catalog.<>) ALL ($2) ORDER BY m.version", schema),
-		2, types, values, NULL, SPI_OK_SELECT);
+	tables_run(psprintf("SELECT m.version, m.name, m.file FROM %s.dbpool_migrations m "
+						"WHERE " OF_SERVER("m") " AND m.file IS NOT NULL "
+						"AND m.version::pg_catalog.text OPERATOR(pg_catalog.<>) ALL ($2) ORDER BY m.version", schema),
+			   2, types, values, NULL, SPI_OK_SELECT);
 	*n = (int) SPI_processed;
 	migrations = MemoryContextAllocZero(context, sizeof(Migration) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -606,153 +463,4 @@ source_from_files(Oid serverid, ArrayType *except, int *n)
 	}
 	migrate_tables_end(&tables);
 	return migrations;
-}
-
-/* --- the triggers ------------------------------------------------------------------ */
-
-static Datum
-column_of(HeapTuple row, TupleDesc desc, const char *column)
-{
-	bool		isnull;
-
-	return heap_getattr(row, SPI_fnumber(desc, column), desc, &isnull);
-}
-
-/*
- * Rows that belong to no pool, as it was dropped, are not protected, so that they
- * can be removed or given to another one.
- */
-static void
-guard_row(HeapTuple row, TupleDesc desc)
-{
-	Oid			serverid = DatumGetObjectId(column_of(row, desc, "serverid"));
-	char	   *version = TextDatumGetCString(column_of(row, desc, "version"));
-	const char *pool = NameStr(*DatumGetName(column_of(row, desc, "pool")));
-	ForeignServer *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
-
-	if (server != NULL && strcmp(server->servername, pool) == 0 &&
-		!version_is_repeatable(version) && source_is_applied(serverid, version))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration %s of pool \"%s\" has been applied and cannot be changed or removed",
-						version, pool)));
-}
-
-/* TRUNCATE: as if all rows were removed one by one. */
-static void
-guard_table(void)
-{
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
-	SPITupleTable *rows;
-	uint64		n;
-
-	run(psprintf("SELECT m.serverid, m.pool, m.version FROM %s.dbpool_migrations m", schema),
-		0, NULL, NULL, NULL, SPI_OK_SELECT);
-	rows = SPI_tuptable;
-	n = SPI_processed;
-	for (uint64 i = 0; i < n; i++)
-		guard_row(rows->vals[i], rows->tupdesc);
-	migrate_tables_end(&tables);
-}
-
-/*
- * The row that is to be stored, for one that comes by hand or out of a dump: it
- * belongs to the pool that has that name now, or to none.
- */
-static HeapTuple
-with_server(HeapTuple row, TupleDesc desc)
-{
-	int			column = SPI_fnumber(desc, "serverid");
-	Datum		pool = column_of(row, desc, "pool");
-	Oid			serverid = pool ? definition_server(NameStr(*DatumGetName(pool)), true) : InvalidOid;
-	Datum		value = ObjectIdGetDatum(serverid);
-	bool		isnull = false;
-
-	return heap_modify_tuple_by_cols(row, desc, 1, &column, &value, &isnull);
-}
-
-/* What both triggers do; protect: what has been applied must stay as it is. */
-static Datum
-guard(FunctionCallInfo fcinfo, bool protect)
-{
-	TriggerData *data = (TriggerData *) fcinfo->context;
-	TupleDesc	desc;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("this function is for a trigger of the tables of migrations")));
-	if (TRIGGER_FIRED_FOR_STATEMENT(data->tg_event))
-	{
-		guard_table();
-		PG_RETURN_POINTER(NULL);
-	}
-	desc = RelationGetDescr(data->tg_relation);
-	if (writing)
-		PG_RETURN_POINTER(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
-	if (protect && !TRIGGER_FIRED_BY_INSERT(data->tg_event))
-		guard_row(data->tg_trigtuple, desc);
-	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
-		PG_RETURN_POINTER(data->tg_trigtuple);
-	PG_RETURN_POINTER(with_server(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ?
-								  data->tg_newtuple : data->tg_trigtuple, desc));
-}
-
-/* The trigger on dbpool_migrations: INSERT, UPDATE, DELETE and TRUNCATE. */
-Datum
-dbpool_guard_migrations(PG_FUNCTION_ARGS)
-{
-	return guard(fcinfo, true);
-}
-
-/* The trigger on dbpool_migration_history: INSERT and UPDATE. */
-Datum
-dbpool_guard_migration_history(PG_FUNCTION_ARGS)
-{
-	return guard(fcinfo, false);
-}
-
-/* --- servers --------------------------------------------------------------------- */
-
-/*
- * A server was altered, and perhaps renamed, or is about to be dropped: its rows get
- * the new name, or belong to none from now on.  So another one that gets the name
- * later has nothing of it.
- */
-static void
-server_changed(Oid serverid, bool dropped)
-{
-	static const char *const names[] = {"dbpool_migrations", "dbpool_migration_history"};
-	MigrateTables tables;
-	const char *schema;
-
-	/* the change is not visible yet: this is the old name */
-	ForeignServer *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
-	Oid			types[] = {OIDOID, NAMEOID};
-	Datum		values[] = {ObjectIdGetDatum(serverid), 0};
-
-	/* the extension may be going, too */
-	if (server == NULL || !migrate_tables_exist())
-		return;
-	values[1] = name_datum(server->servername);
-	schema = migrate_tables_begin(&tables);
-	for (int i = 0; i < lengthof(names); i++)
-		write_rows(dropped ?
-				   psprintf("UPDATE %s.%s m SET serverid = 0 "
-							"WHERE m.serverid OPERATOR(pg_catalog.=) $1 "
-							"AND m.pool OPERATOR(pg_catalog.=) $2", schema, names[i]) :
-				   psprintf("UPDATE %s.%s m SET pool = s.srvname FROM pg_catalog.pg_foreign_server s "
-							"WHERE s.oid OPERATOR(pg_catalog.=) $1 AND m.serverid OPERATOR(pg_catalog.=) $1 "
-							"AND m.pool OPERATOR(pg_catalog.=) $2 "
-							"AND s.srvname OPERATOR(pg_catalog.<>) $2", schema, names[i]),
-				   2, types, values, NULL, SPI_OK_UPDATE);
-	migrate_tables_end(&tables);
-}
-
-/* In every process that the postmaster starts. */
-void
-migrate_register(void)
-{
-	definition_server_changed = server_changed;
 }
