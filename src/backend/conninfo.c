@@ -226,6 +226,9 @@ is_known(const char *keyword)
 	return known;
 }
 
+/* So many letters may one that was meant have too many. */
+#define MOST_BEYOND	3
+
 /*
  * The first keyword of a connection string that libpq does not know, or NULL, if
  * it can be told.  *certain: it has the looks of a keyword, and is no piece of a
@@ -302,6 +305,9 @@ refuse_conninfo(const char *conninfo)
 	nearest_init(&nearest, keyword ? keyword : "");
 	for (int i = 0; i < n; i++)
 		nearest_try(&nearest, options[i].keyword);
+	/* what only begins with a keyword may go on with a password */
+	if (!certain && keyword != NULL && strlen(keyword) > strlen(nearest.name) + MOST_BEYOND)
+		nearest.name[0] = '\0';
 	if (keyword != NULL && (certain || nearest.name[0] != '\0' || option_is_pool(keyword) ||
 							strcmp(keyword, "password_required") == 0))
 		ereport(ERROR,

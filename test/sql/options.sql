@@ -213,6 +213,8 @@ SELECT dbpool_create_pool('p', 'postgresql://u:secret@h/d?max_size=8');
 SELECT dbpool_create_pool('p', 'postgresql://h/d?connect_timeout=3&frobnicate=1');
 -- what may be a piece of a password is not repeated either
 SELECT dbpool_create_pool('p', 'host=h password=my pieceofit=x');
+SELECT dbpool_create_pool('p', 'host=h password=my sslmodepieceofit=x');
+SELECT dbpool_create_pool('p', 'host=h password=my sslmod=x');
 SELECT dbpool_create_pool('p', 'host=h password=''my'' pieceofit');
 SELECT dbpool_create_pool('p', 'postgresql://u:secret?pieceofit=x@h/d?y@z');
 SELECT dbpool_create_pool('p', 'postgresql://u:secret@pieceofit?a=b@h/d?x=y');
