@@ -13,6 +13,7 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/guc_tables.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
@@ -82,6 +83,26 @@ compat_server_owner(Oid serverid, Oid roleid)
 	return object_ownercheck(ForeignServerRelationId, serverid, roleid);
 #else
 	return pg_foreign_server_ownercheck(serverid, roleid);
+#endif
+}
+
+/* File that a setting comes from; NULL if it is none, but the command line. */
+static inline const char *
+compat_setting_place(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	const struct config_generic *setting = find_option(name, false, false, ERROR);
+
+	return setting->source == PGC_S_FILE ? setting->sourcefile : NULL;
+#else
+	struct config_generic **settings = get_guc_variables();
+
+	for (int i = 0; i < GetNumConfigOptions(); i++)
+	{
+		if (strcmp(settings[i]->name, name) == 0)
+			return settings[i]->source == PGC_S_FILE ? settings[i]->sourcefile : NULL;
+	}
+	return NULL;
 #endif
 }
 

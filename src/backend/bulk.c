@@ -43,8 +43,9 @@ give_rows(RowSource *source, Client *client, int columns)
 	if (columns != bulk->desc->natts)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("the query returns %d columns, but %d of table %s are to be filled",
-						bulk->desc->natts, columns, bulk->call.target),
+				 errmsg_plural("the query returns %d column, but %d of table %s are to be filled",
+							   "the query returns %d columns, but %d of table %s are to be filled",
+							   bulk->desc->natts, bulk->desc->natts, columns, bulk->call.target),
 				 errdetail("No row was inserted."),
 				 errhint("Name the table's columns in the argument \"columns\", or change the query.")));
 	bulk->client = client;
@@ -93,6 +94,8 @@ read_table(Target *target, const char *table)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_NAME),
 				 errmsg("invalid name of a table: \"%s\"", table),
+				 strchr(table, '(') != NULL ?
+				 errhint("The columns that are to be filled go into the argument \"columns\": columns => '{a,b}'.") :
 				 errhint("Write it as in SQL: \"mytable\", \"myschema.mytable\", or with parts in double quotes.")));
 	initStringInfo(&buf);
 	foreach(cell, names)

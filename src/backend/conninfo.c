@@ -302,7 +302,7 @@ refuse_conninfo(const char *conninfo)
 	int			n;
 	const ConninfoOption *options = conninfo_options(&n);
 
-	nearest_init(&nearest, keyword ? keyword : "");
+	nearest_init(&nearest, keyword ? option_known_as(keyword) : "");
 	for (int i = 0; i < n; i++)
 		nearest_try(&nearest, options[i].keyword);
 	/* what only begins with a keyword may go on with a password */
@@ -325,7 +325,7 @@ refuse_conninfo(const char *conninfo)
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("could not parse the connection string"),
 				 errdetail("There is a keyword that libpq does not know. It is not shown, since it may be a piece of the password."),
-				 errhint("A password with blanks or quotes is written as password='it\\'s secret', in a URI its special characters as %%XX.")));
+				 errhint("A password with blanks or quotes is written as password='it\\'s secret', in a URI its special characters as %%XX. Otherwise a keyword behind the password is misspelt; options of the pool go into the third argument.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_SYNTAX_ERROR),
 			 errmsg("could not parse the connection string"),

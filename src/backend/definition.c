@@ -147,6 +147,12 @@ definition_server(const char *pool, bool missing_ok)
 		return server->serverid;
 	if (missing_ok)
 		return InvalidOid;
+	if (wrapper == NULL && (strstr(pool, "://") != NULL || strchr(pool, '=') != NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("a pool is given by its name, not by a connection string"),
+				 errdetail("There is no pool of that name. It is not shown, since it may have a password."),
+				 errhint("dbpool_create_pool() makes a pool of a connection string, once; afterwards its name is all that is needed.")));
 	{
 		NearestName nearest;
 		char	   *usable;

@@ -84,7 +84,9 @@ choose_down(const MigratePlan *plan, int count, const char *target, int *n)
 					 item->migration == NULL ?
 					 errdetail("It is not registered.") :
 					 errdetail("It has no text for the way back."),
-					 errhint("Nothing was rolled back.")));
+					 item->migration == NULL ?
+					 errhint("Nothing was rolled back. Register it, with the text that was applied and its down_sql.") :
+					 errhint("Nothing was rolled back. Register it again with a down_sql, which can still be added.")));
 		list[(*n)++] = item->migration;
 	}
 	return list;

@@ -296,6 +296,11 @@ list_directory(Load *load)
 	DIR		   *dir = AllocateDir(load->directory);
 	struct dirent *entry;
 
+	if (dir == NULL)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not open directory \"%s\": %m", load->directory),
+				 errhint("It is looked for on the machine of the server, as its operating-system user; a relative path begins in the data directory.")));
 	load->size = 64;
 	load->files = palloc(sizeof(SourceFile) * load->size);
 	while ((entry = ReadDir(dir, load->directory)) != NULL)
@@ -317,6 +322,10 @@ list_directory(Load *load)
 		read_name(load, file->shown, file);
 	}
 	FreeDir(dir);
+	if (load->n == 0)
+		ereport(NOTICE,
+				(errmsg("directory \"%s\" has no files of migrations", load->directory),
+				 errdetail("Their names end in .sql. Subdirectories are not looked at.")));
 	qsort(load->files, load->n, sizeof(SourceFile), compare_files);
 }
 

@@ -270,6 +270,13 @@ offer(const char *keyword, Oid catalog, StringInfo valid, NearestName *nearest)
 		appendStringInfo(valid, "%s%s", valid->len > 0 ? ", " : "", keyword);
 }
 
+/* What most drivers call "database" is "dbname" to libpq; else the keyword itself. */
+const char *
+option_known_as(const char *keyword)
+{
+	return strcmp(keyword, "database") == 0 ? "dbname" : keyword;
+}
+
 /* Refuse an option that there is not, or not there, and say which there is. */
 static void
 unknown_option(const char *keyword, Oid catalog)
@@ -284,7 +291,7 @@ unknown_option(const char *keyword, Oid catalog)
 	char	   *hint;
 
 	initStringInfo(&valid);
-	nearest_init(&nearest, keyword);
+	nearest_init(&nearest, option_known_as(keyword));
 	for (int i = 0; i < n; i++)
 		offer(options[i].keyword, catalog, &valid, &nearest);
 	offer("password_required", catalog, &valid, &nearest);

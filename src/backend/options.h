@@ -31,6 +31,7 @@ typedef enum HistoryFormat
 
 /* options.c */
 extern bool option_is_pool(const char *keyword);
+extern const char *option_known_as(const char *keyword);
 extern bool option_is_mapping(const char *keyword);
 extern void options_read(List *defs, PoolOptions *options);
 extern char *options_history_schema(List *defs);

@@ -6,6 +6,7 @@
 
 #include "backend/client.h"
 #include "catalog/pg_authid.h"
+#include "compat.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
@@ -18,6 +19,7 @@ int
 client_preload_hint(void)
 {
 	const char *list;
+	const char *place;
 
 	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_SETTINGS))
 		return errhint("Have dbpool added to shared_preload_libraries in postgresql.conf, and the server restarted.");
@@ -25,8 +27,15 @@ client_preload_hint(void)
 	if (list[0] == '\0')
 		return errhint("Add dbpool to shared_preload_libraries in \"%s\", keep what is there, and restart the server. It was started with an empty list.",
 					   ConfigFileName);
+	place = compat_setting_place("shared_preload_libraries");
+	if (place == NULL)
+		return errhint("Add dbpool to shared_preload_libraries in the command that starts the server, keep what is there, and restart it. It was started with: %s.",
+					   list);
+	if (strcmp(last_dir_separator(place) ? last_dir_separator(place) + 1 : place, PG_AUTOCONF_FILENAME) == 0)
+		return errhint("Add dbpool to shared_preload_libraries by ALTER SYSTEM SET, which needs the whole list, each name in quotes of its own, and restart the server. It was started with: %s.",
+					   list);
 	return errhint("Add dbpool to shared_preload_libraries in \"%s\", keep what is there, and restart the server. It was started with: %s.",
-				   ConfigFileName, list);
+				   place, list);
 }
 
 /* Every function that needs the shared memory calls this first. */

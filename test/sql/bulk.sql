@@ -63,12 +63,14 @@ SELECT dbpool_bulk_insert('remote', 'a b', 'SELECT 1');
 SELECT dbpool_bulk_insert('remote', 'a..b', 'SELECT 1');
 SELECT dbpool_bulk_insert('remote', '"a', 'SELECT 1');
 SELECT dbpool_bulk_insert('remote', 'db.regress.t', 'SELECT 1');
+SELECT dbpool_bulk_insert('remote', 'regress.t(id, name)', 'SELECT 1, ''x''');
 SELECT dbpool_bulk_insert('remote', 'regress.t', 'SELECT 1', '{}');
 SELECT dbpool_bulk_insert('remote', 'regress.t', 'SELECT 1', '{NULL}');
 SELECT dbpool_bulk_insert('remote', 'regress.t', 'SELECT 1, 2', '{{id},{name}}');
 -- columns that do not match the query
 SELECT dbpool_bulk_insert('remote', 'regress.t', 'SELECT 1, ''x''', '{id}');
 SELECT dbpool_bulk_insert('remote', 'regress.t', 'SELECT 1, ''x''');
+SELECT dbpool_bulk_insert('remote', 'regress.t', 'SELECT 1');
 SELECT dbpool_bulk_insert('remote', 'regress.t', 'SELECT 1', '{nonesuch}');
 SELECT dbpool_bulk_insert('remote', 'regress.t', 'SELECT 1, 1', '{id,id}');
 SELECT dbpool_bulk_insert('remote', 'regress.nonesuch', 'SELECT 1');

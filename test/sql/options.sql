@@ -278,6 +278,17 @@ SELECT dbpool_ping('sales eu');
 SELECT dbpool_ping('SALES');
 SELECT dbpool_ping('slaes');
 SELECT dbpool_ping('purchases');
+-- a connection string is no name, and may have a password
+SELECT dbpool_ping('postgresql://app:s3cret@h/app');
+SELECT dbpool_query('host=h password=s3cret', 'SELECT 1');
+CREATE SERVER "a=b" FOREIGN DATA WRAPPER dbpool;
+SELECT dbpool_pause('a=b');
+SELECT dbpool_resume('a=b');
+DROP SERVER "a=b";
+-- what other programs call it
+CREATE SERVER p FOREIGN DATA WRAPPER dbpool OPTIONS (database 'app');
+SELECT dbpool_create_pool('p', 'host=h password=x database=app');
+SELECT dbpool_create_pool('p', 'postgresql://h?database=app');
 SELECT dbpool_pause('Sale');
 SELECT dbpool_drop_pool('salles');
 SELECT dbpool_drop_pool('sales'), dbpool_drop_pool('Sales EU');

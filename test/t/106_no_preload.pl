@@ -109,12 +109,34 @@ is($late->query($calls{dbpool_ping})->{state},
 	'55000', 'nor does session_preload_libraries');
 $late->quit;
 
+# The list may come from elsewhere than postgresql.conf, where adding to it would do
+# nothing.
+$s->value('ALTER SYSTEM SET shared_preload_libraries = auto_explain');
+$s->quit;
+$local->restart;
+$s = session($local);
+like(
+	$s->query($calls{dbpool_ping})->{err},
+	qr/HINT:  Add dbpool to shared_preload_libraries by ALTER SYSTEM SET, .*It was started with: auto_explain\./,
+	'a list set by ALTER SYSTEM');
+$s->value('ALTER SYSTEM RESET shared_preload_libraries');
+$s->quit;
+$local->stop;
+system_or_bail('pg_ctl', '-w', '-D', $local->data_dir, '-l', $local->logfile,
+	'-o', '-c shared_preload_libraries=auto_explain', 'start');
+$s = session($local);
+like(
+	$s->query($calls{dbpool_ping})->{err},
+	qr/HINT:  Add dbpool to shared_preload_libraries in the command that starts the server, .*It was started with: auto_explain\./,
+	'a list on the command line');
+$s->quit;
+system_or_bail('pg_ctl', '-w', '-D', $local->data_dir, '-m', 'fast', 'stop');
+
 # --- with it --------------------------------------------------------------------------
 
-$s->quit;
 $local->append_conf('postgresql.conf',
 	"shared_preload_libraries = 'dbpool'\n");
-$local->restart;
+$local->start;
 $s = session($local);
 foreach my $pool ('made', 'typed')
 {

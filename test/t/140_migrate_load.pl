@@ -653,7 +653,8 @@ refuses('a COMMIT in the middle', '2D000', qr/"COMMIT" in line 2, column 1 inter
 	'V1__a.sql' => "SELECT 1;\nCOMMIT;\nSELECT 2;\n");
 refuses('pg_dump with COPY', '0A000', qr/COPY from or to the client.* in line 2/,
 	'V1__a.sql' => "CREATE TABLE t (a int);\nCOPY t FROM stdin;\n1\n\\.\n");
-loads('nothing at all', '', 'README' => 'x');
+warns('nothing at all', '', qr/NOTICE: .*has no files of migrations\nDETAIL: .*Subdirectories are not looked at/,
+	'README' => 'x');
 
 # --- again -------------------------------------------------------------------------------
 
@@ -725,7 +726,9 @@ mkdir $local->data_dir . '/migrations/2_folder.sql' or die;
 append_to_file($local->data_dir . '/migrations/2_folder.sql/3_y.sql', 'SELECT 1');
 is(load($pool, 'migrations/')->{out},
 	'1|x|1_x.sql|added', 'a relative path begins in the data directory');
-is(load($pool, "$folder/nonesuch")->{state}, '58P01', 'no such directory');
+$answer = load($pool, "$folder/nonesuch");
+is($answer->{state}, '58P01', 'no such directory');
+like($answer->{err}, qr/HINT: .*on the machine of the server/, 'with a word on where it is looked for');
 $answer = load($pool, directory());
 is($answer->{out}, '', 'an empty directory');
 like($answer->{err}, qr/still registered/, 'with a remark');
