@@ -127,6 +127,28 @@ conninfo_options(int *n)
 	return options;
 }
 
+/* Does the option belong to the user mapping? */
+bool
+option_is_mapping(const char *keyword)
+{
+	int			n;
+	const ConninfoOption *options = conninfo_options(&n);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (strcmp(options[i].keyword, keyword) == 0)
+			return options[i].mapping;
+	}
+	return strcmp(keyword, "password_required") == 0;
+}
+
+/* What most drivers call "database" is "dbname" to libpq; else the keyword itself. */
+const char *
+option_known_as(const char *keyword)
+{
+	return strcmp(keyword, "database") == 0 ? "dbname" : keyword;
+}
+
 /* How a URI begins, for libpq; the length of that, 0 for what is none. */
 static Size
 uri_prefix(const char *conninfo)

@@ -31,8 +31,7 @@ typedef enum HistoryFormat
 
 /* options.c */
 extern bool option_is_pool(const char *keyword);
-extern const char *option_known_as(const char *keyword);
-extern bool option_is_mapping(const char *keyword);
+extern const char *option_of_pool(int n);
 extern void options_read(List *defs, PoolOptions *options);
 extern char *options_history_schema(List *defs);
 extern void option_bad_value(const char *keyword, const char *value,
@@ -69,6 +68,8 @@ typedef struct ConninfoOption
 } ConninfoOption;
 
 extern const ConninfoOption *conninfo_options(int *n);
+extern bool option_is_mapping(const char *keyword);
+extern const char *option_known_as(const char *keyword);
 extern const char *conninfo_why_left_out(const char *keyword);
 extern bool conninfo_is_uri(const char *conninfo);
 extern List *conninfo_parse(const char *conninfo);

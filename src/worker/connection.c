@@ -146,8 +146,6 @@ conn_move(Conn *conn, ConnState to)
 	conn->received = 0;
 	if (to == CONN_IDLE || to == CONN_RESETTING)
 		wire_idle(&conn->wire);
-	if (to == CONN_IDLE)
-		loop_want(conn, WL_SOCKET_READABLE);
 	show_counts(pool);
 
 	SpinLockAcquire(&conn->shared->mutex);
@@ -177,87 +175,6 @@ conn_show_request(Conn *conn, const Request *req)
 	SpinLockRelease(&shared->mutex);
 }
 
-/*
- * Close a connection.  Whoever still has a request on it has to have taken it
- * off before; one that is left is told that the connection was lost.  The
- * struct itself lives until the end of the turn, since events may name it.
- * Throws nothing: recoveries end here.
- */
-void
-conn_close(Conn *conn, const char *reason)
-{
-	Request    *req;
-
-	if (conn->state == CONN_CLOSED)
-		return;
-	conn_stop_home(conn);
-	req = conn->waiter;
-	conn->waiter = NULL;
-	if (req != NULL)
-	{
-		req->conn = NULL;
-		pool_requeue(req);
-	}
-	while (conn->nflights > 0)
-	{
-		char		what[DBPOOL_SHOWN_ERROR];
-
-		req = conn_head_request(conn);
-		reply_drop_rows(conn);
-		flight_remove(conn, conn_head(conn));
-		if (req == NULL)
-			continue;
-		snprintf(what, sizeof(what), "connection of pool \"%s\" was closed because %s",
-				 NameStr(conn->pool->options.server), reason);
-		request_fail(req, "08007", what, "The statement may or may not have run.", NULL);
-	}
-	conn_forget_prepared(conn);
-	timer_stop(&conn->deadline);
-	timer_stop(&conn->janitor);
-	timer_stop(&conn->watch);
-	conn_open_abandon(conn);
-	if (conn->cancel != NULL)
-		conn->cancel->arg = NULL;
-	conn->cancel = NULL;
-	reply_drop_rows(conn);
-	loop_remove(conn);
-	conn_move(conn, CONN_CLOSED);
-	if (conn->pg != NULL)
-	{
-		/*
-		 * does not wait: PQsetnonblocking() was called, or it is not logged
-		 * in
-		 */
-		PQfinish(conn->pg);
-		conn->pg = NULL;
-		ReleaseExternalFD();
-	}
-	pool_mark(conn->pool);
-	pool_split_progress(conn->pool);
-	ereport(DEBUG1,
-			(errmsg_internal("dbpool closed a connection of pool \"%s\" because %s",
-							 NameStr(conn->pool->options.server), reason)));
-}
-
-/* Something happened on a connection's socket. */
-void
-conn_on_socket(Conn *conn, uint32 events)
-{
-	if (conn->state == CONN_CONNECTING)
-		conn_open_event(conn);
-	else if ((events & WL_SOCKET_CLOSED) && !(events & WL_SOCKET_READABLE))
-	{
-		/*
-		 * The remote has closed while we were not reading since the backend
-		 * is slow.  What it sent before is still to be read: leave the socket
-		 * out of the wait until then.
-		 */
-		loop_socket(conn, conn->sock, 0);
-	}
-	else
-		conn_event(conn, events);
-}
-
 /* End of a turn: nobody knows the closed connections any more. */
 void
 connections_free_closed(void)
@@ -284,4 +201,12 @@ connections_forget(void)
 			shared->in_use = false;
 		SpinLockRelease(&shared->mutex);
 	}
+}
+
+/* The remote has so long for what it was asked. */
+void
+conn_set_deadline(Conn *conn, int ms)
+{
+	timer_set(&conn->deadline,
+			  ticks_plus_ms(ticks_now(), ms));
 }

@@ -18,7 +18,7 @@
  *	 RESETTING	 IDLE		 the remote session is as new
  *	 any		 CLOSED		 conn_close(), always with a reason
  *
- * What a connection runs is its flights (connection_run.c).  In CANCELLING it
+ * What a connection runs is its flights (flight.c).  In CANCELLING it
  * gets no more of them; those of others that it has are answered as always, or
  * sent again when the cancel hit them.  It stays there until they have ended
  * and the remote has closed the cancel's own connection, so that the cancel
@@ -50,29 +50,87 @@ typedef enum EntryTaken
 	ENTRY_OWNER_HAS_ENOUGH		/* all that the owner's pools may have are */
 } EntryTaken;
 
-/* connection.c */
+/*
+ * What connections call of what is above them, registered by janitor_init().
+ */
+typedef struct ConnHandlers
+{
+	void		(*ready) (void *conn);	/* the socket is, for
+										 * conn->poll.events */
+	void		(*go_on) (void *conn);	/* conn_mark() */
+	void		(*deadline) (void *conn);
+	void		(*watch) (void *conn);
+	void		(*idle) (void *conn);	/* something may be due while it is */
+} ConnHandlers;
+
+extern ConnHandlers conn_handlers;
+
+/* --- connection.c ------------------------------------------------------------------ */
+
 extern EntryTaken conn_take_entry(Conn *conn);
 extern void conn_move(Conn *conn, ConnState to);
-extern void conn_close(Conn *conn, const char *reason);
-extern void conn_on_socket(Conn *conn, uint32 events);
 extern void conn_show_request(Conn *conn, const Request *req);
+extern void conn_set_deadline(Conn *conn, int ms);
 extern void connections_free_closed(void);
 extern void connections_forget(void);
 
-/* connection_open.c */
-extern void conn_open(Pool *pool);
+/*
+ * Have an open connection read on before the turn ends: what has come of its answers
+ * may be of use now, or be waited for by nobody.
+ */
+static inline void
+conn_mark(Conn *conn)
+{
+	if (conn->state != CONN_CLOSED)
+		work_mark(&conn->go_on);
+}
+
+/* --- flight.c ------------------------------------------------------------------------ */
+
+extern Flight *flight_make(void);
+extern void flight_free(Flight *flight);
+extern void flight_add(Conn *conn, Flight *flight, Request *req);
+extern void flight_remove(Conn *conn, Flight *flight);
+extern void chore_add(Conn *conn);
+extern int64 conn_head_us(Conn *conn, Ticks now);
+extern void conn_count_request(Conn *conn, Request *req, int64 us, bool failed);
+extern void conn_orphan(Conn *conn, Flight *flight);
+extern void conn_stop_home(Conn *conn);
+
+/* --- connection_io.c ------------------------------------------------------------------ */
+
+extern void conn_want(Conn *conn, uint32 wants);
+extern bool conn_flush(Conn *conn);
+extern void conn_note_error(Conn *conn);
+extern bool conn_set_pipelined(Conn *conn, bool on);
+extern bool conn_send_simple(Conn *conn, const char *sql);
+
+/* --- connection_close.c ---------------------------------------------------------------- */
+
+extern void conn_close(Conn *conn, const char *reason);
+extern void conn_lost(Conn *conn);
+
+/* --- connection_open.c ------------------------------------------------------------------ */
+
+extern Conn *conn_make(Pool *pool);
+extern void conn_open(Conn *conn);
 extern void conn_open_event(Conn *conn);
-extern void conn_open_failed(Conn *conn, const char *message);
 extern void conn_open_overdue(Conn *conn);
 extern void conn_open_place(const Conn *conn, const char **host, const char **port);
-extern void conn_open_abandon(Conn *conn);
-extern void conn_open_polled(Conn *conn, int status);
 
-/* connection_login.c */
-extern void login_step(Conn *conn);
+/* --- connection_login.c ----------------------------------------------------------------- */
+
+/*
+ * A step was made; status is what PQconnectPoll() returned.  Or it is not to be
+ * made, for this reason; else why is NULL.
+ */
+typedef void (*LoginStepped) (Conn *conn, int status, const char *why);
+
+extern void login_step(Conn *conn, LoginStepped stepped);
 extern void login_abandon(Conn *conn);
 
-/* connection_input.c */
+/* --- connection_input.c ----------------------------------------------------------------- */
+
 typedef enum InputLook
 {
 	INPUT_FITS,
@@ -81,42 +139,33 @@ typedef enum InputLook
 } InputLook;
 
 extern InputLook input_look(Conn *conn, WireMessage *large);
-extern void input_too_large(Conn *conn, const WireMessage *large);
+extern void input_describe_large(Conn *conn, const WireMessage *large);
 
-/* connection_run.c */
-extern void conn_start(Conn *conn, Request *req);
-extern void conn_check(Conn *conn, Request *req);
-extern bool conn_needs_preparing(const Conn *conn, const Request *req);
-extern void conn_reset_read_only(Conn *conn);
-extern void conn_lost(Conn *conn);
-extern void chore_add(Conn *conn);
-extern void flight_remove(Conn *conn, Flight *flight);
-extern int64 conn_head_us(Conn *conn, Ticks now);
-extern void conn_count_request(Conn *conn, Request *req, int64 us, bool failed);
-extern void conn_note_error(Conn *conn);
-extern bool conn_set_pipelined(Conn *conn, bool on);
-extern bool conn_send_simple(Conn *conn, const char *sql);
+/* --- connection_send.c ------------------------------------------------------------------- */
 
 /* Milliseconds within which the remote has to answer a check or a reset. */
 #define CONN_ANSWER_MS		5000
 
-extern void conn_want(Conn *conn, uint32 wants);
-extern void conn_set_deadline(Conn *conn, int ms);
+extern void conn_start(Conn *conn, Request *req);
+extern void conn_check(Conn *conn, Request *req);
+extern bool conn_needs_preparing(const Conn *conn, const Request *req);
 
-extern bool conn_flush(Conn *conn);
+/* --- connection_copy.c ---------------------------------------------------------------------- */
 
-/* connection_copy.c */
 extern void copy_begin(Conn *conn, Request *req, struct pg_result *res);
 extern bool copy_send(Conn *conn);
 extern void copy_look(Conn *conn);
 extern void copy_stop(Conn *conn, Request *req);
 extern bool copy_lost(Conn *conn, Request *req);
 
-/* connection_read.c */
+/* --- connection_read.c ---------------------------------------------------------------------- */
+
 extern void conn_event(Conn *conn, uint32 events);
 extern void conn_pump(Conn *conn);
+extern void conn_go_on(void *owner);
 
-/* connection_prepare.c */
+/* --- connection_prepare.c ---------------------------------------------------------------------- */
+
 extern bool conn_make_room(Conn *conn, Statement *statement);
 extern bool conn_send_prepared(Conn *conn, Flight *flight, int nparams,
 							   const char *const *values);
@@ -127,7 +176,8 @@ extern void conn_unprepare(Conn *conn, const Statement *statement,
 extern void conn_prepared_is_old(Conn *conn, Statement *statement);
 extern void conn_forget_prepared(Conn *conn);
 
-/* connection_session.c */
+/* --- connection_session.c ---------------------------------------------------------------------- */
+
 extern void conn_remember_settings(Conn *conn);
 extern const char *session_text_changed(Conn *conn);
 extern bool session_changed(Conn *conn);
@@ -136,21 +186,24 @@ extern void conn_note_tag(Conn *conn, const char *tag);
 extern void conn_note_answer(Conn *conn, const struct pg_result *res);
 extern bool conn_reset_more(Conn *conn);
 extern void conn_reset(Conn *conn);
+extern void conn_reset_read_only(Conn *conn);
+extern void conn_idle(Conn *conn);
+extern void conn_ready(Conn *conn);
 extern void conn_settle(Conn *conn);
 
-/* connection_cancel.c */
+/* --- connection_cancel.c ---------------------------------------------------------------------- */
+
 extern void conn_watch(Conn *conn);
 extern void conn_look(Conn *conn);
 extern void conn_cancel(Conn *conn);
 extern void conn_after_cancel(Conn *conn);
 extern void conn_cancel_overdue(Conn *conn);
 extern void conn_deadlocked(Conn *conn, Flight *flight, const char *detail);
-extern void conn_stop_home(Conn *conn);
-extern void conn_orphan(Conn *conn, Flight *flight);
 extern void connections_cancel(void);
 extern void connections_watch(void);
 
-/* connection_reply.c */
+/* --- connection_reply.c ---------------------------------------------------------------------- */
+
 extern void reply_shape(Request *req, struct pg_result *res);
 extern void reply_tag(Request *req, struct pg_result *res);
 extern void reply_error(Request *req, const struct pg_result *res, char type);

@@ -204,23 +204,6 @@ cancel_start(Conn *conn)
 }
 
 /*
- * The session of a flight has given it up.  The caller sees to the request and
- * then to the connection.
- */
-void
-conn_orphan(Conn *conn, Flight *flight)
-{
-	Request    *req = flight->req;
-
-	if (conn_head(conn) == flight)
-		reply_drop_rows(conn);
-	req->flight = NULL;
-	req->conn = NULL;
-	flight->req = NULL;
-	conn->norphans++;
-}
-
-/*
  * The same for a process of this server, which needs no connection: when this
  * returns, the signal is there.
  */
@@ -231,17 +214,6 @@ cancel_home(Conn *conn)
 		return false;
 	conn_head(conn)->cancelled = true;
 	return true;
-}
-
-/*
- * The connection's end must not leave anything running that its session takes
- * for ended: a process of this server ends with it.
- */
-void
-conn_stop_home(Conn *conn)
-{
-	if (conn->home_pid != 0 && conn->nflights > 0)
-		(void) home_signal(conn->home_pid, conn->home_role, SIGTERM);
 }
 
 /* From now on the remote has its time to end what nobody waits for. */
@@ -396,7 +368,7 @@ conn_cancel(Conn *conn)
 	}
 	/* read on, even if the backend was too slow for us before */
 	conn_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
-	conn_event(conn, WL_SOCKET_READABLE);
+	conn_mark(conn);
 }
 
 /*
@@ -478,10 +450,8 @@ stall(Conn *conn)
 	if (conn->state == CONN_BUSY)
 		conn_cancel(conn);
 	else
-	{
 		conn_after_cancel(conn);
-		conn_pump(conn);
-	}
+	conn_mark(conn);
 	pool_mark(pool);
 }
 

@@ -8,7 +8,7 @@
  *	   Of an error that is longer, its beginning is passed on.
  *	 - While nobody's statement runs, the remote has little to say.
  *	 - What it reports of settings libpq keeps until the connection ends.
- * Beyond these bounds the connection is given up.  Below them, one that
+ * Beyond these bounds the connection is given up, by whoever has asked.  Below them, one that
  * carried something large is given up when it has done its work, so that libpq's
  * buffers go (conn_settle()).
  */
@@ -24,16 +24,6 @@
 
 /* With so much of settings the connection is given up at once. */
 #define SETTINGS_MOST	(4 * 1024 * 1024)
-
-/* Give up a connection in a state of its own. */
-static void
-give_up(Conn *conn)
-{
-	if (conn->state == CONN_CONNECTING)
-		conn_open_failed(conn, conn->lost_error);
-	else
-		conn_lost(conn);
-}
 
 /* Is it too much in this state? */
 static bool
@@ -53,37 +43,20 @@ is_too_much(Conn *conn, Size n)
 	return true;
 }
 
-/*
- * The message at which input_look() has stopped is the next for libpq, which has
- * given all before it: give the connection up, and tell its session.
- */
+/* Note in lost_error that the message at which input_look() has stopped is too large. */
 void
-input_too_large(Conn *conn, const WireMessage *large)
+input_describe_large(Conn *conn, const WireMessage *large)
 {
-	Request    *req = conn_head_request(conn);
-
-	if (conn->state == CONN_CLOSED)
-		return;
 	snprintf(conn->lost_error, sizeof(conn->lost_error),
 			 "The remote server sent %s of %u bytes, and dbpool takes %d at most.",
 			 wire_name(large->type), large->length, conn->wire.other_most);
-	if (large->type == 'E' && large->certain && req != NULL && conn->rows == NULL &&
-		reply_large_error(req, large))
-	{
-		/* the statement has failed: that was its answer */
-		conn_count_request(conn, req, conn_head_us(conn, ticks_now()), true);
-		flight_remove(conn, conn_head(conn));
-		request_end(req);
-	}
-	give_up(conn);
 }
 
 /*
  * Before libpq reads from the socket, look at what it will read.  INPUT_LARGE: it
- * is to read once more, and what it then gives is to be taken, before
- * input_too_large(conn, large); until then nothing else may be looked at.
- * INPUT_REFUSED: the connection was given up, and those who waited for it have
- * been told.
+ * is to read once more, and what it then gives is to be taken, before the
+ * connection is given up for the large message; until then nothing else may be
+ * looked at.  INPUT_REFUSED: it is to be given up at once, and lost_error says why.
  */
 InputLook
 input_look(Conn *conn, WireMessage *large)
@@ -102,17 +75,13 @@ input_look(Conn *conn, WireMessage *large)
 	wire->row_most = runs ? WIRE_ROW_MOST : OWN_MOST;
 	wire->other_most = runs ? WIRE_OTHER_MOST : OWN_MOST;
 	if (!runs && is_too_much(conn, n))
-	{
-		give_up(conn);
 		return INPUT_REFUSED;
-	}
 	fits = wire_look(wire, window, n, large);
 	if (wire->settings > SETTINGS_MOST)
 	{
 		snprintf(conn->lost_error, sizeof(conn->lost_error),
 				 "The remote server reported more than %d bytes of settings.",
 				 SETTINGS_MOST);
-		give_up(conn);
 		return INPUT_REFUSED;
 	}
 	conn->big |= wire->large;

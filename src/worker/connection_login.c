@@ -27,7 +27,8 @@ typedef struct Step
 {
 	PGconn	   *pg;
 	PostgresPollingStatusType status;
-	Pool	   *pool;			/* this and the rest are the loop's */
+	LoginStepped stepped;		/* this and the rest are the loop's */
+	Pool	   *pool;
 	Conn	   *conn;
 } Step;
 
@@ -45,7 +46,7 @@ stepped_piece(void *arg)
 {
 	Step	   *step = arg;
 
-	conn_open_polled(step->conn, step->status);
+	step->stepped(step->conn, step->status, NULL);
 }
 
 /* Back in the loop. */
@@ -76,9 +77,7 @@ step_done(void *data, void *arg)
 void
 login_abandon(Conn *conn)
 {
-	if (conn->step != NULL)
-		conn->step->arg = NULL;
-	conn->step = NULL;
+	offload_abandon(&conn->step);
 	timer_stop(&conn->watch);
 }
 
@@ -86,13 +85,13 @@ login_abandon(Conn *conn)
 static void
 wait_a_little(Conn *conn)
 {
-	loop_socket(conn, PGINVALID_SOCKET, 0);
+	poll_forget(&conn->poll);
 	timer_set(&conn->watch, ticks_plus_ms(ticks_now(), LOGIN_AGAIN_MS));
 }
 
 /* Make the step in a thread. */
 static void
-step_start(Conn *conn)
+step_start(Conn *conn, LoginStepped stepped)
 {
 	Step	   *step;
 
@@ -105,6 +104,7 @@ step_start(Conn *conn)
 	if (step != NULL)
 	{
 		step->pg = conn->pg;
+		step->stepped = stepped;
 		step->pool = conn->pool;
 		conn->step = offload_submit(OFFLOAD_LOGIN, step_run, step_done, step, conn);
 	}
@@ -116,28 +116,33 @@ step_start(Conn *conn)
 	}
 	conn->pool->steps++;
 	conn->pg = NULL;
-	loop_socket(conn, PGINVALID_SOCKET, 0);
+	poll_forget(&conn->poll);
 }
 
-/* Make the next step, for which the socket is ready. */
+/*
+ * Make the next step, for which the socket is ready.  stepped is told what came of
+ * it, now or later: what PQconnectPoll() has returned, or that it is not to be made,
+ * and why.  Where it has to wait, the step is to be asked for again when conn->watch
+ * fires.
+ */
 void
-login_step(Conn *conn)
+login_step(Conn *conn, LoginStepped stepped)
 {
 	char		why[LOGIN_WHY_BYTES];
 
 	switch (login_look(conn->pg, &conn->login, &conn->wire, why))
 	{
 		case LOGIN_STEP:
-			conn_open_polled(conn, PQconnectPoll(conn->pg));
+			stepped(conn, PQconnectPoll(conn->pg), NULL);
 			break;
 		case LOGIN_SLOW_STEP:
-			step_start(conn);
+			step_start(conn, stepped);
 			break;
 		case LOGIN_WAIT:
 			wait_a_little(conn);
 			break;
 		case LOGIN_REFUSE:
-			conn_open_failed(conn, why);
+			stepped(conn, PGRES_POLLING_FAILED, why);
 			break;
 	}
 }

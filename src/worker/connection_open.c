@@ -32,6 +32,8 @@
 
 #define MAX_KEYWORDS	96
 
+/* A lifetime is shortened by up to this part, so that not all end at once. */
+#define LIFETIME_JITTER		0.1
 
 typedef struct Place
 {
@@ -62,7 +64,10 @@ typedef struct Lookup
 	Conn	   *conn;
 } Lookup;
 
+ConnHandlers conn_handlers;
+
 static void attempt(Conn *conn);
+static void open_failed(Conn *conn, const char *message);
 static void place_failed(Conn *conn, const char *message, const char *hint);
 
 /* Call fn for each keyword and value of the pool's definition. */
@@ -285,26 +290,13 @@ lookup_start(Conn *conn)
 		return;
 	}
 	lookup_free(lookup);
-	conn_open_failed(conn, "could not start a look-up of the host name");
+	open_failed(conn, "could not start a look-up of the host name");
 }
 
 static void
 lookup_abandon(Conn *conn)
 {
-	if (conn->lookup != NULL)
-		conn->lookup->arg = NULL;
-	conn->lookup = NULL;
-}
-
-/* The connection is being closed: nobody waits for it to be opened any more. */
-void
-conn_open_abandon(Conn *conn)
-{
-	lookup_abandon(conn);
-	login_abandon(conn);
-	if (conn->candidates != NULL)
-		MemoryContextDelete(conn->candidates->context);
-	conn->candidates = NULL;
+	offload_abandon(&conn->lookup);
 }
 
 /* libpq's keywords and values for a place. */
@@ -447,18 +439,18 @@ attempt(Conn *conn)
 	make_keywords(conn, &list->places[list->at], keywords, values);
 	if (!AcquireExternalFD())
 	{
-		conn_open_failed(conn, "too many files are open in the dbpool worker; "
-						 "see max_files_per_process");
+		open_failed(conn, "too many files are open in the dbpool worker; "
+					"see max_files_per_process");
 		return;
 	}
 	conn->pg = PQconnectStartParams(keywords, values, 0);
 	if (conn->pg == NULL)
 	{
 		ReleaseExternalFD();
-		conn_open_failed(conn, "out of memory");
+		open_failed(conn, "out of memory");
 	}
 	else if (PQstatus(conn->pg) == CONNECTION_BAD)
-		conn_open_failed(conn, PQerrorMessage(conn->pg));
+		open_failed(conn, PQerrorMessage(conn->pg));
 	else
 	{
 		/* so that a remote which does not read cannot hold us either */
@@ -467,7 +459,7 @@ attempt(Conn *conn)
 		memset(&conn->login, 0, sizeof(Login));
 		conn->lost_error[0] = '\0';
 		wire_init(&conn->wire);
-		loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_WRITEABLE);
+		poll_socket(&conn->poll, PQsocket(conn->pg), WL_SOCKET_WRITEABLE);
 	}
 }
 
@@ -518,13 +510,13 @@ place_failed(Conn *conn, const char *message, const char *hint)
 	}
 	memset(&conn->login, 0, sizeof(Login));
 
+	poll_forget(&conn->poll);
 	if (conn->pg != NULL)
 	{
 		PQfinish(conn->pg);
 		conn->pg = NULL;
 		ReleaseExternalFD();
 	}
-	loop_socket(conn, PGINVALID_SOCKET, 0);
 	lookup_abandon(conn);
 	login_abandon(conn);
 	if (next_place(conn->candidates))
@@ -534,8 +526,8 @@ place_failed(Conn *conn, const char *message, const char *hint)
 }
 
 /* The same with what is known of libpq's connection, if there is one. */
-void
-conn_open_failed(Conn *conn, const char *message)
+static void
+open_failed(Conn *conn, const char *message)
 {
 	place_failed(conn, message,
 				 conn->pg != NULL ? login_hint(conn->pg, &conn->login, message) : NULL);
@@ -565,10 +557,10 @@ password_not_asked(Conn *conn)
 	const Place *place = &conn->candidates->places[conn->candidates->at];
 
 	conn->password_unasked = true;
-	conn_open_failed(conn,
-					 psprintf("The remote at host \"%s\", port %s did not ask for a password.",
-							  place->host ? place->host : PQhost(conn->pg),
-							  PQport(conn->pg)));
+	open_failed(conn,
+				psprintf("The remote at host \"%s\", port %s did not ask for a password.",
+						 place->host ? place->host : PQhost(conn->pg),
+						 PQport(conn->pg)));
 }
 
 /*
@@ -613,9 +605,45 @@ authenticated(Conn *conn)
 		conn->home_mark[0] = '\0';
 	if (PQsetnonblocking(conn->pg, 1) != 0 ||
 		PQsendQuery(conn->pg, psprintf("%s%s", conn->home_mark, CONN_SETTINGS_SQL)) != 1)
-		conn_open_failed(conn, PQerrorMessage(conn->pg));
+		open_failed(conn, PQerrorMessage(conn->pg));
 	else
-		loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_READABLE);
+		poll_socket(&conn->poll, PQsocket(conn->pg), WL_SOCKET_READABLE);
+}
+
+/* When a connection opened at that time is to be replaced; 0: never. */
+static Ticks
+lifetime_end(const Pool *pool, Ticks from)
+{
+	double		lifetime = pool->options.max_lifetime;
+
+	if (lifetime == 0)
+		return 0;
+	lifetime *= 1.0 - LIFETIME_JITTER * pg_prng_double(&pg_global_prng_state);
+	return ticks_plus_ms(from, (int64) lifetime);
+}
+
+/* A connection has been opened. */
+static void
+opened(Conn *conn)
+{
+	Pool	   *pool = conn->pool;
+	PoolShared *shared = pool->shared;
+	Ticks		now = ticks_now();
+	int64		us = now - conn->opened_at;
+
+	pool->connect_us = pool->connect_us == 0 ? us : pool->connect_us * 0.7 + us * 0.3;
+	SpinLockAcquire(&conn->shared->mutex);
+	conn->shared->connected_at = now;
+	SpinLockRelease(&conn->shared->mutex);
+	SpinLockAcquire(&shared->mutex);
+	shared->connected_at = now;
+	shared->counters.connects++;
+	shared->counters.connect_us += us;
+	SpinLockRelease(&shared->mutex);
+	conn->used_at = now;
+	conn->worked_at = now;
+	conn->expires_at = lifetime_end(pool, now);
+	conn_ready(conn);
 }
 
 /* Read the answer to our settings. */
@@ -627,17 +655,19 @@ settings_event(Conn *conn)
 
 	switch (input_look(conn, &large))
 	{
-		case INPUT_REFUSED:
-			return;
 		case INPUT_LARGE:
-			input_too_large(conn, &large);
+			input_describe_large(conn, &large);
+			open_failed(conn, conn->lost_error);
+			return;
+		case INPUT_REFUSED:
+			open_failed(conn, conn->lost_error);
 			return;
 		default:
 			break;
 	}
 	if (PQconsumeInput(conn->pg) != 1)
 	{
-		conn_open_failed(conn, PQerrorMessage(conn->pg));
+		open_failed(conn, PQerrorMessage(conn->pg));
 		return;
 	}
 	while (!PQisBusy(conn->pg))
@@ -656,7 +686,7 @@ settings_event(Conn *conn)
 			datetimes = PQparameterStatus(conn->pg, "integer_datetimes");
 			conn->integer_datetimes = datetimes != NULL && strcmp(datetimes, "on") == 0;
 			pool_saw_round_trip(conn->pool, ticks_now() - conn->asked_at);
-			pool_conn_opened(conn);
+			opened(conn);
 			return;
 		}
 		failed = PQresultStatus(res) != PGRES_COMMAND_OK &&
@@ -665,12 +695,38 @@ settings_event(Conn *conn)
 		PQclear(res);
 		if (failed)
 		{
-			conn_open_failed(conn, PQerrorMessage(conn->pg));
+			open_failed(conn, PQerrorMessage(conn->pg));
 			return;
 		}
 	}
 	if (PQsocket(conn->pg) == PGINVALID_SOCKET)
-		conn_open_failed(conn, PQerrorMessage(conn->pg));
+		open_failed(conn, PQerrorMessage(conn->pg));
+}
+
+/* A step of the log-in was made, see login_step(). */
+static void
+stepped(Conn *conn, int status, const char *why)
+{
+	switch (status)
+	{
+		case PGRES_POLLING_READING:
+			poll_socket(&conn->poll, PQsocket(conn->pg), WL_SOCKET_READABLE);
+			break;
+		case PGRES_POLLING_WRITING:
+			poll_socket(&conn->poll, PQsocket(conn->pg), WL_SOCKET_WRITEABLE);
+			break;
+		case PGRES_POLLING_OK:
+			authenticated(conn);
+			break;
+		default:
+			if (why != NULL)
+				open_failed(conn, why);
+			else if (libpq_missed_password(conn))
+				password_not_asked(conn);
+			else
+				open_failed(conn, PQerrorMessage(conn->pg));
+			break;
+	}
 }
 
 /* The socket of a connection that is being opened is ready. */
@@ -683,7 +739,7 @@ conn_open_event(Conn *conn)
 			lookup_start(conn);
 			break;
 		case PHASE_LOGIN:
-			login_step(conn);
+			login_step(conn, stepped);
 			break;
 		case PHASE_SETTINGS:
 			settings_event(conn);
@@ -691,33 +747,9 @@ conn_open_event(Conn *conn)
 	}
 }
 
-/* A step of the log-in was made; status is what PQconnectPoll() returned. */
-void
-conn_open_polled(Conn *conn, int status)
-{
-	switch (status)
-	{
-		case PGRES_POLLING_READING:
-			loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_READABLE);
-			break;
-		case PGRES_POLLING_WRITING:
-			loop_socket(conn, PQsocket(conn->pg), WL_SOCKET_WRITEABLE);
-			break;
-		case PGRES_POLLING_OK:
-			authenticated(conn);
-			break;
-		default:
-			if (libpq_missed_password(conn))
-				password_not_asked(conn);
-			else
-				conn_open_failed(conn, PQerrorMessage(conn->pg));
-			break;
-	}
-}
-
-/* A connection to be, of which nobody knows yet. */
-static Conn *
-make_conn(Pool *pool)
+/* A connection to be, of which nobody knows yet.  In a context of the turn's. */
+Conn *
+conn_make(Pool *pool)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dbpool connection",
 												  ALLOCSET_SMALL_SIZES);
@@ -735,7 +767,11 @@ make_conn(Pool *pool)
 	dlist_init(&conn->flights);
 	dlist_init(&conn->prepared_lru);
 	dlist_init(&conn->doomed);
-	janitor_init_conn(conn);
+	poll_init(&conn->poll, conn_handlers.ready, conn_recover, conn);
+	work_init(&conn->go_on, conn_handlers.go_on, conn_recover, conn);
+	timer_init(&conn->deadline, conn_handlers.deadline, conn_recover, conn);
+	timer_init(&conn->watch, conn_handlers.watch, conn_recover, conn);
+	timer_init(&conn->janitor, conn_handlers.idle, conn_recover, conn);
 	initStringInfo(&conn->errors);
 	MemoryContextSwitchTo(places);
 	conn->candidates = palloc0(sizeof(Candidates));
@@ -753,37 +789,10 @@ attempt_piece(void *conn)
 	attempt(conn);
 }
 
-/*
- * Begin to open a connection for a pool.  Throws only as long as there is none.
- */
+/* Begin with a connection that was made and has its entry.  Throws nothing. */
 void
-conn_open(Pool *pool)
+conn_open(Conn *conn)
 {
-	Conn	   *conn = make_conn(pool);
-	EntryTaken	taken = conn_take_entry(conn);
-
-	if (taken != ENTRY_TAKEN && pool_make_place(pool, taken == ENTRY_OWNER_HAS_ENOUGH))
-		taken = conn_take_entry(conn);
-	if (taken != ENTRY_TAKEN)
-	{
-		char		what[200];
-
-		MemoryContextDelete(conn->context);
-		if (taken == ENTRY_OWNER_HAS_ENOUGH)
-			snprintf(what, sizeof(what),
-					 "the pools of the server's owner have as many connections open as dbpool.role_max_connections (%d) allows",
-					 quota_limit(dbpool_role_max_connections, dbpool_shared->nconns));
-		else
-			snprintf(what, sizeof(what),
-					 "as many connections are open as dbpool.max_connections (%d) allows",
-					 dbpool_shared->nconns);
-		pool_conn_failed(pool, taken == ENTRY_OWNER_HAS_ENOUGH ? "53400" : "53300", what,
-						 taken == ENTRY_OWNER_HAS_ENOUGH ?
-						 "Lower max_size or min_size of pools of the same owner; a superuser can raise dbpool.role_max_connections." :
-						 "Raise dbpool.max_connections in postgresql.conf, and restart the server.");
-		return;
-	}
 	MemoryContextSetParent(conn->context, worker_context);
-	loop_add(conn);
 	(void) work_guard(attempt_piece, conn, conn_recover, conn);
 }

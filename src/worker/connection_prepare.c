@@ -22,7 +22,9 @@
 struct Prepared
 {
 	dlist_node	node;			/* in conn->prepared_lru or doomed */
-	int			id;				/* its statement's; of no meaning when doomed */
+	int			id;				/* its statement's, which may have been
+								 * forgotten since, and another have it; of no
+								 * meaning when doomed */
 	uint64		serial;
 	uint64		number;			/* of its preparation, never used twice */
 	int			ntypes;			/* columns that it returns; 0 when not known */
@@ -82,19 +84,6 @@ conn_unprepare(Conn *conn, const Statement *statement, bool deallocated)
 
 	if (prepared != NULL)
 		drop(conn, prepared, deallocated);
-}
-
-static void
-unprepare_one(Conn *conn, void *statement)
-{
-	conn_unprepare(conn, statement, false);
-}
-
-/* The pool forgets a statement. */
-void
-conns_forget_statement(Pool *pool, Statement *statement)
-{
-	pool_foreach_conn(pool, unprepare_one, statement);
 }
 
 /*

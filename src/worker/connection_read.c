@@ -143,6 +143,38 @@ flight_ended(Conn *conn)
 		pool_mark(pool);
 }
 
+typedef struct Checked
+{
+	Conn	   *conn;
+	Request    *req;
+} Checked;
+
+static void
+checked_piece(void *arg)
+{
+	Checked    *pair = arg;
+
+	conn_start(pair->conn, pair->req);
+}
+
+/* The connection was checked for a request, which is off it, and works. */
+static void
+checked(Conn *conn, Request *req)
+{
+	Checked		pair = {conn, req};
+
+	if (conn->generation != conn->pool->generation)
+		pool_wait_again(req);
+	else if ((req->slot->traces & TRACE_READ_ONLY) && !conn->read_only)
+		request_fail(req, "0A000", "the remote server does not make transactions read-only",
+					 "The statement was not run.",
+					 "The local transaction is read-only, and dbpool.inherit_read_only is on.");
+	else
+		(void) work_guard(checked_piece, &pair, request_recover, req);
+	if (conn->state == CONN_CHECKING)
+		conn_ready(conn);
+}
+
 /* The check or the reset that the connection was asked for has been answered. */
 static void
 answered(Conn *conn)
@@ -165,7 +197,7 @@ answered(Conn *conn)
 		conn->dirty = false;
 		conn->changed = false;
 		conn->read_only = false;
-		pool_conn_ready(conn);
+		conn_ready(conn);
 		return;
 	}
 	pool_works(conn->pool);
@@ -173,11 +205,11 @@ answered(Conn *conn)
 	conn->waiter = NULL;
 	if (req == NULL)
 	{
-		pool_conn_ready(conn);
+		conn_ready(conn);
 		return;
 	}
 	req->conn = NULL;
-	pool_checked(conn, req);
+	checked(conn, req);
 	/* riders who came meanwhile can join */
 	pool_mark(conn->pool);
 }
@@ -572,6 +604,29 @@ idle_event(Conn *conn)
 		conn_lost(conn);
 }
 
+/*
+ * The message at which input_look() has stopped is the next for libpq, which has
+ * given all before it: give the connection up, and tell its session.
+ */
+static void
+too_large(Conn *conn, const WireMessage *large)
+{
+	Request    *req = conn_head_request(conn);
+
+	if (conn->state == CONN_CLOSED)
+		return;
+	input_describe_large(conn, large);
+	if (large->type == 'E' && large->certain && req != NULL && conn->rows == NULL &&
+		reply_large_error(req, large))
+	{
+		/* the statement has failed: that was its answer */
+		conn_count_request(conn, req, conn_head_us(conn, ticks_now()), true);
+		flight_remove(conn, conn_head(conn));
+		request_end(req);
+	}
+	conn_lost(conn);
+}
+
 /* Read what the socket has, and see what it is. */
 static void
 read_socket(Conn *conn)
@@ -581,7 +636,10 @@ read_socket(Conn *conn)
 	InputLook	look = input_look(conn, &large);
 
 	if (look == INPUT_REFUSED)
+	{
+		conn_lost(conn);
 		return;
+	}
 	copy_look(conn);
 	want_rows(conn);
 	if (PQconsumeInput(conn->pg) != 1)
@@ -602,7 +660,7 @@ read_socket(Conn *conn)
 	else
 		read_results(conn);
 	if (look == INPUT_LARGE)
-		input_too_large(conn, &large);
+		too_large(conn, &large);
 }
 
 /*
@@ -613,7 +671,7 @@ static void
 read_hidden(Conn *conn)
 {
 	while (conn->tls && conn->state != CONN_CLOSED && !conn->broken &&
-		   !(conn->wants & WL_SOCKET_CLOSED) && compat_hidden_input(conn->pg))
+		   !(conn->poll.wants & WL_SOCKET_CLOSED) && compat_hidden_input(conn->pg))
 		read_socket(conn);
 }
 
@@ -644,4 +702,14 @@ conn_pump(Conn *conn)
 		return;
 	read_results(conn);
 	read_hidden(conn);
+}
+
+/* What could be read or sent meanwhile, see conn_mark(). */
+void
+conn_go_on(void *owner)
+{
+	Conn	   *conn = owner;
+
+	if (conn->nflights > 0)
+		conn_event(conn, WL_SOCKET_READABLE);
 }

@@ -192,6 +192,61 @@ conn_reset_read_only(Conn *conn)
 		conn_lost(conn);
 }
 
+/* When an idle connection wants attention next; 0: never. */
+static Ticks
+idle_due(const Conn *conn)
+{
+	const PoolOptions *options = &conn->pool->options;
+	Ticks		due = conn->expires_at;
+	Ticks		at;
+
+	if (options->idle_timeout > 0 && pool_size(conn->pool) > pool_min(conn->pool))
+	{
+		at = ticks_plus_ms(conn->worked_at, options->idle_timeout);
+		due = due == 0 ? at : Min(due, at);
+	}
+	if (options->health_check_interval > 0)
+	{
+		at = ticks_plus_ms(conn->used_at,
+						   options->health_check_interval);
+		due = due == 0 ? at : Min(due, at);
+	}
+	return due;
+}
+
+/* A connection has become idle. */
+void
+conn_idle(Conn *conn)
+{
+	Ticks		due = idle_due(conn);
+
+	if (due != 0)
+		timer_set_by(&conn->janitor, due);
+}
+
+/* A connection has nothing to do: who wants it? */
+void
+conn_ready(Conn *conn)
+{
+	Pool	   *pool = conn->pool;
+
+	if (conn->generation != pool->generation)
+		conn_close(conn, "the definition of the pool was changed");
+	else if (pool_size(pool) > pool_max(pool))
+		conn_close(conn, "another worker shares the pool");
+	else if (conn->expires_at != 0 && ticks_now() >= conn->expires_at)
+		conn_close(conn, "it has reached max_lifetime");
+	else if (conn->read_only)
+		conn_reset_read_only(conn);
+	else
+	{
+		conn_move(conn, CONN_IDLE);
+		conn_want(conn, WL_SOCKET_READABLE);
+		conn_idle(conn);
+		pool_mark(pool);
+	}
+}
+
 /* What now, that the statement has ended and the session is ours again? */
 void
 conn_settle(Conn *conn)
@@ -209,5 +264,5 @@ conn_settle(Conn *conn)
 			 session_text_changed(conn))
 		conn_reset(conn);
 	else
-		pool_conn_ready(conn);
+		conn_ready(conn);
 }

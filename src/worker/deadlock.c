@@ -19,8 +19,6 @@
 /* Milliseconds until the next look, after one that failed. */
 #define RECOVER_MS		1000
 
-static Timer look;
-
 /* One look at all calls. */
 typedef struct Look
 {
@@ -158,7 +156,7 @@ fail_waiter_piece(void *arg)
 }
 
 static void
-deadlock_look(void *owner)
+look(void *owner)
 {
 	Look		this = {ticks_now()};
 
@@ -167,7 +165,7 @@ deadlock_look(void *owner)
 	pools_foreach(look_at_pool);
 	looking = NULL;
 	if (this.next != 0)
-		timer_set(&look, this.next);
+		timer_set(&deadlock_look, this.next);
 	if (this.conn != NULL)
 		(void) work_guard(give_up_piece, &this, conn_recover, this.conn);
 	else if (this.waiter != NULL)
@@ -180,27 +178,19 @@ look_recover(void *owner, int sqlerrcode)
 {
 	(void) owner;
 	(void) sqlerrcode;
-	timer_set_by(&look, ticks_plus_ms(ticks_now(), RECOVER_MS));
+	timer_set_by(&deadlock_look, ticks_plus_ms(ticks_now(), RECOVER_MS));
 }
 
 void
 deadlock_init(void)
 {
-	timer_init(&look, deadlock_look, look_recover, NULL);
+	timer_init(&deadlock_look, look, look_recover, NULL);
 }
 
 /* The settings have changed: that counts also for those who wait now. */
 void
 deadlock_watch_anew(void)
 {
-	if (look.armed)
-		timer_set(&look, ticks_now());
-}
-
-/* A statement has been sent to a process of this server. */
-void
-deadlock_watch(void)
-{
-	if (!look.armed)
-		timer_set(&look, ticks_plus_ms(ticks_now(), DeadlockTimeout));
+	if (deadlock_look.armed)
+		timer_set(&deadlock_look, ticks_now());
 }

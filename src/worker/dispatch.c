@@ -46,82 +46,6 @@
 /* Riders who came so long ago still have a connection left for their like. */
 #define RIDERS_STAY_US		100000
 
-/* Microseconds a first waiter waits before the pool grows anyway. */
-#define GROW_PATIENCE_US	5000
-
-/* From so many repeats on, a request has a connection of its own. */
-#define REPEATS_ALONE		2
-
-/* How often a request is given another connection when one proved dead. */
-#define MAX_ATTEMPTS		3
-
-/* The first of those who wait, or NULL. */
-Request *
-pool_first_waiter(Pool *pool)
-{
-	Request    *rider = NULL;
-	Request    *loner = NULL;
-
-	if (!dlist_is_empty(&pool->riders))
-		rider = dlist_head_element(Request, node, &pool->riders);
-	if (!dlist_is_empty(&pool->loners))
-		loner = dlist_head_element(Request, node, &pool->loners);
-	if (rider == NULL || loner == NULL)
-		return rider != NULL ? rider : loner;
-	return rider->slot->ticket < loner->slot->ticket ? rider : loner;
-}
-
-/* Show how many wait, and since when. */
-static void
-show_waiters(Pool *pool)
-{
-	Request    *first = pool_first_waiter(pool);
-
-	SpinLockAcquire(&pool->shared->mutex);
-	pool->shared->used_at = pool->used_at;
-	pool->shared->waiting = pool->nwaiting;
-	pool->shared->oldest_wait = first != NULL ? first->queued_at : 0;
-	SpinLockRelease(&pool->shared->mutex);
-}
-
-/* Put a request into its queue, in the order of the tickets, and mark the pool. */
-static void
-enter_queue(Pool *pool, Request *req)
-{
-	dlist_head *queue = req->rides ? &pool->riders : &pool->loners;
-	dlist_node *after = &queue->head;
-
-	if (!dlist_is_empty(queue))
-	{
-		after = dlist_tail_node(queue);
-		while (after != &queue->head &&
-			   dlist_container(Request, node, after)->slot->ticket > req->slot->ticket)
-			after = after->prev;
-	}
-	if (after == &queue->head)
-		dlist_push_head(queue, &req->node);
-	else
-		dlist_insert_after(after, &req->node);
-	req->queued = true;
-	pool->nwaiting++;
-	janitor_request_waits(req);
-	show_waiters(pool);
-	pool_mark(pool);
-}
-
-/* Take a request off the queue. */
-void
-pool_leave_queue(Request *req)
-{
-	Pool	   *pool = req->pool;
-
-	Assert(req->queued);
-	dlist_delete(&req->node);
-	req->queued = false;
-	pool->nwaiting--;
-	show_waiters(pool);
-}
-
 /* Can a rider join the connection? */
 static bool
 can_join(Conn *conn, const Request *req, Ticks now)
@@ -243,71 +167,6 @@ try_waiter(Pool *pool, Request *req, Ticks now)
 	return !try.has_to_wait;
 }
 
-/*
- * Back to the queue; false when the session has gone meanwhile, or is sent
- * back for a newer definition.
- */
-static bool
-unstart(Request *req)
-{
-	RequestSlot *slot = req->slot;
-	Pool	   *pool = req->pool;
-
-	pg_atomic_write_u32(&slot->sent, 0);
-	if (request_state(req) == REQUEST_RUNNING &&
-		!request_move(slot, req->hold, REQUEST_RUNNING, REQUEST_QUEUED))
-	{
-		request_gone(req);
-		return false;
-	}
-	if (pool->definition != NULL && pool->definition_len == slot->definition_len &&
-		memcmp(pool->definition, req->definition, slot->definition_len) == 0)
-		return true;
-	if (request_restart(req))
-		request_stale(req);
-	return false;
-}
-
-/* What was done for it is done: it waits again, in its old place. */
-static void
-wait_again(Request *req)
-{
-	if (unstart(req))
-		enter_queue(req->pool, req);
-}
-
-typedef struct Checked
-{
-	Conn	   *conn;
-	Request    *req;
-} Checked;
-
-static void
-checked_piece(void *arg)
-{
-	Checked    *checked = arg;
-
-	conn_start(checked->conn, checked->req);
-}
-
-/* The connection was checked for a request, which is off it, and works. */
-void
-pool_checked(Conn *conn, Request *req)
-{
-	Checked		checked = {conn, req};
-
-	if (conn->generation != conn->pool->generation)
-		wait_again(req);
-	else if ((req->slot->traces & TRACE_READ_ONLY) && !conn->read_only)
-		request_fail(req, "0A000", "the remote server does not make transactions read-only",
-					 "The statement was not run.",
-					 "The local transaction is read-only, and dbpool.inherit_read_only is on.");
-	else
-		(void) work_guard(checked_piece, &checked, request_recover, req);
-	if (conn->state == CONN_CHECKING)
-		pool_conn_ready(conn);
-}
-
 /* A loner is the first who waits: see that a shared connection gets free. */
 static void
 make_way(Pool *pool)
@@ -335,74 +194,6 @@ make_way(Pool *pool)
 		return;
 	best->joinable = false;
 	best->makes_way = true;
-}
-
-static void
-open_piece(void *arg)
-{
-	conn_open(arg);
-}
-
-static void
-open_recover(void *owner, int sqlerrcode)
-{
-	pool_conn_failed(owner, work_error_state(sqlerrcode), work_error_text(sqlerrcode), NULL);
-}
-
-/*
- * Would the waiters be served sooner by the connections there are than by a
- * new one?  Not when the first of them has waited so long already that the
- * averages cannot be true.
- */
-static bool
-growth_can_wait(Pool *pool, Ticks now)
-{
-	int			busy = pool->nconns[CONN_BUSY] + pool->nconns[CONN_CHECKING];
-	Request    *first = pool_first_waiter(pool);
-	Ticks		patience;
-
-	if (first == NULL || busy == 0 || pool->exec_us == 0 || pool->connect_us == 0)
-		return false;
-	patience = first->queued_at + Max((int64) pool->connect_us, GROW_PATIENCE_US);
-	if (now >= patience ||
-		pool->nwaiting * pool->exec_us / busy > pool->connect_us)
-		return false;
-	timer_set_by(&pool->upkeep, patience);
-	return true;
-}
-
-/* Open connections if the pool needs more. */
-static void
-pool_grow(Pool *pool)
-{
-	bool		crowded = pool->crowded;
-
-	pool->crowded = false;
-	while (pool->definition != NULL)
-	{
-		int			size = pool_size(pool);
-		int			connecting = pool->nconns[CONN_CONNECTING];
-		int			open = size - connecting;
-		bool		short_of_min = size < pool_min(pool);
-		Ticks		now;
-
-		if (size >= pool_max(pool) || connecting > Max(open, 1) - 1)
-			break;
-		if (!short_of_min && !(crowded && connecting == 0) &&
-			(pool->nwaiting <= connecting + pool->nconns[CONN_IDLE] || pool->paused))
-			break;
-		now = ticks_now();
-		if (now < pool->retry_at && (open > 0 || pool->nwaiting == 0))
-		{
-			timer_set_by(&pool->upkeep, pool->retry_at);
-			break;
-		}
-		if (!short_of_min && growth_can_wait(pool, now))
-			break;
-		(void) work_guard(open_piece, pool, open_recover, pool);
-		if (pool_size(pool) == size)
-			break;				/* it failed at once */
-	}
 }
 
 /* Give connections to those who wait, and open more if there are too few. */
@@ -458,59 +249,11 @@ dispatch_submit(Request *req)
 		pool->rider_at = req->queued_at;
 	if (!may_go_first(pool, req) || !try_start(pool, req, req->queued_at))
 	{
-		enter_queue(pool, req);
+		pool_enter_queue(req);
 		SpinLockAcquire(&pool->shared->mutex);
 		pool->shared->counters.waited++;
 		SpinLockRelease(&pool->shared->mutex);
 	}
 	else if (pool->crowded)
 		pool_mark(pool);
-}
-
-/* Its connection proved dead before the statement ran: wait again. */
-void
-pool_requeue(Request *req)
-{
-	Pool	   *pool = req->pool;
-
-	if (!unstart(req))
-		return;
-	if (req->started_at != 0)
-		req->queued_at = ticks_now();
-	if (++req->attempts >= MAX_ATTEMPTS)
-	{
-		char		what[DBPOOL_SHOWN_ERROR];
-		char		detail[64];
-
-		snprintf(what, sizeof(what),
-				 "connections of pool \"%s\" are lost as soon as they are used",
-				 NameStr(pool->options.server));
-		snprintf(detail, sizeof(detail), "%d were tried. The statement was not run.",
-				 req->attempts);
-		request_fail(req, "08006", what, detail, NULL);
-	}
-	else
-		enter_queue(pool, req);
-}
-
-/*
- * It was rolled back for no fault of its own, or since it held up others: once
- * more, unseen.  alone: on a connection of its own.
- */
-void
-pool_repeat(Request *req, bool alone)
-{
-	Pool	   *pool = req->pool;
-
-	if (!unstart(req))
-		return;
-	if (++req->repeats >= REPEATS_ALONE || alone)
-		req->rides = false;
-	req->queued_at = ticks_now();
-	if (!request_restart(req))
-		return;
-	SpinLockAcquire(&pool->shared->mutex);
-	pool->shared->counters.repeats++;
-	SpinLockRelease(&pool->shared->mutex);
-	enter_queue(pool, req);
 }

@@ -51,7 +51,9 @@
 #define compat_create_wait_event_set(...) \
 	FAULT_THROWS(compat_create_wait_event_set, __VA_ARGS__)
 #define AddWaitEventToSet(...) FAULT_THROWS(AddWaitEventToSet, __VA_ARGS__)
-#define ModifyWaitEvent(...) FAULT_THROWS(ModifyWaitEvent, __VA_ARGS__)
+#define epoll_ctl(fd, op, sock, event) \
+	((op) == EPOLL_CTL_DEL ? epoll_ctl(fd, op, sock, event) : \
+	 FAULT_VALUE(-1, epoll_ctl, fd, op, sock, event))
 #define AcquireExternalFD(...) FAULT_VALUE(false, AcquireExternalFD, __VA_ARGS__)
 
 #undef malloc

@@ -14,9 +14,6 @@
 #include "worker/connection.h"
 #include "worker/worker.h"
 
-/* A lifetime is shortened by up to this part, so that not all end at once. */
-#define LIFETIME_JITTER		0.1
-
 static double
 seconds_since(Ticks then, Ticks now)
 {
@@ -71,19 +68,13 @@ pool_explain(Pool *pool, Ticks now)
 }
 
 /* A request has waited for a connection as long as it may. */
-static void
-request_deadline(void *arg)
+void
+pool_waited_too_long(Request *req)
 {
-	Request    *req = arg;
 	Pool	   *pool = req->pool;
 	Ticks		now = ticks_now();
 	bool		opened;
 
-	if (req->held)
-	{
-		request_held_too_long(req);
-		return;
-	}
 	opened = pool_size(pool) > pool->nconns[CONN_CONNECTING];
 	/* off the queue, or off the connection that is being checked for it */
 	if (req->conn == NULL)
@@ -103,22 +94,6 @@ request_deadline(void *arg)
 				 opened ?
 				 "See dbpool_connections for what the connections are doing; the server's options max_size and acquire_timeout set the limits." :
 				 pool->failed_at != 0 ? pool->hint : login_hint_timeout());
-}
-
-void
-janitor_init_request(Request *req)
-{
-	timer_init(&req->deadline, request_deadline, request_recover, req);
-}
-
-/* A request waits for a connection: up to acquire_timeout from when it came. */
-void
-janitor_request_waits(Request *req)
-{
-	if (!req->deadline.armed)
-		timer_set(&req->deadline,
-				  ticks_plus_ms(req->queued_at,
-								req->pool->options.acquire_timeout));
 }
 
 /* The remote has not answered in time. */
@@ -167,28 +142,6 @@ conn_watch_fire(void *arg)
 		conn_look(conn);
 }
 
-/* When an idle connection wants attention next; 0: never. */
-static Ticks
-idle_due(const Conn *conn)
-{
-	const PoolOptions *options = &conn->pool->options;
-	Ticks		due = conn->expires_at;
-	Ticks		at;
-
-	if (options->idle_timeout > 0 && pool_size(conn->pool) > pool_min(conn->pool))
-	{
-		at = ticks_plus_ms(conn->worked_at, options->idle_timeout);
-		due = due == 0 ? at : Min(due, at);
-	}
-	if (options->health_check_interval > 0)
-	{
-		at = ticks_plus_ms(conn->used_at,
-						   options->health_check_interval);
-		due = due == 0 ? at : Min(due, at);
-	}
-	return due;
-}
-
 /* Look what is due of an idle connection. */
 static void
 conn_idle_fire(void *arg)
@@ -210,35 +163,38 @@ conn_idle_fire(void *arg)
 								  options->health_check_interval))
 		conn_check(conn, NULL);
 	else
-		janitor_conn_idle(conn);
+		conn_idle(conn);
 }
 
+/* Something happened on a connection's socket. */
+static void
+conn_ready_socket(void *arg)
+{
+	Conn	   *conn = arg;
+	uint32		events = conn->poll.events;
+
+	if (conn->state == CONN_CONNECTING)
+		conn_open_event(conn);
+	else if ((events & WL_SOCKET_CLOSED) && !(events & WL_SOCKET_READABLE))
+	{
+		/*
+		 * The remote has closed while we were not reading since the backend
+		 * is slow.  What it sent before is still to be read: leave the socket
+		 * out of the wait until then.
+		 */
+		poll_socket(&conn->poll, conn->poll.sock, 0);
+	}
+	else
+		conn_event(conn, events);
+}
+
+/* At start: what the connections call from below. */
 void
-janitor_init_conn(Conn *conn)
+janitor_init(void)
 {
-	timer_init(&conn->deadline, conn_deadline, conn_recover, conn);
-	timer_init(&conn->watch, conn_watch_fire, conn_recover, conn);
-	timer_init(&conn->janitor, conn_idle_fire, conn_recover, conn);
-}
-
-/* A connection has become idle. */
-void
-janitor_conn_idle(Conn *conn)
-{
-	Ticks		due = idle_due(conn);
-
-	if (due != 0)
-		timer_set_by(&conn->janitor, due);
-}
-
-/* When a connection opened at that time is to be replaced; 0: never. */
-Ticks
-janitor_lifetime_end(const Pool *pool, Ticks from)
-{
-	double		lifetime = pool->options.max_lifetime;
-
-	if (lifetime == 0)
-		return 0;
-	lifetime *= 1.0 - LIFETIME_JITTER * pg_prng_double(&pg_global_prng_state);
-	return ticks_plus_ms(from, (int64) lifetime);
+	conn_handlers.ready = conn_ready_socket;
+	conn_handlers.go_on = conn_go_on;
+	conn_handlers.deadline = conn_deadline;
+	conn_handlers.watch = conn_watch_fire;
+	conn_handlers.idle = conn_idle_fire;
 }

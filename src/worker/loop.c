@@ -9,10 +9,6 @@
  * in a turn waits.
  *
  * Each piece of work has one owner, who recovers when it fails; see work.h.
- *
- * A wait event set cannot lose a member, so it is made anew before the next
- * wait when connections came or went, or when libpq changed a socket (it may
- * reuse the number of one it closed, which the kernel has dropped by then).
  */
 #include "postgres.h"
 
@@ -27,111 +23,21 @@
 #include "worker/offload.h"
 #include "worker/worker.h"
 
-/* Members that are not connections: latch, postmaster's death, threads. */
-#define OWN_MEMBERS		3
+/* What a turn may wait for: the latch, the postmaster, threads, sockets. */
+#define MEMBERS		4
 
-static dlist_head all_conns = DLIST_STATIC_INIT(all_conns);
-static int	nall;
-static WaitEventSet *event_set;
-static WaitEvent *events;
-static int	events_max;
-static bool set_changed = true;
 static uint32 wait_event;
 
-/* A new connection, without a socket so far. */
-void
-loop_add(Conn *conn)
-{
-	conn->sock = PGINVALID_SOCKET;
-	conn->wants = 0;
-	conn->position = -1;
-	dlist_push_tail(&all_conns, &conn->all_node);
-	nall++;
-}
-
-void
-loop_remove(Conn *conn)
-{
-	dlist_delete(&conn->all_node);
-	nall--;
-	set_changed = true;
-}
-
-/* The connection has a socket, perhaps another one than before. */
-void
-loop_socket(Conn *conn, pgsocket sock, uint32 wants)
-{
-	conn->sock = sock;
-	conn->wants = wants;
-	set_changed = true;
-}
-
-/* Change what the connection waits for.  Never nothing: the set forbids it. */
-void
-loop_want(Conn *conn, uint32 wants)
-{
-	if (conn->wants == wants)
-		return;
-	conn->wants = wants;
-	if (conn->sock == PGINVALID_SOCKET)
-		return;
-	if (conn->position < 0)
-		set_changed = true;
-	else if (!set_changed)
-		ModifyWaitEvent(event_set, conn->position, wants, NULL);
-}
-
-/* Put a connection into the set that is being made. */
-static void
-join_piece(void *arg)
-{
-	Conn	   *conn = arg;
-
-	conn->position = -1;
-	if (conn->sock != PGINVALID_SOCKET && conn->wants != 0)
-		conn->position = AddWaitEventToSet(event_set, conn->wants,
-										   conn->sock, NULL, conn);
-}
-
-static void
+static WaitEventSet *
 make_set(void)
 {
-	dlist_mutable_iter iter;
-	WaitEventSet *before = event_set;
+	WaitEventSet *set = compat_create_wait_event_set(MEMBERS);
 
-	event_set = compat_create_wait_event_set(nall + OWN_MEMBERS);
-	if (before != NULL)
-		FreeWaitEventSet(before);
-	AddWaitEventToSet(event_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(event_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	AddWaitEventToSet(event_set, WL_SOCKET_READABLE, offload_fd(), NULL, NULL);
-	set_changed = false;
-	dlist_foreach_modify(iter, &all_conns)
-	{
-		Conn	   *conn = dlist_container(Conn, all_node, iter.cur);
-
-		(void) work_guard(join_piece, conn, conn_recover, conn);
-	}
-	if (events_max < nall + OWN_MEMBERS)
-	{
-		int			n = 2 * (nall + OWN_MEMBERS);
-		WaitEvent  *larger = MemoryContextAlloc(worker_context, sizeof(WaitEvent) * n);
-
-		if (events != NULL)
-			pfree(events);
-		events = larger;
-		events_max = n;
-	}
-}
-
-static void
-socket_piece(void *arg)
-{
-	WaitEvent  *event = arg;
-	Conn	   *conn = event->user_data;
-
-	if (conn->state != CONN_CLOSED)
-		conn_on_socket(conn, event->events);
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(set, WL_SOCKET_READABLE, offload_fd(), NULL, NULL);
+	AddWaitEventToSet(set, WL_SOCKET_READABLE, poller_fd(), NULL, NULL);
+	return set;
 }
 
 static void
@@ -166,12 +72,15 @@ loop_run(void)
 	WorkerShared *shared = shmem_worker(my_worker);
 	MemoryContext turn = AllocSetContextCreate(worker_context, "dbpool turn",
 											   ALLOCSET_DEFAULT_SIZES);
+	WaitEventSet *set = make_set();
 
 	MemoryContextSwitchTo(turn);
 	while (!ShutdownRequestPending)
 	{
-		int			n;
+		WaitEvent	events[MEMBERS];
 		bool		threads = false;
+		bool		sockets = false;
+		int			n;
 
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
@@ -181,16 +90,18 @@ loop_run(void)
 			connections_watch();
 			deadlock_watch_anew();
 		}
-		while (set_changed)
-			make_set();
-		n = WaitEventSetWait(event_set, work_is_waiting() ? 0 : timer_wait_ms(),
-							 events, events_max,
+		n = WaitEventSetWait(set, work_is_waiting() ? 0 : timer_wait_ms(),
+							 events, MEMBERS,
 							 compat_wait_event(&wait_event, "DbpoolWorkerMain"));
 		shared->wakeups++;
 		for (int i = 0; i < n; i++)
 		{
 			if (events[i].events & WL_LATCH_SET)
 				ResetLatch(MyLatch);
+			else if (events[i].fd == offload_fd())
+				threads = true;
+			else if (events[i].fd == poller_fd())
+				sockets = true;
 		}
 
 		/*
@@ -198,16 +109,8 @@ loop_run(void)
 		 * answered is not to be used for what that answer lets run.
 		 */
 		pools_look();
-		for (int i = 0; i < n; i++)
-		{
-			if (events[i].events & WL_LATCH_SET)
-				continue;
-			if (events[i].user_data != NULL)
-				(void) work_guard(socket_piece, &events[i], conn_recover,
-								  events[i].user_data);
-			else if (events[i].fd == offload_fd())
-				threads = true;
-		}
+		if (sockets)
+			poller_run();
 		do_others(threads);
 		requests_wake();
 		connections_free_closed();

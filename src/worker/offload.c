@@ -162,6 +162,15 @@ offload_submit(OffloadKind kind, void (*run) (void *data),
 	return job;
 }
 
+/* Nobody waits for the job any more, if there is one. */
+void
+offload_abandon(OffloadJob **job)
+{
+	if (*job != NULL)
+		(*job)->arg = NULL;
+	*job = NULL;
+}
+
 /* May a pool that has so many jobs of a kind under way have another? */
 bool
 offload_has_room(OffloadKind kind, int pool_has)

@@ -4,8 +4,8 @@
  *
  * Three things that a worker needs have no form everywhere that does not block:
  * looking up host names (getaddrinfo), cancelling a statement (libpq before 17)
- * and the arithmetic of a log-in (SCRAM).  Each such call is a job that runs in a thread; the loop is told of its end
- * through a pipe.
+ * and the arithmetic of a log-in (SCRAM).  Each such call is a job that runs in a
+ * thread; the loop is told of its end through a pipe.
  */
 #ifndef DBPOOL_OFFLOAD_H
 #define DBPOOL_OFFLOAD_H
@@ -46,6 +46,7 @@ extern void offload_wait(OffloadKind kind, int seconds);
 extern OffloadJob *offload_submit(OffloadKind kind, void (*run) (void *data),
 								  void (*done) (void *data, void *arg),
 								  void *data, void *arg);
+extern void offload_abandon(OffloadJob **job);
 extern void offload_collect(void);
 
 #endif							/* DBPOOL_OFFLOAD_H */

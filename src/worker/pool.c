@@ -18,22 +18,8 @@
 #include "worker/connection.h"
 #include "worker/worker.h"
 
-/*
- * A pool that has connections takes the place of another pool's only when that
- * has been idle for so many milliseconds: else two that are in use would take
- * it from each other over and over.
- */
-#define PLACE_IDLE_MS		1000
-
-/* Milliseconds between attempts to connect while others work: first, most. */
-#define RETRY_FIRST_MS		500
-#define RETRY_MOST_MS		15000
-
 /* A pool without connections that nobody uses for so long is let go. */
 #define POOL_UNUSED_MS		(10 * 60 * 1000)
-
-/* Longest detail of an error about connecting; what is longer is cut. */
-#define DETAIL_MOST_BYTES	16384
 
 typedef struct PoolEntry
 {
@@ -42,7 +28,6 @@ typedef struct PoolEntry
 } PoolEntry;
 
 static HTAB *pools_by_key;
-static dlist_head pools = DLIST_STATIC_INIT(pools);
 
 void
 pools_init(void)
@@ -55,27 +40,6 @@ pools_init(void)
 	ctl.hcxt = worker_context;
 	pools_by_key = hash_create("dbpool pools", 32, &ctl,
 							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-}
-
-/* Call a function for each pool. */
-void
-pools_foreach(void (*fn) (Pool *pool))
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &pools)
-		fn(dlist_container(Pool, node, iter.cur));
-}
-
-/* Connections that are open or being opened. */
-int
-pool_size(const Pool *pool)
-{
-	int			n = 0;
-
-	for (int state = 0; state < CONN_CLOSED; state++)
-		n += pool->nconns[state];
-	return n;
 }
 
 /* Let go of a pool that has neither connections nor waiters. */
@@ -111,6 +75,7 @@ pool_run(void *owner)
 	Pool	   *pool = owner;
 	Ticks		unused_at = ticks_plus_ms(pool->used_at, POOL_UNUSED_MS);
 
+	pool_split_progress(pool);
 	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
 		pool->steps == 0 && pool->lookups == 0 &&
 		(pool->definition == NULL || pool_max(pool) == 0 ||
@@ -188,19 +153,6 @@ find_pool(const Request *req, int *why)
 	return pool;
 }
 
-/* Call a function for each connection. */
-void
-pool_foreach_conn(Pool *pool, void (*fn) (Conn *conn, void *arg), void *arg)
-{
-	dlist_iter	iter;
-
-	for (int state = 0; state < CONN_CLOSED; state++)
-	{
-		dlist_foreach(iter, &pool->conns[state])
-			fn(dlist_container(Conn, node, iter.cur), arg);
-	}
-}
-
 /* Close the connections that nobody uses. */
 void
 pool_close_idle(Pool *pool, const char *reason)
@@ -212,19 +164,6 @@ pool_close_idle(Pool *pool, const char *reason)
 	{
 		dlist_foreach_modify(iter, &pool->conns[unused[i]])
 			conn_close(dlist_container(Conn, node, iter.cur), reason);
-	}
-}
-
-/* Everybody who waits is to look the definition up again. */
-static void
-send_waiters_back(Pool *pool)
-{
-	Request    *req;
-
-	while ((req = pool_first_waiter(pool)) != NULL)
-	{
-		pool_leave_queue(req);
-		request_stale(req);
 	}
 }
 
@@ -267,7 +206,7 @@ settle_definition(Pool *pool, Request *req)
 
 	definition = MemoryContextAlloc(pool->context, slot->definition_len);
 	memcpy(definition, req->definition, slot->definition_len);
-	send_waiters_back(pool);
+	pool_send_waiters_back(pool);
 	new_generation(pool, "the definition of the pool was changed");
 	if (pool->definition != NULL)
 		pfree(pool->definition);
@@ -391,195 +330,6 @@ pool_waiter_left(Request *req)
 	pool_mark(pool);
 }
 
-/*
- * As many connections are open as there may be.  For a pool in which somebody
- * waits, close the one of another pool that has been idle longest; those that
- * make up a min_size stay.  of_owner: it has to be one of the same owner's.
- */
-bool
-pool_make_place(Pool *pool, bool of_owner)
-{
-	dlist_iter	each;
-	Conn	   *longest = NULL;
-
-	if (pool->nwaiting == 0)
-		return false;
-	dlist_foreach(each, &pools)
-	{
-		Pool	   *other = dlist_container(Pool, node, each.cur);
-		dlist_iter	iter;
-
-		if (other == pool || pool_size(other) <= pool_min(other) ||
-			(of_owner && other->options.owner != pool->options.owner))
-			continue;
-		dlist_foreach(iter, &other->conns[CONN_IDLE])
-		{
-			Conn	   *conn = dlist_container(Conn, node, iter.cur);
-
-			if (longest == NULL || conn->worked_at < longest->worked_at)
-				longest = conn;
-		}
-	}
-	if (longest == NULL ||
-		(pool_size(pool) > 0 &&
-		 ticks_now() < ticks_plus_ms(longest->worked_at,
-									 PLACE_IDLE_MS)))
-		return false;
-	conn_close(longest, "another pool needs its place");
-	return true;
-}
-
-/* A connection has been opened. */
-void
-pool_conn_opened(Conn *conn)
-{
-	Pool	   *pool = conn->pool;
-	PoolShared *shared = pool->shared;
-	Ticks		now = ticks_now();
-	int64		us = now - conn->opened_at;
-
-	pool->connect_us = pool->connect_us == 0 ? us : pool->connect_us * 0.7 + us * 0.3;
-	SpinLockAcquire(&conn->shared->mutex);
-	conn->shared->connected_at = now;
-	SpinLockRelease(&conn->shared->mutex);
-	SpinLockAcquire(&shared->mutex);
-	shared->connected_at = now;
-	shared->counters.connects++;
-	shared->counters.connect_us += us;
-	SpinLockRelease(&shared->mutex);
-	conn->used_at = now;
-	conn->worked_at = now;
-	conn->expires_at = janitor_lifetime_end(pool, now);
-	pool_conn_ready(conn);
-}
-
-/* A connection has nothing to do: who wants it? */
-void
-pool_conn_ready(Conn *conn)
-{
-	Pool	   *pool = conn->pool;
-
-	if (conn->generation != pool->generation)
-		conn_close(conn, "the definition of the pool was changed");
-	else if (pool_size(pool) > pool_max(pool))
-		conn_close(conn, "another worker shares the pool");
-	else if (conn->expires_at != 0 && ticks_now() >= conn->expires_at)
-		conn_close(conn, "it has reached max_lifetime");
-	else if (conn->read_only)
-		conn_reset_read_only(conn);
-	else
-	{
-		conn_move(conn, CONN_IDLE);
-		janitor_conn_idle(conn);
-		pool_mark(pool);
-	}
-}
-
-/*
- * Connecting failed, or the connection was lost before it was of any use: put
- * off the next attempt that nobody waits for.
- */
-void
-pool_back_off(Pool *pool)
-{
-	int			ms = RETRY_FIRST_MS << Min(pool->failures, 5);
-
-	pool->failures++;
-	pool->retry_at = ticks_plus_ms(ticks_now(),
-								   Min(ms, RETRY_MOST_MS));
-}
-
-/* The remote has answered a question that costs it nothing, after so long. */
-void
-pool_saw_round_trip(Pool *pool, int64 us)
-{
-	/* what takes longer may have other reasons than the way */
-	pool->rtt_us = pool->rtt_us == 0 ? us : Min(us, pool->rtt_us * 1.1);
-}
-
-/* A connection has been of use. */
-void
-pool_works(Pool *pool)
-{
-	pool->failures = 0;
-	pool->retry_at = 0;
-}
-
-/* Tell those who wait that they wait in vain. */
-static void
-fail_waiters(Pool *pool, const char *sqlstate, const char *message,
-			 const char *detail, const char *hint)
-{
-	Request    *req;
-
-	while ((req = pool_first_waiter(pool)) != NULL)
-	{
-		pool_leave_queue(req);
-		request_fail(req, sqlstate, message, detail, hint);
-	}
-}
-
-/* A recovery, see work.h. */
-void
-pool_recover(void *owner, int sqlerrcode)
-{
-	Pool	   *pool = owner;
-
-	fail_waiters(pool, work_error_state(sqlerrcode), work_error_text(sqlerrcode),
-				 "The statement was not run.", "The server's log has the error.");
-	pool_back_off(pool);
-	timer_set_by(&pool->upkeep, pool->retry_at);
-}
-
-/*
- * A connection could not be opened.  While others work, those who wait go on
- * waiting for them, and the next attempt is put off; without any there is
- * nothing to wait for, and everybody is told why.  Throws nothing before that
- * is done.
- */
-void
-pool_conn_failed(Pool *pool, const char *sqlstate, const char *message,
-				 const char *hint)
-{
-	PoolShared *shared = pool->shared;
-	bool		first = pool->failures == 0;
-
-	pool->failed_at = ticks_now();
-	pool->hint = hint;
-	strlcpy(pool->error, message, sizeof(pool->error));
-	SpinLockAcquire(&shared->mutex);
-	shared->connect_failed_at = pool->failed_at;
-	strlcpy(shared->connect_error, message, sizeof(shared->connect_error));
-	shared->counters.connect_failures++;
-	SpinLockRelease(&shared->mutex);
-	pool_back_off(pool);
-	if (pool_size(pool) == 0)
-	{
-		char		what[DBPOOL_SHOWN_ERROR];
-		char		detail[DETAIL_MOST_BYTES];
-		const char *server = NameStr(pool->options.server);
-
-		snprintf(what, sizeof(what), "could not open a connection of pool \"%s\"", server);
-		snprintf(detail, sizeof(detail), "%.*s\nThe statement was not run.",
-				 (int) sizeof(detail) / 2, message);
-		if (strcmp(sqlstate, "2F003") == 0)
-		{
-			strlcpy(what, "password is required", sizeof(what));
-			snprintf(detail, sizeof(detail),
-					 "Pool \"%s\": non-superusers cannot use a connection for which the remote server did not ask for a password.\n%.*s\nThe statement was not run.",
-					 server, (int) sizeof(detail) / 2, message);
-			hint = "Make the remote server's authentication ask for one, or have a superuser set password_required to false in the user mapping.";
-		}
-		fail_waiters(pool, sqlstate, what, detail, hint);
-	}
-	pool_mark(pool);
-	if (first)
-		ereport(LOG,
-				(errmsg("dbpool could not open a connection of pool \"%s\": %s",
-						NameStr(pool->options.server), message),
-				 hint ? errhint("%s", hint) : 0));
-}
-
 /* Do what backends want done to a pool. */
 static void
 pool_look(void *owner)
@@ -596,7 +346,7 @@ pool_look(void *owner)
 
 	if (wants & POOL_WANT_FORGET)
 	{
-		send_waiters_back(pool);
+		pool_send_waiters_back(pool);
 		new_generation(pool, "the definition of the pool was changed or dropped");
 		if (pool->definition != NULL)
 			pfree(pool->definition);

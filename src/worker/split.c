@@ -12,9 +12,6 @@
  * together they never have more.  The others have a share of none until the
  * home has closed what goes beyond its own; if it cannot, for statements that
  * run long, nothing is split for now.
- *
- * What the workers know of each other is one number, "workers" in the home's
- * PoolShared.
  */
 #include "postgres.h"
 
@@ -41,74 +38,6 @@ processor_us(void)
 	getrusage(RUSAGE_SELF, &usage);
 	return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * INT64CONST(1000000) +
 		usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
-}
-
-/* Is the entry that pool's?  Read without a lock, as it may soon not be. */
-static bool
-is_entry_of(const PoolShared *entry, const Pool *pool)
-{
-	return entry->in_use && memcmp(&entry->key, &pool->key, sizeof(PoolKey)) == 0;
-}
-
-/* How many workers the pool has, and which of them this one is, from 0. */
-static int
-pool_workers(const Pool *pool, int *place)
-{
-	PoolShared *home;
-	int			workers;
-	int			first = shmem_home_of(&pool->key);
-
-	*place = (my_worker - first + dbpool_shared->nworkers) % dbpool_shared->nworkers;
-	if (pool->splits_to > 0)
-		return pool->splits_to;
-	if (pool->home < 0)
-		return 1;
-	/* it may be another pool's by now: then ours has but its home */
-	home = shmem_pool(pool->home);
-	if (!is_entry_of(home, pool))
-		return 1;
-	/* the pairs of both barriers are in pool_take_entry() */
-	pg_read_barrier();
-	workers = (int) pg_atomic_read_u32(&home->workers);
-	pg_read_barrier();
-	if (!is_entry_of(home, pool))
-		return 1;
-	/* max_size may have become less than what it was split over */
-	return Min(workers, pool->options.max_size);
-}
-
-static int
-share(const Pool *pool, int whole)
-{
-	int			place;
-	int			workers = pool_workers(pool, &place);
-
-	if (place >= workers)
-		return 0;
-	return whole / workers + (place < whole % workers ? 1 : 0);
-}
-
-/* Connections that this worker may have for the pool. */
-int
-pool_max(const Pool *pool)
-{
-	return share(pool, pool->options.max_size);
-}
-
-/* Connections that this worker keeps open for it. */
-int
-pool_min(const Pool *pool)
-{
-	return Min(share(pool, pool->options.min_size), pool_max(pool));
-}
-
-/* For the sessions: how many workers they may ask. */
-int
-pool_spread(const Pool *pool)
-{
-	int			place;
-
-	return pool->splits_to > 0 ? 1 : pool_workers(pool, &place);
 }
 
 /* The home may have closed what is too much: then the others can begin. */

@@ -137,7 +137,6 @@ forget_one(Pool *pool)
 
 		if (victim->refs > 0)
 			continue;
-		conns_forget_statement(pool, victim);
 		if (entry != NULL && entry->statement == victim)
 			known_delete_item(cache->known, entry);
 		dlist_delete(&victim->node);

@@ -4,16 +4,16 @@
  *
  * THE CAST
  *
- *	 Request  a slot of shared memory as the worker sees it (request.c)
+ *	 Request  a slot of shared memory as the worker sees it (intake.c)
  *	 Pool	  a foreign server seen through a user mapping (pool.c)
  *	 Conn	  a connection of a pool (connection*.c)
  *
  *	 Flight	  something that was sent on a connection, until its answer is in
- *			  (connection_run.c)
+ *			  (flight.c)
  *
  * A connection's state is the list of its pool it is in; conn_move() is the
  * one function that moves it.  A request that waits is in its pool's riders or
- * loners (dispatch.c); one that runs has a flight, and the first flight of a
+ * loners (queue.c); one that runs has a flight, and the first flight of a
  * connection is the one whose answer comes next.
  */
 #ifndef DBPOOL_WORKER_H
@@ -29,6 +29,7 @@
 #include "login.h"
 #include "worker/statement.h"
 #include "wire.h"
+#include "worker/poller.h"
 #include "worker/timer.h"
 #include "worker/work.h"
 
@@ -179,7 +180,6 @@ typedef enum ConnPhase
 struct Conn
 {
 	dlist_node	node;			/* in pool->conns[state] */
-	dlist_node	all_node;		/* in the loop's list of all */
 	MemoryContext context;		/* holds all of it, but libpq's */
 	Pool	   *pool;
 	ConnState	state;
@@ -210,10 +210,8 @@ struct Conn
 	Wire		wire;
 	int64		received;		/* bytes in its state, when it is not busy */
 
-	/* the loop's */
-	pgsocket	sock;
-	uint32		wants;			/* events of the socket */
-	int			position;		/* in the wait event set, -1 if not in it */
+	PollEntry	poll;			/* its socket */
+	Work		go_on;			/* marked: to be read, see conn_mark() */
 
 	/* connecting: places to try (connection_open.c) */
 	struct Candidates *candidates;
@@ -271,19 +269,29 @@ struct Conn
 	bool		cancel_ended;	/* the remote has taken it, or could not */
 };
 
-/* loop.c */
-extern void loop_run(void);
-extern void loop_add(Conn *conn);
-extern void loop_remove(Conn *conn);
-extern void loop_socket(Conn *conn, pgsocket sock, uint32 wants);
-extern void loop_want(Conn *conn, uint32 wants);
-
-/* request.c */
+/* One for each slot. */
 extern Request *requests;
+
+/* Looks for deadlocks, see deadlock.c; here, as whoever sends arms it. */
+extern Timer deadlock_look;
+
+/* Pools, in no order. */
+extern dlist_head pools;
+
+/* --- loop.c: the turn --------------------------------------------------------- */
+
+extern void loop_run(void);
+
+/* --- intake.c: requests come ---------------------------------------------------- */
+
 extern void requests_init(void);
 extern void requests_take(void);
-extern void requests_wake(void);
 extern void requests_release_all(void);
+
+/* --- answer.c: what goes back to a request's session ------------------------------ */
+
+extern void answers_init(void);
+extern void requests_wake(void);
 extern void request_put(Request *req, const void *data, Size len);
 extern bool request_flush(Request *req);
 extern void request_put_error(Request *req, const char *sqlstate,
@@ -294,15 +302,13 @@ extern void request_fail(Request *req, const char *sqlstate,
 						 const char *hint);
 extern void request_stale(Request *req);
 extern bool request_restart(Request *req);
-extern void request_recover(void *owner, int sqlerrcode);
 extern void request_end(Request *req);
 extern void request_gone(Request *req);
 extern void request_keep(Request *req);
 extern void request_let_go(Request *req);
 extern void request_break(Request *req);
-extern void request_held_too_long(Request *req);
 
-/* --- large.c ------------------------------------------------------------------- */
+/* --- large.c: what is held of large requests --------------------------------------- */
 
 extern bool large_has_room(const Request *req);
 extern void large_hold(Request *req);
@@ -326,38 +332,60 @@ request_state(const Request *req)
 	return request_word_state(request_word(req->slot));
 }
 
-/* pool_entry.c */
+/* --- pool_list.c, pool_entry.c: pools of this worker, and in shared memory --------------- */
+
+extern void pools_foreach(void (*fn) (Pool *pool));
+extern void pool_foreach_conn(Pool *pool, void (*fn) (Conn *conn, void *arg), void *arg);
+extern int	pool_size(const Pool *pool);
+
 #define POOL_TOO_MANY			(-1)
 #define POOL_OWNER_HAS_ENOUGH	(-2)
 extern void pool_set_owner(const Pool *pool);
 extern int	pool_take_entry(const PoolKey *key, Oid owner, int *home);
 
-/* split.c */
-extern void split_init(void);
-extern void split_count(Pool *pool);
+/* --- share.c, split.c: a pool over several workers --------------------------------------- */
+
+extern int	pool_workers(const Pool *pool, int *place);
 extern int	pool_max(const Pool *pool);
 extern int	pool_min(const Pool *pool);
 extern int	pool_spread(const Pool *pool);
+
+extern void split_init(void);
+extern void split_count(Pool *pool);
 extern void pool_split_progress(Pool *pool);
 
-/* pool.c */
-extern void pools_init(void);
-extern void pools_look(void);
-extern void pool_submit(Request *req);
-extern void pool_recover(void *owner, int sqlerrcode);
-extern void pool_waiter_left(Request *req);
-extern void pool_conn_ready(Conn *conn);
+/* --- queue.c: requests that wait --------------------------------------------------------- */
+
+extern Request *pool_first_waiter(Pool *pool);
+extern void pool_enter_queue(Request *req);
+extern void pool_leave_queue(Request *req);
+extern void pool_wait_again(Request *req);
+extern void pool_requeue(Request *req);
+extern void pool_repeat(Request *req, bool alone);
+extern void pool_send_waiters_back(Pool *pool);
+extern void pool_fail_waiters(Pool *pool, const char *sqlstate, const char *message,
+							  const char *detail, const char *hint);
+
+/* --- remote.c: what is known of the other end -------------------------------------------- */
+
 extern void pool_back_off(Pool *pool);
 extern void pool_works(Pool *pool);
 extern void pool_saw_round_trip(Pool *pool, int64 us);
-extern void pool_conn_opened(Conn *conn);
 extern void pool_conn_failed(Pool *pool, const char *sqlstate,
 							 const char *message, const char *hint);
-extern bool pool_make_place(Pool *pool, bool of_owner);
-extern int	pool_size(const Pool *pool);
+extern void pool_recover(void *owner, int sqlerrcode);
+
+/* --- pool.c, dispatch.c, grow.c: who gets which connection ------------------------------- */
+
+extern void pools_init(void);
+extern void pools_look(void);
+extern void pool_submit(Request *req);
+extern void pool_waiter_left(Request *req);
 extern void pool_close_idle(Pool *pool, const char *reason);
-extern void pools_foreach(void (*fn) (Pool *pool));
-extern void pool_foreach_conn(Pool *pool, void (*fn) (Conn *conn, void *arg), void *arg);
+
+extern void dispatch_submit(Request *req);
+extern void pool_dispatch(Pool *pool);
+extern void pool_grow(Pool *pool);
 
 /* The pool is to be looked at before the turn ends: something has changed. */
 static inline void
@@ -366,32 +394,21 @@ pool_mark(Pool *pool)
 	work_mark(&pool->look);
 }
 
-/* dispatch.c: who gets a connection */
-extern void dispatch_submit(Request *req);
-extern void pool_dispatch(Pool *pool);
-extern void pool_checked(Conn *conn, Request *req);
-extern void pool_requeue(Request *req);
-extern void pool_repeat(Request *req, bool alone);
-extern void pool_leave_queue(Request *req);
-extern Request *pool_first_waiter(Pool *pool);
+/* --- connection_close.c: the recoveries of work.h ----------------------------------------- */
 
-/* connection_run.c */
 extern void conn_recover(void *owner, int sqlerrcode);
+extern void request_recover(void *owner, int sqlerrcode);
 
-/* deadlock.c: of calls that run in this server */
+/* --- deadlock.c: calls that run in this server -------------------------------------------- */
+
 extern void deadlock_init(void);
 extern void deadlock_watch(void);
 extern void deadlock_watch_anew(void);
 
-/* connection_prepare.c */
-extern void conns_forget_statement(Pool *pool, Statement *statement);
+/* --- janitor.c: everything that happens by time -------------------------------------------- */
 
-/* janitor.c: everything that happens by time */
-extern void janitor_init_conn(Conn *conn);
-extern void janitor_init_request(Request *req);
-extern void janitor_conn_idle(Conn *conn);
-extern void janitor_request_waits(Request *req);
-extern Ticks janitor_lifetime_end(const Pool *pool, Ticks from);
+extern void janitor_init(void);
+extern void pool_waited_too_long(Request *req);
 
 #include "worker/fault_points.h"
 

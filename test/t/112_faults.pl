@@ -218,7 +218,7 @@ sub try_fault
 		$endings{$where}++;
 		$starts = $now;
 		$broken .= "a worker has ended\n"
-		  unless $where =~ m{at src/worker/worker\.c:|create_wait_event_set|AddWaitEventToSet};
+		  unless $where =~ m{at src/worker/main\.c:|create_wait_event_set|AddWaitEventToSet};
 	}
 	return $broken eq '' ? '' : "$where, failed at pass $pass of $place: $broken";
 }

@@ -1,11 +1,8 @@
 /*
- * request.c
- *	  The worker's side of requests; the protocol stands in ipc/request.h.
+ * answer.c
+ *	  What goes back to the session of a request.
  *
- * For each slot the worker has a Request.  It is active from the moment the
- * worker has taken the slot until it has given it back (DONE) or freed it
- * (ABANDONED), and is released before either, since the slot may have a new
- * owner at once.
+ * Frames are written into the "down" ring, and what has no room there is kept.
  *
  * Ending a request neither throws nor needs memory, as recoveries do it: where
  * there is no room for its last frames, it ends without an END frame, which
@@ -14,22 +11,15 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
-
 #include "ipc/message.h"
 #include "ipc/request.h"
-#include "port/pg_bitutils.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
-#include "worker/connection.h"
 #include "worker/worker.h"
 
 /* Longest error of the worker's own; what is longer is cut. */
 #define ERROR_MOST_BYTES	32768
-
-/* One for each slot. */
-Request    *requests;
 
 /*
  * Processes whose requests are done.  They are woken a little later, all at
@@ -37,6 +27,13 @@ Request    *requests;
  */
 static int *to_wake;
 static int	nto_wake;
+
+void
+answers_init(void)
+{
+	to_wake = MemoryContextAlloc(worker_context,
+								 sizeof(int) * dbpool_shared->nrequests);
+}
 
 /* What is known of its text is of no interest any more. */
 static void
@@ -340,290 +337,4 @@ request_let_go(Request *req)
 {
 	req->kept = false;
 	request_free_abandoned(req->slot, req->hold);
-}
-
-/* All of the request is here: find its pool. */
-static void
-request_received(Request *req, const char *bytes)
-{
-	RequestSlot *slot = req->slot;
-
-	req->definition = bytes;
-	req->sql = bytes + slot->definition_len;
-	req->params = req->sql + slot->sql_len;
-	req->types = req->params + slot->params_len;
-	req->queued_at = ticks_now();
-	if (!request_move(slot, req->hold, REQUEST_RECEIVING, REQUEST_QUEUED))
-		request_gone(req);
-	else
-		pool_submit(req);
-}
-
-/* Take more of a request that is larger than the ring. */
-static void
-request_receive(Request *req)
-{
-	RequestSlot *slot = req->slot;
-	Ring	   *up = request_up(slot);
-	Size		total = request_total(slot);
-
-	req->received += ring_read(up, req->large + req->received,
-							   total - req->received);
-	if (ring_should_wake_writer(up))
-		request_wake_backend(slot);
-	if (req->received == total)
-		request_received(req, req->large);
-}
-
-/* Take a request that was submitted; false when its session has been faster. */
-static bool
-take_slot(Request *req, uint64 hold)
-{
-	RequestSlot *slot = req->slot;
-
-	if (!request_move(slot, hold, REQUEST_SUBMITTED, REQUEST_RECEIVING))
-		return false;
-	large_unhold(req);
-	req->hold = hold;
-	shmem_worker(my_worker)->requests++;
-	req->active = true;
-	req->ending = false;
-	req->failed = false;
-	req->attempts = 0;
-	req->repeats = 0;
-	req->flight = NULL;
-	req->statement = NULL;
-	req->rides = false;
-	req->pool = NULL;
-	req->conn = NULL;
-	req->started_at = 0;
-	req->remote_us = 0;
-	req->large = NULL;
-	req->received = 0;
-	req->rows = 0;
-	req->bytes = 0;
-	req->copied = 0;
-	req->copy = COPY_WAITING;
-	req->answered = false;
-	req->put = false;
-	req->cut = false;
-	req->queued = false;
-	req->suspected = 0;
-	req->out.len = 0;
-	req->out.cursor = 0;
-	return true;
-}
-
-static void
-request_start(Request *req, uint64 hold)
-{
-	RequestSlot *slot = req->slot;
-	Size		total = request_total(slot);
-
-	if (total > REQUEST_UP_SIZE && !large_has_room(req))
-	{
-		large_hold(req);
-		return;
-	}
-	if (!take_slot(req, hold))
-		return;
-	if (total <= REQUEST_UP_SIZE)
-	{
-		/* a fresh ring: the parts lie at its start, in one piece */
-		request_received(req, request_up(slot)->data);
-		return;
-	}
-	req->large = MemoryContextAllocExtended(worker_context, total,
-											MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
-	if (req->large == NULL)
-		request_fail(req, "53200", "out of memory in the dbpool worker",
-					 psprintf("The request is %zu bytes long.", total), NULL);
-	else
-		request_receive(req);
-}
-
-/* Others of its role have had the room all the time. */
-void
-request_held_too_long(Request *req)
-{
-	uint64		hold = request_word_hold(request_word(req->slot));
-	PoolOptions options;
-
-	large_unhold(req);
-	if (!take_slot(req, hold))
-		return;
-	memcpy(&options, request_up(req->slot)->data, sizeof(options));
-	request_fail(req, "53400",
-				 psprintf("could not take a large statement for pool \"%s\" within %g s",
-						  NameStr(options.server), options.acquire_timeout / 1000.0),
-				 psprintf("It has %zu bytes, and other large ones of the same role take the %d kB that dbpool.role_max_request_memory allows. The statement was not run.",
-						  request_total(req->slot), dbpool_role_max_request_memory),
-				 "See dbpool_requests for what they are waiting for. A superuser can raise dbpool.role_max_request_memory; rows in bulk are better sent by dbpool_bulk_insert().");
-}
-
-static void
-pump_piece(void *conn)
-{
-	conn_pump(conn);
-}
-
-/* The backend has given up. */
-static void
-request_abandoned(Request *req)
-{
-	if (req->pool == NULL || req->ending)
-		request_gone(req);
-	else
-		pool_waiter_left(req);
-}
-
-static void
-request_look(void *arg)
-{
-	int			index = *(int *) arg;
-	Request    *req = &requests[index];
-	RequestSlot *slot = request_slot(index);
-	uint64		word = request_word(slot);
-	RequestState state = request_word_state(word);
-
-	if (request_word_worker(word) != my_worker)
-		return;
-	Assert(!req->active || request_word_hold(word) == req->hold);
-	if (!req->active)
-	{
-		if (state != REQUEST_SUBMITTED)
-			large_unhold(req);
-		if (state == REQUEST_SUBMITTED)
-			request_start(req, request_word_hold(word));
-		else if (state == REQUEST_ABANDONED && !req->kept)
-			request_free_abandoned(slot, request_word_hold(word));
-	}
-	else if (state == REQUEST_ABANDONED)
-		request_abandoned(req);
-	else if (state == REQUEST_RECEIVING)
-		request_receive(req);
-	else if (req->ending)
-		request_flush(req);
-	else if (req->conn != NULL)
-		(void) work_guard(pump_piece, req->conn, conn_recover, req->conn);
-	else
-		request_flush(req);
-}
-
-/*
- * A recovery, see work.h.  One that has been sent is its connection's, whose
- * work has a guard of its own; what failed was something else then, and nobody
- * knows how far it has come.
- */
-void
-request_recover(void *owner, int sqlerrcode)
-{
-	Request    *req = owner;
-
-	if (!req->active || req->ending)
-		return;
-	if (req->flight != NULL)
-	{
-		conn_recover(req->conn, sqlerrcode);
-		return;
-	}
-	if (req->queued)
-		pool_leave_queue(req);
-	else if (req->conn != NULL)
-		req->conn->waiter = NULL;
-	request_fail(req, work_error_state(sqlerrcode), work_error_text(sqlerrcode),
-				 "The statement was not run.", "The server's log has the error.");
-}
-
-/*
- * Look at the requests that want attention, in the order of their slots; where
- * they have to wait, it is in the order of their tickets.
- */
-void
-requests_take(void)
-{
-	for (int word = 0; word < request_attention_words(); word++)
-	{
-		uint64		bits = request_take_attention(my_worker, word);
-
-		while (bits != 0)
-		{
-			int			bit = pg_rightmost_one_pos64(bits);
-
-			int			index = word * 64 + bit;
-
-			bits &= bits - 1;
-			(void) work_guard(request_look, &index, request_recover, &requests[index]);
-		}
-	}
-}
-
-/* At start: requests may have come before this process did. */
-void
-requests_init(void)
-{
-	requests = MemoryContextAllocZero(worker_context,
-									  sizeof(Request) * dbpool_shared->nrequests);
-	to_wake = MemoryContextAlloc(worker_context,
-								 sizeof(int) * dbpool_shared->nrequests);
-	for (int i = 0; i < dbpool_shared->nrequests; i++)
-	{
-		requests[i].slot = request_slot(i);
-		janitor_init_request(&requests[i]);
-	}
-	for (int i = 0; i < dbpool_shared->nrequests; i++)
-	{
-		uint64		word = request_word(request_slot(i));
-
-		if (request_word_state(word) != REQUEST_FREE && request_word_worker(word) == my_worker)
-			request_attention(request_slot(i), my_worker);
-	}
-}
-
-/* At exit: let go of what a slot may have of this worker. */
-static void
-release_slot(RequestSlot *slot)
-{
-	for (;;)
-	{
-		uint64		word = request_word(slot);
-		uint64		hold = request_word_hold(word);
-		RequestState state = request_word_state(word);
-		int			procno = slot->procno;
-
-		if (request_word_worker(word) != my_worker)
-			return;
-
-		/*
-		 * However this process ends: what runs in this server must not go on
-		 * by the locks that its session releases when it is told
-		 */
-		if ((state == REQUEST_RUNNING || state == REQUEST_ABANDONED) && slot->home_pid != 0)
-			(void) home_signal(slot->home_pid, slot->home_role, SIGTERM);
-		switch (state)
-		{
-			case REQUEST_SUBMITTED:
-			case REQUEST_RECEIVING:
-			case REQUEST_QUEUED:
-			case REQUEST_RUNNING:
-				if (!request_move(slot, hold, state, REQUEST_DONE))
-					break;
-				SetLatch(compat_proc_latch(procno));
-				return;
-			case REQUEST_ABANDONED:
-				request_free_abandoned(slot, hold);
-				return;
-			default:
-				return;
-		}
-	}
-}
-
-/* At exit: let go of every request, see "the worker", step 6. */
-void
-requests_release_all(void)
-{
-	requests_wake();
-	for (int i = 0; i < dbpool_shared->nrequests; i++)
-		release_slot(request_slot(i));
 }

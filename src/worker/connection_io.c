@@ -1,0 +1,69 @@
+/*
+ * connection_io.c
+ *	  Handing bytes to libpq, and its socket to the poller.
+ */
+#include "postgres.h"
+
+#include <libpq-fe.h>
+
+#include "worker/connection.h"
+
+/*
+ * Change what the connection's socket is waited for.  libpq closes it by itself
+ * when it breaks, while results may still have to be read.
+ */
+void
+conn_want(Conn *conn, uint32 wants)
+{
+	pgsocket	sock = PQsocket(conn->pg);
+
+	if (sock == conn->poll.sock)
+		poll_want(&conn->poll, wants);
+	else
+		poll_socket(&conn->poll, sock, sock == PGINVALID_SOCKET ? 0 : wants);
+}
+
+/* Hand what libpq has to the kernel; wait for room there if need be. */
+bool
+conn_flush(Conn *conn)
+{
+	int			left = PQflush(conn->pg);
+
+	if (left < 0)
+		return false;
+	conn->flushed = left == 0;
+	conn_want(conn, WL_SOCKET_READABLE | (left > 0 ? WL_SOCKET_WRITEABLE : 0));
+	return true;
+}
+
+/* Keep libpq's word on why the connection broke, before it has another. */
+void
+conn_note_error(Conn *conn)
+{
+	if (conn->lost_error[0] != '\0')
+		return;
+	strlcpy(conn->lost_error, PQerrorMessage(conn->pg), sizeof(conn->lost_error));
+	conn->lost_error[strcspn(conn->lost_error, "\n")] = '\0';
+}
+
+/* libpq's pipeline mode, on or off; it can be changed when nothing is under way. */
+bool
+conn_set_pipelined(Conn *conn, bool on)
+{
+	if (conn->pipelined == on)
+		return true;
+	if ((on ? PQenterPipelineMode(conn->pg) : PQexitPipelineMode(conn->pg)) != 1)
+		return false;
+	conn->pipelined = on;
+	return true;
+}
+
+/* Send statements of our own on a connection that does nothing else. */
+bool
+conn_send_simple(Conn *conn, const char *sql)
+{
+	conn->flushed = false;
+	conn->asked_at = ticks_now();
+	return conn_set_pipelined(conn, false) &&
+		PQsendQuery(conn->pg, sql) == 1 && conn_flush(conn);
+}

@@ -1,0 +1,257 @@
+/*
+ * connection_send.c
+ *	  What an open connection is given to do: statements of requests, checks.
+ *
+ * PIPELINING
+ *
+ * A flight is a statement that was sent.  A connection that is joinable may
+ * have several, of several sessions, each with a Sync of its own: so each is a
+ * transaction of its own, and an error ends with it.  Their answers come in
+ * the order in which they were sent.
+ *
+ * Only a statement that is known to be plain (statement.c) is sent in libpq's
+ * pipeline mode; the first run of a text, scripts and whatever else there is
+ * have the connection for themselves.  Who may share is dispatch.c's to say.
+ *
+ * A flight whose session gives up stays as an orphan until it is answered,
+ * and the connection gets no more flights until then (connection_cancel.c).
+ *
+ * A statement is sent again, unseen, when it failed for no fault of its own
+ * and was rolled back as a whole: a cancel hit it that was meant for another,
+ * or what was prepared for it is gone or out of date (connection_read.c).
+ */
+#include "postgres.h"
+
+#include <libpq-fe.h>
+
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "worker/connection.h"
+
+/* A request above this makes libpq's buffers so large that they are given up. */
+#define BIG_REQUEST_BYTES	(16 * 1024 * 1024)
+
+/*
+ * A request that was repeated so often does without what is prepared: behind a
+ * pooler that may be missing, or be there already, time and again.
+ */
+#define REPEATS_UNPREPARED	2
+
+/* So are all transactions that a statement may begin, in a script too. */
+#define MAKE_READ_ONLY_SQL	"SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+
+/* The parameters of a request as libpq wants them. */
+static const char **
+request_params(Request *req)
+{
+	RequestSlot *slot = req->slot;
+	const char **values = palloc(sizeof(char *) * Max(slot->nparams, 1));
+	const char *at = req->params;
+
+	for (int i = 0; i < slot->nparams; i++)
+	{
+		int32		len;
+
+		memcpy(&len, at, sizeof(len));
+		at += sizeof(len);
+		values[i] = len < 0 ? NULL : at;
+		if (len >= 0)
+			at += len + 1;
+	}
+	return values;
+}
+
+/* Is the text seen so often that preparing it pays? */
+static bool
+worth_preparing(const Pool *pool, const Statement *statement)
+{
+	return pool->options.prepare_threshold > 0 &&
+		pool->options.statement_cache_size > 0 &&
+		statement->uses > pool->options.prepare_threshold;
+}
+
+/*
+ * A statement of which it is known that it returns rows or a tag and leaves
+ * nothing behind: with a Sync of its own, so that it is a transaction of its
+ * own, and others may be sent behind it.
+ */
+static bool
+send_pipelined(Conn *conn, Request *req, const char *const *values)
+{
+	bool		prepared = req->repeats < REPEATS_UNPREPARED &&
+	worth_preparing(conn->pool, req->statement);
+	int			nparams = req->slot->nparams;
+	bool		sent;
+
+	if (!conn_set_pipelined(conn, true) ||
+		(prepared && !conn_make_room(conn, req->statement)))
+		return false;
+	if (prepared)
+		sent = conn_send_prepared(conn, req->flight, nparams, values);
+	else
+		sent = PQsendQueryParams(conn->pg, req->sql, nparams, NULL, values,
+								 NULL, NULL, 0) == 1;
+	return sent && compat_send_sync(conn->pg) == 1;
+}
+
+/* Anything else, alone on the connection. */
+static bool
+send_alone(Conn *conn, Request *req, const char *const *values)
+{
+	Flight	   *flight = req->flight;
+
+	if (!conn_set_pipelined(conn, false))
+		return false;
+	switch (req->slot->kind)
+	{
+		case REQUEST_QUERY:
+			if (PQsendQueryParams(conn->pg, req->sql, req->slot->nparams, NULL,
+								  values, NULL, NULL, 0) != 1)
+				return false;
+			break;
+		case REQUEST_SCRIPT:
+		case REQUEST_COPY:
+			if (PQsendQuery(conn->pg, req->sql) != 1)
+				return false;
+			break;
+		default:
+			return PQsendQuery(conn->pg, "") == 1;
+	}
+	flight->row_mode = PQsetSingleRowMode(conn->pg) == 1;
+	return flight->row_mode;
+}
+
+/* For dbpool_requests. */
+static void
+show_start(Conn *conn, Request *req)
+{
+	RequestSlot *slot = req->slot;
+
+	SpinLockAcquire(&conn->shared->mutex);
+	conn->shared->statements++;
+	SpinLockRelease(&conn->shared->mutex);
+	SpinLockAcquire(&slot->mutex);
+	slot->running_since = req->started_at;
+	slot->remote_pid = PQbackendPID(conn->pg);
+	SpinLockRelease(&slot->mutex);
+}
+
+typedef struct Sending
+{
+	Conn	   *conn;
+	Request    *req;
+	const char **values;		/* of its parameters */
+} Sending;
+
+static void
+send_piece(void *arg)
+{
+	const Sending *sending = arg;
+	Conn	   *conn = sending->conn;
+	Request    *req = sending->req;
+	bool		sent;
+
+	if (req->slot->kind == REQUEST_QUERY && statement_is_plain(req->statement))
+		sent = send_pipelined(conn, req, sending->values);
+	else
+		sent = send_alone(conn, req, sending->values);
+	if (conn_head(conn)->req == req)
+		conn_show_request(conn, req);
+	if (!sent || !conn_flush(conn))
+		conn_lost(conn);
+	else
+	{
+		conn_watch(conn);
+		if (conn->home_pid != 0)
+			deadlock_watch();
+	}
+}
+
+/*
+ * Run a request on a connection that is idle, has just been checked, or whose
+ * statements it may ride behind.  Throws only as long as the connection has
+ * nothing of the request.
+ */
+void
+conn_start(Conn *conn, Request *req)
+{
+	RequestSlot *slot = req->slot;
+	Sending		sending = {conn, req, NULL};
+	Flight	   *flight;
+
+	if (slot->kind == REQUEST_QUERY)
+		sending.values = request_params(req);
+	flight = flight_make();
+	slot->home_pid = conn->home_pid;
+	slot->home_role = conn->home_role;
+	if (!request_move(slot, req->hold, REQUEST_QUEUED, REQUEST_RUNNING))
+	{
+		flight_free(flight);
+		request_gone(req);
+		return;
+	}
+	timer_stop(&req->deadline);
+	req->started_at = ticks_now();
+	if (slot->sql_len + slot->params_len > BIG_REQUEST_BYTES)
+		conn->big = true;
+	conn->dirty |= (slot->traces & TRACE_RESET) != 0;
+	conn->spoilt |= (slot->traces & TRACE_CLOSE) != 0;
+	conn->flushed = false;
+	if (conn->state != CONN_BUSY)
+	{
+		conn->joinable = request_can_ride(req);
+		conn->makes_way = false;
+		conn_move(conn, CONN_BUSY);
+	}
+	flight_add(conn, flight, req);
+	show_start(conn, req);
+	pg_atomic_write_u32(&slot->sent, slot->kind != REQUEST_COPY);
+	(void) work_guard(send_piece, &sending, conn_recover, conn);
+}
+
+/*
+ * Would the request find there what sequences gave to sessions before?  Then
+ * that is put away before it runs.
+ */
+static bool
+conn_shows_sequences(const Conn *conn, const Request *req)
+{
+	return (req->slot->traces & TRACE_READS_SEQUENCES) &&
+		conn->pool->options.reset == RESET_SMART;
+}
+
+/* Is there something to be done in the session before a request runs? */
+bool
+conn_needs_preparing(const Conn *conn, const Request *req)
+{
+	return conn_shows_sequences(conn, req) ||
+		(req->slot->traces & TRACE_READ_ONLY) != 0;
+}
+
+static void
+check_piece(void *arg)
+{
+	Conn	   *conn = arg;
+	Request    *req = conn->waiter;
+	const char *sql = "";
+
+	if (req != NULL && (req->slot->traces & TRACE_READ_ONLY))
+		sql = conn_shows_sequences(conn, req) ? "DISCARD SEQUENCES; " MAKE_READ_ONLY_SQL : MAKE_READ_ONLY_SQL;
+	else if (req != NULL && conn_shows_sequences(conn, req))
+		sql = "DISCARD SEQUENCES";
+	if (!conn_send_simple(conn, sql))
+		conn_lost(conn);
+}
+
+/* See whether the connection still works, for a request or just so. */
+void
+conn_check(Conn *conn, Request *req)
+{
+	conn_move(conn, CONN_CHECKING);
+	conn->waiter = req;
+	if (req != NULL)
+		req->conn = conn;
+	conn_set_deadline(conn, CONN_ANSWER_MS);
+	(void) work_guard(check_piece, conn, conn_recover, conn);
+}

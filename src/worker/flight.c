@@ -1,0 +1,163 @@
+/*
+ * flight.c
+ *	  What was sent on a connection, until its answer is in.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "storage/proc.h"
+#include "utils/memutils.h"
+
+#include "worker/connection.h"
+
+static dlist_head free_flights = DLIST_STATIC_INIT(free_flights);
+
+/* A flight of nobody's. */
+Flight *
+flight_make(void)
+{
+	Flight	   *flight;
+
+	if (dlist_is_empty(&free_flights))
+		flight = MemoryContextAlloc(worker_context, sizeof(Flight));
+	else
+		flight = dlist_container(Flight, node, dlist_pop_head_node(&free_flights));
+	memset(flight, 0, sizeof(Flight));
+	flight->plain = true;
+	return flight;
+}
+
+/* One that is nowhere. */
+void
+flight_free(Flight *flight)
+{
+	dlist_push_head(&free_flights, &flight->node);
+}
+
+/* What dbpool itself sends before the last flight. */
+void
+chore_add(Conn *conn)
+{
+	Flight	   *flight = flight_make();
+
+	flight->chore = true;
+	flight->sent_at = ticks_now();
+	dlist_insert_before(dlist_tail_node(&conn->flights), &flight->node);
+	conn->shared->in_flight = ++conn->nflights;
+}
+
+/* The request's flight, behind those that the connection has. */
+void
+flight_add(Conn *conn, Flight *flight, Request *req)
+{
+	dlist_push_tail(&conn->flights, &flight->node);
+	conn->shared->in_flight = ++conn->nflights;
+	flight->req = req;
+	flight->sent_at = req->started_at;
+	flight->statement = req->statement;
+	req->flight = flight;
+	req->conn = conn;
+	if (flight->statement != NULL)
+	{
+		flight->statement->refs++;
+		flight->cost_us = flight->statement->usual_us;
+		conn->load += flight->cost_us;
+	}
+}
+
+/* The first flight is through, or will never be: take it off. */
+void
+flight_remove(Conn *conn, Flight *flight)
+{
+	if (flight->req != NULL)
+	{
+		flight->req->flight = NULL;
+		flight->req->conn = NULL;
+	}
+	else if (!flight->chore)
+		conn->norphans--;
+	if (flight->awaited != NULL)
+		request_let_go(flight->awaited);
+	if (flight->deadlock != NULL)
+		pfree(flight->deadlock);
+	if (flight->statement != NULL)
+		flight->statement->refs--;
+	dlist_delete(&flight->node);
+	conn->shared->in_flight = --conn->nflights;
+	conn->load = conn->nflights == 0 ? 0 : conn->load - flight->cost_us;
+	flight_free(flight);
+}
+
+/* Account for a request that has ended, us after the remote had begun with it. */
+void
+conn_count_request(Conn *conn, Request *req, int64 us, bool failed)
+{
+	Pool	   *pool = conn->pool;
+	PoolShared *shared = pool->shared;
+	int64		wait = req->started_at - req->queued_at;
+	Size		sent = req->slot->sql_len + req->slot->params_len + req->copied;
+
+	req->remote_us = us;
+	if (!failed)
+		pool_works(pool);
+	if (!req->rides)
+		pool->exec_us = pool->exec_us == 0 ? us : pool->exec_us * 0.9 + us * 0.1;
+	SpinLockAcquire(&shared->mutex);
+	if (failed)
+		shared->counters.errors++;
+	else
+		shared->counters.statements++;
+	shared->used_at = pool->used_at;
+	shared->counters.exec_us += us;
+	shared->counters.exec_max_us = Max(shared->counters.exec_max_us, (uint64) us);
+	shared->counters.wait_us += wait;
+	shared->counters.wait_max_us = Max(shared->counters.wait_max_us, (uint64) wait);
+	shared->counters.rows += req->rows;
+	shared->counters.bytes_sent += sent;
+	shared->counters.bytes_received += req->bytes;
+	SpinLockRelease(&shared->mutex);
+}
+
+/* Time since the remote began with the first flight, as far as we know. */
+int64
+conn_head_us(Conn *conn, Ticks now)
+{
+	return now - Max(conn_head(conn)->sent_at, conn->ended_at);
+}
+
+/*
+ * The session of a flight has given it up.  The caller sees to the request and
+ * then to the connection.
+ */
+void
+conn_orphan(Conn *conn, Flight *flight)
+{
+	Request    *req = flight->req;
+
+	if (conn_head(conn) == flight)
+		reply_drop_rows(conn);
+	req->flight = NULL;
+	req->conn = NULL;
+	flight->req = NULL;
+	conn->norphans++;
+}
+
+/*
+ * The connection's end must not leave anything running that its session takes
+ * for ended: a process of this server ends with it.
+ */
+void
+conn_stop_home(Conn *conn)
+{
+	if (conn->home_pid != 0 && conn->nflights > 0)
+		(void) home_signal(conn->home_pid, conn->home_role, SIGTERM);
+}
+
+/* A statement has been sent to a process of this server: see deadlock.c. */
+void
+deadlock_watch(void)
+{
+	if (!deadlock_look.armed)
+		timer_set(&deadlock_look, ticks_plus_ms(ticks_now(), DeadlockTimeout));
+}

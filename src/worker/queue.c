@@ -1,0 +1,201 @@
+/*
+ * queue.c
+ *	  Requests that wait for a connection of their pool.
+ *
+ * There are two queues, of riders and of loners (dispatch.c), each in the order of
+ * the tickets.  A request comes into its queue when it finds no connection, when
+ * its connection proves dead before the statement ran (pool_requeue()), when the
+ * check of one was for nothing (pool_wait_again()), and when its statement is to
+ * be sent once more (pool_repeat()).
+ *
+ * Nothing here throws, and nothing but the request and the counts of its pool is
+ * touched: who puts a request back marks the pool, and the loop sees to the rest.
+ */
+#include "postgres.h"
+
+#include "worker/worker.h"
+
+/* From so many repeats on, a request has a connection of its own. */
+#define REPEATS_ALONE		2
+
+/* How often a request is given another connection when one proved dead. */
+#define MAX_ATTEMPTS		3
+
+/* The first of those who wait, or NULL. */
+Request *
+pool_first_waiter(Pool *pool)
+{
+	Request    *rider = NULL;
+	Request    *loner = NULL;
+
+	if (!dlist_is_empty(&pool->riders))
+		rider = dlist_head_element(Request, node, &pool->riders);
+	if (!dlist_is_empty(&pool->loners))
+		loner = dlist_head_element(Request, node, &pool->loners);
+	if (rider == NULL || loner == NULL)
+		return rider != NULL ? rider : loner;
+	return rider->slot->ticket < loner->slot->ticket ? rider : loner;
+}
+
+/* Show how many wait, and since when. */
+static void
+show_waiters(Pool *pool)
+{
+	Request    *first = pool_first_waiter(pool);
+
+	SpinLockAcquire(&pool->shared->mutex);
+	pool->shared->used_at = pool->used_at;
+	pool->shared->waiting = pool->nwaiting;
+	pool->shared->oldest_wait = first != NULL ? first->queued_at : 0;
+	SpinLockRelease(&pool->shared->mutex);
+}
+
+/* Put a request into its queue, in the order of the tickets, and mark the pool. */
+void
+pool_enter_queue(Request *req)
+{
+	Pool	   *pool = req->pool;
+	dlist_head *queue = req->rides ? &pool->riders : &pool->loners;
+	dlist_node *after = &queue->head;
+
+	if (!dlist_is_empty(queue))
+	{
+		after = dlist_tail_node(queue);
+		while (after != &queue->head &&
+			   dlist_container(Request, node, after)->slot->ticket > req->slot->ticket)
+			after = after->prev;
+	}
+	if (after == &queue->head)
+		dlist_push_head(queue, &req->node);
+	else
+		dlist_insert_after(after, &req->node);
+	req->queued = true;
+	pool->nwaiting++;
+	/* from when it came, however often it has been here */
+	if (!req->deadline.armed)
+		timer_set(&req->deadline,
+				  ticks_plus_ms(req->queued_at, pool->options.acquire_timeout));
+	show_waiters(pool);
+	pool_mark(pool);
+}
+
+/* Take a request off the queue. */
+void
+pool_leave_queue(Request *req)
+{
+	Pool	   *pool = req->pool;
+
+	Assert(req->queued);
+	dlist_delete(&req->node);
+	req->queued = false;
+	pool->nwaiting--;
+	show_waiters(pool);
+}
+
+/*
+ * Back to the queue; false when the session has gone meanwhile, or is sent
+ * back for a newer definition.
+ */
+static bool
+unstart(Request *req)
+{
+	RequestSlot *slot = req->slot;
+	Pool	   *pool = req->pool;
+
+	pg_atomic_write_u32(&slot->sent, 0);
+	if (request_state(req) == REQUEST_RUNNING &&
+		!request_move(slot, req->hold, REQUEST_RUNNING, REQUEST_QUEUED))
+	{
+		request_gone(req);
+		return false;
+	}
+	if (pool->definition != NULL && pool->definition_len == slot->definition_len &&
+		memcmp(pool->definition, req->definition, slot->definition_len) == 0)
+		return true;
+	if (request_restart(req))
+		request_stale(req);
+	return false;
+}
+
+/* What was done for it is done: it waits again, in its old place. */
+void
+pool_wait_again(Request *req)
+{
+	if (unstart(req))
+		pool_enter_queue(req);
+}
+
+/* Its connection proved dead before the statement ran: wait again. */
+void
+pool_requeue(Request *req)
+{
+	Pool	   *pool = req->pool;
+
+	if (!unstart(req))
+		return;
+	if (req->started_at != 0)
+		req->queued_at = ticks_now();
+	if (++req->attempts >= MAX_ATTEMPTS)
+	{
+		char		what[DBPOOL_SHOWN_ERROR];
+		char		detail[64];
+
+		snprintf(what, sizeof(what),
+				 "connections of pool \"%s\" are lost as soon as they are used",
+				 NameStr(pool->options.server));
+		snprintf(detail, sizeof(detail), "%d were tried. The statement was not run.",
+				 req->attempts);
+		request_fail(req, "08006", what, detail, NULL);
+	}
+	else
+		pool_enter_queue(req);
+}
+
+/*
+ * It was rolled back for no fault of its own, or since it held up others: once
+ * more, unseen.  alone: on a connection of its own.
+ */
+void
+pool_repeat(Request *req, bool alone)
+{
+	Pool	   *pool = req->pool;
+
+	if (!unstart(req))
+		return;
+	if (++req->repeats >= REPEATS_ALONE || alone)
+		req->rides = false;
+	req->queued_at = ticks_now();
+	if (!request_restart(req))
+		return;
+	SpinLockAcquire(&pool->shared->mutex);
+	pool->shared->counters.repeats++;
+	SpinLockRelease(&pool->shared->mutex);
+	pool_enter_queue(req);
+}
+
+/* Everybody who waits is to look the definition up again. */
+void
+pool_send_waiters_back(Pool *pool)
+{
+	Request    *req;
+
+	while ((req = pool_first_waiter(pool)) != NULL)
+	{
+		pool_leave_queue(req);
+		request_stale(req);
+	}
+}
+
+/* Tell those who wait that they wait in vain. */
+void
+pool_fail_waiters(Pool *pool, const char *sqlstate, const char *message,
+				  const char *detail, const char *hint)
+{
+	Request    *req;
+
+	while ((req = pool_first_waiter(pool)) != NULL)
+	{
+		pool_leave_queue(req);
+		request_fail(req, sqlstate, message, detail, hint);
+	}
+}
