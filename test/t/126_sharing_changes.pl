@@ -16,20 +16,20 @@ use Test::More;
 
 my $remote = make_remote();
 my $other = make_remote(name => 'other');
-my $local = make_local();
+my $local = make_local(conf => 'dbpool.stall_timeout = 0');
 
 create_pool($local, 'p', $remote, max_size => 4);
 
 my $control = session($local);
 my @hosts = ($remote, $other);
-$_->safe_psql('postgres', 'CREATE TABLE log (client int, n int)')
+$_->safe_psql('postgres', 'CREATE TABLE writes (client int, n int)')
   foreach @hosts;
 
 # Sessions that read and write all the time, half of what they do being writes.
 my ($run, $out) = start_pgbench(
 	$local, q{
 \set n random(1, 1000000)
-SELECT dbpool_exec('p', 'INSERT INTO log VALUES ($1, $2)', :client_id, :n);
+SELECT dbpool_exec('p', 'INSERT INTO writes VALUES ($1, $2)', :client_id, :n);
 SELECT 1 / (v = :n)::int FROM dbpool_query('p', 'SELECT $1::int', :n) AS t(v int);
 }, '-c', 12, '-T', 8);
 
@@ -88,7 +88,7 @@ is( $control->value(
 ok($run->finish, 'no session saw an error') or diag($$out);
 my ($done) = $$out =~ /processed: (\d+)/;
 my $ran = 0;
-$ran += $_->safe_psql('postgres', 'SELECT count(*) FROM log') foreach @hosts;
+$ran += $_->safe_psql('postgres', 'SELECT count(*) FROM writes') foreach @hosts;
 cmp_ok($ran, '>=', $done, 'no write is lost');
 
 # pgbench ends between the two statements of a transaction
@@ -97,84 +97,99 @@ ok(is_at_rest($control, 'p'), 'nothing is left');
 
 # --- a connection that is never idle ---------------------------------------------------
 
-# Each statement takes some milliseconds, and there are always more behind it:
-# none is taken off for stalling, after which the connection would be empty.
-$control->value('ALTER SYSTEM SET dbpool.stall_timeout = 0; SELECT pg_reload_conf()');
+# Two statements share a connection, each held up at the remote. Then something
+# happens to the connection, and a third one comes; in the same turn of the worker
+# the first ends. Were the third to join, it would be sent behind the second.
 create_pool($local, 'steady', $remote, max_size => 1);
+my $bench = make_bench($local, $remote, sessions => 2);
+my $later = session($remote);
+my $third = session($local);
+my $look = q{dbpool_query('steady', 'SELECT pg_backend_pid(), current_setting(''TimeZone'')')};
+
+# The account of a statement says which time zone it leaves behind.
 $remote->safe_psql('postgres', q{
-	CREATE FUNCTION sneaky(zone text) RETURNS text LANGUAGE sql VOLATILE AS
-	$$ SELECT CASE WHEN zone <> '' THEN pg_catalog.set_config('TimeZone', zone, false) END $$});
-my $zone = q{SELECT v FROM dbpool_query('steady', 'SELECT current_setting(''TimeZone'')') AS t(v text)};
-sub sneak
+	CREATE TABLE zones (account int, zone text);
+	CREATE FUNCTION set_zone() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		PERFORM set_config('TimeZone', zone, false) FROM zones WHERE account = NEW.id;
+		RETURN NEW;
+	END $$;
+	CREATE TRIGGER t BEFORE UPDATE ON accounts FOR EACH ROW EXECUTE FUNCTION set_zone()});
+
+sub connection
 {
-	my ($text, $zone) = @_;
-	return $control->value("SELECT dbpool_query('steady', 'SELECT sneaky(\$1) /* $text */', '$zone')");
+	return $control->value(
+		q{SELECT remote_pid FROM dbpool_connections WHERE pool = 'steady'});
 }
 
-# texts that are known to be short and plain share
-foreach (1 .. 4)
+# Returns what the third one sees: the process and its time zone.
+sub comes_third
 {
-	sneak($_, '') foreach 1 .. 3;
-	$control->value($zone);
-}
-my $usual = $control->value($zone);
-isnt($usual, 'Asia/Tokyo', 'the time zone is another one at first');
-my ($steady, $steady_out) = start_pgbench(
-	$local, "SELECT dbpool_query('steady', 'SELECT pg_sleep(0.002)');\n",
-	'-c', 60, '-T', 600);
-sub is_steady
-{
-	return $control->poll(
-		q{SELECT in_flight > 8 FROM dbpool_connections WHERE pool = 'steady' AND state = 'busy'});
-}
-ok(is_steady(), 'statements share one connection all the time');
+	my ($what, $happens) = @_;
 
-# What is on the connection, and what waits before us, are some hundred statements
-# at most. What comes only after many more came by chance: where the machine is
-# busy, the connection may be empty for a moment after all.
-sub comes_soon
-{
-	my ($what, $sql, $expected) = @_;
-	my $statements = q{SELECT statements FROM dbpool_stat_pools WHERE pool = 'steady'};
-	my $before = $control->value($statements);
-
-	ok($control->poll($sql, $expected), $what);
-	cmp_ok($control->value($statements) - $before, '<', 500, 'soon');
-	return;
+	learn($control, $look);
+	my @riders = share($bench, 'steady', 0);
+	hold($later, $riders[1]);
+	$happens->($riders[0]->{account});
+	# nobody rides behind one that is slow; so it is when the first has ended that
+	# the third could
+	$control->poll(q{SELECT running_since < clock_timestamp() - interval '100 ms' FROM dbpool_requests WHERE pid = }
+		  . $riders[0]->{session}->pid);
+	line_up($bench, [ $third, "SELECT * FROM $look AS t(pid int, zone text)" ]);
+	$bench->{holder}->value('COMMIT');
+	$bench->{there}->poll('SELECT count(*) FROM pg_stat_activity WHERE '
+		  . $later->pid
+		  . ' = ANY (pg_blocking_pids(pid))', '1');
+	resume($bench->{worker});
+	$control->poll(q{SELECT count(*) FROM dbpool_requests WHERE state = 'submitted' OR pid = }
+		  . $riders[0]->{session}->pid, '0');
+	is($control->value('SELECT state FROM dbpool_requests WHERE pid = ' . $third->pid),
+		'queued', "$what: nobody joins any more");
+	$later->value('COMMIT');
+	check_riders($bench, @riders);
+	return $third->wait->{out};
 }
 
 # A setting that one of them changes is put back, the second time too.
-foreach my $text (1 .. 3)
+my $usual = $control->value("SELECT zone FROM $look AS t(pid int, zone text)");
+my $first = connection();
+foreach my $change (1 .. 3)
 {
-	my ($pid) = $control->value(q{SELECT remote_pid FROM dbpool_connections WHERE pool = 'steady'});
-
-	sneak($text, 'Asia/Tokyo');
-	comes_soon("change $text of a setting is put back", $zone, $usual);
-	is($control->value(q{SELECT remote_pid FROM dbpool_connections WHERE pool = 'steady'}),
-		$pid, 'on the same connection');
-	is_steady();
+	is( comes_third(
+			"change $change of a setting",
+			sub { $bench->{there}->value("INSERT INTO zones VALUES ($_[0], 'Asia/Tokyo')") }),
+		"$first|$usual",
+		'it is put back, on the same connection');
 }
+isnt($usual, 'Asia/Tokyo', 'which was another one');
 
 # After a reset of the pool nothing more is sent on it, so that it can be closed.
-my $old = $control->value(q{SELECT remote_pid FROM dbpool_connections WHERE pool = 'steady'});
-$control->value(q{SELECT dbpool_reset('steady')});
-comes_soon(
-	'a reset gives another connection',
-	"SELECT remote_pid <> $old FROM dbpool_connections WHERE pool = 'steady' AND remote_pid > 0", 't');
-is_steady();
+isnt(comes_third('a reset', sub { $control->value(q{SELECT dbpool_reset('steady')}) }),
+	"$first|$usual", 'it gives another connection');
 
-# And it comes of age.
-$old = $control->value(q{SELECT remote_pid FROM dbpool_connections WHERE pool = 'steady'});
-$control->value("ALTER SERVER steady OPTIONS (ADD max_lifetime '1s')");
-foreach my $round (1 .. 2)
-{
-	ok( $control->poll(
-			"SELECT remote_pid <> $old FROM dbpool_connections WHERE pool = 'steady' AND remote_pid > 0"),
-		"it comes of age, round $round");
-	$old = $control->value(q{SELECT coalesce(max(remote_pid), 0) FROM dbpool_connections WHERE pool = 'steady'});
-	is_steady();
-}
-$steady->signal('TERM');
-eval { $steady->finish };
+# So it is with a definition that has changed.
+$first = connection();
+isnt(
+	comes_third(
+		'a new definition',
+		sub {
+			$control->value(q{ALTER SERVER steady OPTIONS (ADD max_lifetime '2s')});
+		}),
+	"$first|$usual",
+	'it gives another connection');
 
+# And when it has come of age.
+$control->value("SELECT dbpool_reset('steady')");
+isnt(
+	comes_third(
+		'a connection of age',
+		sub {
+			$first = connection();
+			$control->poll(
+				q{SELECT connected_at < clock_timestamp() - interval '2 s' FROM dbpool_connections WHERE pool = 'steady'}
+			);
+		}),
+	"$first|$usual",
+	'it is replaced');
+$_->quit foreach ($later, $third, $control);
 done_testing();
