@@ -10,6 +10,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DbpoolTest;
+use FakeRemote;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -363,6 +364,38 @@ subtest 'a migration that lets go of the lock' => sub {
 		qr/the lock for migrations on pool "unlocked" has been lost/,
 		'and why');
 	is($control->value(migrate('unlocked')), '1', 'but the next call does');
+};
+
+subtest 'a remote that says that a migration has committed' => sub {
+	my $fake = FakeRemote->start(
+		commits => {
+			startup => sub {
+				my ($client, $begin) = @_;
+
+				$client->relay(
+					$remote, $begin,
+					sub {
+						my ($type, $body, $sent) = @_;
+						return $type eq 'Z' && $sent =~ /in the middle/ ? 'I' : $body;
+					});
+			}
+		});
+
+	make_target('commits', 'CREATE TABLE t (); SELECT /* in the middle */ 1',
+		'CREATE TABLE u ()');
+	$control->value(
+		sprintf q{ALTER SERVER commits OPTIONS (SET host '127.0.0.1', SET port '%d', ADD sslmode 'disable')},
+		$fake->port);
+	my $answer = $control->query(migrate('commits'));
+	is($answer->{state}, '25000', 'the run stops');
+	like(
+		$answer->{err},
+		qr/a statement of the migration has ended its transaction/,
+		'and says why');
+	is($remote->safe_psql('commits', q{SELECT count(*) FROM pg_class WHERE relname IN ('t', 'u')}),
+		'0', 'nothing of it is there');
+	is(last_attempt('commits'), 'failed 25000', 'the local history has it');
+	$fake->stop;
 };
 
 subtest 'encodings' => sub {

@@ -13,6 +13,14 @@
 #   ...
 #   $fake->stop;
 #
+# It may also stand in front of a real server and change what that says, by the
+# phase startup, which gets what the client has begun with:
+#
+#   liar => { startup => sub {
+#       my ($client, $begin) = @_;
+#       $client->relay($remote, $begin, sub { my ($type, $body, $sent) = @_; ...; return $body });
+#   } }
+#
 # Phases: startup (in place of all that follows), auth (up to AuthenticationOk),
 # greeting (what comes after it, up to the first ReadyForQuery), settings, early
 # (right after the settings), statement, idle (some time after the first
@@ -25,7 +33,9 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use IO::Select;
 use IO::Socket::INET;
+use IO::Socket::UNIX;
 use POSIX ();
 
 our @EXPORT = qw(message ready notice error setting rows_begin row tag notification
@@ -209,6 +219,41 @@ sub get
 	return ($type, $self->read_exactly(unpack('N', $self->read_exactly(4)) - 4));
 }
 
+# Hand everything on to a node, and back. The function is given each message of the
+# node, its type and its body, and the last one of the client, and returns the body
+# that the client gets.
+sub relay
+{
+	my ($self, $node, $begin, $change) = @_;
+	my $there = IO::Socket::UNIX->new(Peer => $node->host . '/.s.PGSQL.' . $node->port)
+	  or die "could not connect to the node: $!";
+	my $server = bless { socket => $there }, ref $self;
+	my $select = IO::Select->new($self->{socket}, $there);
+	my $sent = '';
+
+	$server->put(pack('N', 4 + length $begin) . $begin);
+	while (1)
+	{
+		foreach my $ready ($select->can_read)
+		{
+			if ($ready == $there)
+			{
+				my ($type, $body) = $server->get;
+
+				$self->put(FakeRemote::message($type, $change->($type, $body, $sent)));
+			}
+			else
+			{
+				my ($type, $body) = $self->get;
+
+				$sent = $body;
+				$server->put(FakeRemote::message($type, $body));
+			}
+		}
+	}
+	return;
+}
+
 # Do what the deed has for a phase, or what is proper.
 sub act
 {
@@ -250,7 +295,7 @@ sub serve
 	my ($number) = grep { $names[ $_ - 1 ] eq $database } 1 .. @names;
 
 	$self->{deed} = $self->{deeds}->{$database} // {};
-	$self->act('startup');
+	$self->act('startup', undef, $startup);
 	$self->act('auth', FakeRemote::authentication(0));
 	$self->act('greeting',
 		FakeRemote::setting('server_version', '15.0')
