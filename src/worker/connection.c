@@ -143,9 +143,9 @@ conn_move(Conn *conn, ConnState to)
 						&conn->node);
 	if (to != CONN_CLOSED)
 		pool->nconns[to]++;
-	conn->received = 0;
+	conn->io.received = 0;
 	if (to == CONN_IDLE || to == CONN_RESETTING)
-		wire_idle(&conn->wire);
+		wire_idle(&conn->io.wire);
 	show_counts(pool);
 
 	SpinLockAcquire(&conn->shared->mutex);

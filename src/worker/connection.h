@@ -216,16 +216,16 @@ extern void reply_drop_rows(Conn *conn);
 static inline Flight *
 conn_head(Conn *conn)
 {
-	if (conn->nflights == 0)
+	if (conn->flights.n == 0)
 		return NULL;
-	return dlist_head_element(Flight, node, &conn->flights);
+	return dlist_head_element(Flight, node, &conn->flights.list);
 }
 
 /* Its request; NULL also when nobody waits for it. */
 static inline Request *
 conn_head_request(Conn *conn)
 {
-	return conn->nflights == 0 ? NULL : conn_head(conn)->req;
+	return conn->flights.n == 0 ? NULL : conn_head(conn)->req;
 }
 
 /* Is the remote being sent rows? */

@@ -111,8 +111,8 @@ is_unwanted(const Flight *flight)
 static void
 cancel_ended(Conn *conn, bool delivered)
 {
-	conn->cancel_ended = true;
-	if (delivered || conn->nflights > conn->norphans)
+	conn->cancel.ended = true;
+	if (delivered || conn->flights.n > conn->flights.orphans)
 		conn_after_cancel(conn);
 	else
 		could_not_cancel(conn);
@@ -145,9 +145,9 @@ start_waiting(Pool *pool)
 		{
 			Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
-			if (!conn->cancel_waits)
+			if (!conn->cancel.waits)
 				continue;
-			conn->cancel_waits = false;
+			conn->cancel.waits = false;
 			if (!cancel_start(conn))
 				(void) work_guard(failed_piece, conn, conn_recover, conn);
 			again = true;
@@ -170,7 +170,7 @@ cancel_done(void *data, void *arg)
 	pool->cancels--;
 	if (conn != NULL)
 	{
-		conn->cancel = NULL;
+		conn->cancel.job = NULL;
 		(void) work_guard(delivered ? delivered_piece : failed_piece, conn,
 						  conn_recover, conn);
 	}
@@ -183,15 +183,15 @@ cancel_start(Conn *conn)
 {
 	Cancel	   *cancel = calloc(1, sizeof(Cancel));
 
-	conn->cancel = NULL;
+	conn->cancel.job = NULL;
 	if (cancel == NULL)
 		return false;
 	cancel->pool = conn->pool;
-	cancel->libpq = compat_cancel_create(conn->pg, &conn->wire);
+	cancel->libpq = compat_cancel_create(conn->io.pg, &conn->io.wire);
 	if (cancel->libpq != NULL)
-		conn->cancel = offload_submit(OFFLOAD_CANCEL, cancel_run, cancel_done,
-									  cancel, conn);
-	if (conn->cancel != NULL)
+		conn->cancel.job = offload_submit(OFFLOAD_CANCEL, cancel_run, cancel_done,
+										  cancel, conn);
+	if (conn->cancel.job != NULL)
 	{
 		conn_head(conn)->cancelled = true;
 		conn->pool->cancels++;
@@ -210,7 +210,7 @@ cancel_start(Conn *conn)
 static bool
 cancel_home(Conn *conn)
 {
-	if (conn->home_pid == 0 || !home_signal(conn->home_pid, conn->home_role, SIGINT))
+	if (conn->session.home_pid == 0 || !home_signal(conn->session.home_pid, conn->session.home_role, SIGINT))
 		return false;
 	conn_head(conn)->cancelled = true;
 	return true;
@@ -220,7 +220,7 @@ cancel_home(Conn *conn)
 static void
 give_time(Conn *conn)
 {
-	conn->cancelled_at = ticks_now();
+	conn->cancel.since = ticks_now();
 	conn_set_deadline(conn, CANCEL_MS);
 }
 
@@ -228,14 +228,14 @@ give_time(Conn *conn)
 static int
 cancelled_ms(Conn *conn)
 {
-	return (int) ((ticks_now() - conn->cancelled_at) / 1000);
+	return (int) ((ticks_now() - conn->cancel.since) / 1000);
 }
 
 /* After how many milliseconds a cancel is sent again for the first time. */
 static int
 again_ms(Conn *conn)
 {
-	return conn->home_pid != 0 ? HOME_AGAIN_MS : AGAIN_MS;
+	return conn->session.home_pid != 0 ? HOME_AGAIN_MS : AGAIN_MS;
 }
 
 /* A cancel was delivered: look again at what has come of it. */
@@ -284,15 +284,15 @@ cancel_head(Conn *conn)
 										 * before */
 	if (cancel_home(conn))
 	{
-		conn->cancel_ended = true;
+		conn->cancel.ended = true;
 		watch_cancelled(conn);
 		return true;
 	}
-	conn->cancel_ended = false;
-	conn->cancel_waits = !offload_has_room(OFFLOAD_CANCEL, conn->pool->cancels);
-	if (conn->cancel_waits || cancel_start(conn))
+	conn->cancel.ended = false;
+	conn->cancel.waits = !offload_has_room(OFFLOAD_CANCEL, conn->pool->cancels);
+	if (conn->cancel.waits || cancel_start(conn))
 		return true;
-	conn->cancel_ended = true;
+	conn->cancel.ended = true;
 	return !orphan;
 }
 
@@ -302,14 +302,14 @@ conn_cancel_overdue(Conn *conn)
 {
 	Pool	   *pool = conn->pool;
 
-	if (!conn->cancel_ended || cancelled_ms(conn) >= CANCEL_MS)
+	if (!conn->cancel.ended || cancelled_ms(conn) >= CANCEL_MS)
 		conn_close(conn, "the remote server did not end a cancelled statement in time");
 	else if (cancel_home(conn))
 		watch_head(conn);
 	/* those that were not cancelled yet come first */
 	else if (offload_has_room(OFFLOAD_CANCEL, pool->cancels) && cancel_start(conn))
 	{
-		conn->cancel_ended = false;
+		conn->cancel.ended = false;
 		conn_set_deadline(conn, Max(CANCEL_MS - cancelled_ms(conn), 0));
 	}
 	else
@@ -327,17 +327,17 @@ conn_after_cancel(Conn *conn)
 {
 	Flight	   *head = conn_head(conn);
 
-	if (conn->cancel_waits && !is_unwanted(head))
+	if (conn->cancel.waits && !is_unwanted(head))
 	{
 		/* it ended by itself */
-		conn->cancel_waits = false;
-		conn->cancel_ended = true;
+		conn->cancel.waits = false;
+		conn->cancel.ended = true;
 	}
 	if (head != NULL && !flight_is_orphan(head))
 		timer_stop(&conn->deadline);
 	else if (!conn->deadline.armed)
 		give_time(conn);
-	if (!conn->cancel_ended)
+	if (!conn->cancel.ended)
 		return;
 	if (head == NULL)
 	{
@@ -367,7 +367,7 @@ conn_cancel(Conn *conn)
 		return;
 	}
 	/* read on, even if the backend was too slow for us before */
-	conn_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
+	conn_want(conn, WL_SOCKET_READABLE | (conn->io.flushed ? 0 : WL_SOCKET_WRITEABLE));
 	conn_mark(conn);
 }
 
@@ -379,9 +379,9 @@ conn_cancel(Conn *conn)
 static int
 stall_ms(const Conn *conn)
 {
-	if (conn->synchronous || conn->pool->synchronous)
+	if (conn->session.synchronous || conn->pool->synchronous)
 		return 0;
-	if (conn->home_pid != 0 && conn->norphans > 0)
+	if (conn->session.home_pid != 0 && conn->flights.orphans > 0)
 		return dbpool_stall_timeout == 0 ? ORPHAN_MS : Min(dbpool_stall_timeout, ORPHAN_MS);
 	return dbpool_stall_timeout;
 }
@@ -404,11 +404,11 @@ stalls_at(Conn *conn)
 void
 conn_watch(Conn *conn)
 {
-	if (conn->nflights == 0)
+	if (conn->flights.n == 0)
 		return;
 	if (conn->state == CONN_BUSY && flight_is_orphan(conn_head(conn)))
-		conn_set_deadline(conn, conn->home_pid != 0 ? 0 : ORPHAN_MS);
-	if (conn->nflights > 1 && (!conn->watch.armed || conn->norphans > 0) &&
+		conn_set_deadline(conn, conn->session.home_pid != 0 ? 0 : ORPHAN_MS);
+	if (conn->flights.n > 1 && (!conn->watch.armed || conn->flights.orphans > 0) &&
 		stall_ms(conn) > 0)
 		timer_set_by(&conn->watch, stalls_at(conn));
 }
@@ -419,7 +419,7 @@ holds_up_others(Conn *conn)
 {
 	dlist_iter	iter;
 
-	dlist_foreach(iter, &conn->flights)
+	dlist_foreach(iter, &conn->flights.list)
 	{
 		Flight	   *flight = dlist_container(Flight, node, iter.cur);
 
@@ -465,24 +465,24 @@ conn_look(Conn *conn)
 	Flight	   *head = conn_head(conn);
 	Ticks		now = ticks_now();
 
-	if (conn->nflights < 2 || stall_ms(conn) == 0 || head->req == NULL ||
+	if (conn->flights.n < 2 || stall_ms(conn) == 0 || head->req == NULL ||
 		!holds_up_others(conn))
 		return;
 	if (head->stalled)
 	{
 		/* the cancel may have come before the remote had begun with it */
-		if (conn->state != CONN_CANCELLING || !conn->cancel_ended)
+		if (conn->state != CONN_CANCELLING || !conn->cancel.ended)
 			return;
 		if (!cancel_home(conn) && offload_has_room(OFFLOAD_CANCEL, conn->pool->cancels) &&
 			cancel_start(conn))
-			conn->cancel_ended = false;
+			conn->cancel.ended = false;
 		else
 			watch_stalled(conn);
 		return;
 	}
 	if (now < stalls_at(conn))
 		conn_watch(conn);
-	else if (conn->pool->paused && conn->norphans == 0)
+	else if (conn->pool->paused && conn->flights.orphans == 0)
 		timer_set(&conn->watch,
 				  ticks_plus_ms(now, dbpool_stall_timeout));
 	else
@@ -548,7 +548,7 @@ cancel_busy(Pool *pool)
 	{
 		Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
-		if (conn->home_pid != 0)
+		if (conn->session.home_pid != 0)
 			conn_stop_home(conn);
 		else
 			(void) cancel_start(conn);
@@ -557,9 +557,9 @@ cancel_busy(Pool *pool)
 	{
 		Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
-		if (conn->home_pid != 0)
+		if (conn->session.home_pid != 0)
 			conn_stop_home(conn);
-		else if (conn->cancel_waits)
+		else if (conn->cancel.waits)
 			(void) cancel_start(conn);
 	}
 }

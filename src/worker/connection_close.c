@@ -33,7 +33,7 @@ conn_close(Conn *conn, const char *reason)
 		req->conn = NULL;
 		pool_requeue(req);
 	}
-	while (conn->nflights > 0)
+	while (conn->flights.n > 0)
 	{
 		char		what[DBPOOL_SHOWN_ERROR];
 
@@ -51,20 +51,20 @@ conn_close(Conn *conn, const char *reason)
 	timer_stop(&conn->janitor);
 	timer_stop(&conn->watch);
 	work_unmark(&conn->go_on);
-	offload_abandon(&conn->lookup);
-	offload_abandon(&conn->step);
-	offload_abandon(&conn->cancel);
+	offload_abandon(&conn->opening.lookup);
+	offload_abandon(&conn->opening.step);
+	offload_abandon(&conn->cancel.job);
 	reply_drop_rows(conn);
-	poll_forget(&conn->poll);
+	poll_forget(&conn->io.poll);
 	conn_move(conn, CONN_CLOSED);
-	if (conn->pg != NULL)
+	if (conn->io.pg != NULL)
 	{
 		/*
 		 * does not wait: PQsetnonblocking() was called, or it is not logged
 		 * in
 		 */
-		PQfinish(conn->pg);
-		conn->pg = NULL;
+		PQfinish(conn->io.pg);
+		conn->io.pg = NULL;
 		ReleaseExternalFD();
 	}
 	pool_mark(conn->pool);
@@ -98,7 +98,7 @@ conn_lost(Conn *conn)
 	snprintf(what, sizeof(what), "connection of pool \"%s\" was lost while a statement ran",
 			 NameStr(pool->options.server));
 	snprintf(detail, sizeof(detail),
-			 "%s\nThe statement had been sent: it may or may not have run.", conn->lost_error);
+			 "%s\nThe statement had been sent: it may or may not have run.", conn->loss.error);
 	conn_stop_home(conn);
 	if (req != NULL)
 	{
@@ -106,12 +106,12 @@ conn_lost(Conn *conn)
 		req->conn = NULL;
 		pool_requeue(req);
 	}
-	while (conn->nflights > 0)
+	while (conn->flights.n > 0)
 	{
 		Flight	   *flight = conn_head(conn);
 		int64		us = conn_head_us(conn, ticks_now());
-		bool		not_run = (conn->nflights == 1 && !conn->flushed) ||
-		(conn->remote_ended && !first);
+		bool		not_run = (conn->flights.n == 1 && !conn->io.flushed) ||
+		(conn->loss.remote_ended && !first);
 
 		req = flight->req;
 		first = false;
@@ -134,7 +134,7 @@ conn_lost(Conn *conn)
 	conn_close(conn, "it was lost");
 	ereport(LOG,
 			(errmsg("dbpool lost a connection of pool \"%s\": %s",
-					NameStr(pool->options.server), conn->lost_error)));
+					NameStr(pool->options.server), conn->loss.error)));
 }
 
 /* A recovery, see work.h. */
@@ -146,7 +146,7 @@ conn_recover(void *owner, int sqlerrcode)
 
 	if (conn->state == CONN_CLOSED)
 		return;
-	snprintf(conn->lost_error, sizeof(conn->lost_error),
+	snprintf(conn->loss.error, sizeof(conn->loss.error),
 			 "There was an error: %s. The server's log has more.", work_error_text(sqlerrcode));
 	if (conn->state != CONN_CONNECTING)
 	{

@@ -63,7 +63,7 @@ error_has_come(Conn *conn)
 {
 	static const char marks[][9] = {"\0VERROR", "\0VFATAL", "\0VPANIC"};
 	char		buf[COPY_LOOK_BYTES];
-	ssize_t		n = compat_peek_input(conn->pg, buf, sizeof(buf));
+	ssize_t		n = compat_peek_input(conn->io.pg, buf, sizeof(buf));
 
 	for (int i = 0; n > 0 && i < lengthof(marks); i++)
 	{
@@ -79,11 +79,11 @@ copy_stop(Conn *conn, Request *req)
 {
 	req->copy = COPY_ENDED;
 	/* the remote ignores this when it has failed, and else fails by it */
-	if (PQputCopyEnd(conn->pg, "dbpool sends no more rows") != 1 ||
+	if (PQputCopyEnd(conn->io.pg, "dbpool sends no more rows") != 1 ||
 		!conn_flush(conn))
 	{
 		conn_note_error(conn);
-		conn->broken = true;
+		conn->loss.broken = true;
 	}
 }
 
@@ -101,11 +101,11 @@ end_rows(Conn *conn, Request *req)
 {
 	req->copy = COPY_ENDED;
 	pg_atomic_write_u32(&req->slot->sent, 1);
-	conn->flushed = false;
-	if (PQputCopyEnd(conn->pg, NULL) != 1 || !conn_flush(conn))
+	conn->io.flushed = false;
+	if (PQputCopyEnd(conn->io.pg, NULL) != 1 || !conn_flush(conn))
 	{
 		conn_note_error(conn);
-		conn->broken = true;
+		conn->loss.broken = true;
 	}
 }
 
@@ -113,7 +113,7 @@ end_rows(Conn *conn, Request *req)
 static int
 socket_ready(Conn *conn)
 {
-	struct pollfd fd = {PQsocket(conn->pg), POLLIN | POLLOUT, 0};
+	struct pollfd fd = {PQsocket(conn->io.pg), POLLIN | POLLOUT, 0};
 
 	if (fd.fd < 0 || poll(&fd, 1, 0) < 0)
 		return 0;
@@ -124,7 +124,7 @@ socket_ready(Conn *conn)
 static void
 wait_for_room(Conn *conn)
 {
-	conn->flushed = false;
+	conn->io.flushed = false;
 	conn_want(conn, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE);
 }
 
@@ -147,7 +147,7 @@ copy_send(Conn *conn)
 		const char *data;
 		Size		len;
 
-		if (conn->broken || PQstatus(conn->pg) == CONNECTION_BAD)
+		if (conn->loss.broken || PQstatus(conn->io.pg) == CONNECTION_BAD)
 		{
 			conn_note_error(conn);
 			copy_stop(conn, req);
@@ -162,7 +162,7 @@ copy_send(Conn *conn)
 			return false;
 		}
 		ready = socket_ready(conn);
-		if (((ready & ~POLLOUT) || compat_hidden_input(conn->pg)) &&
+		if (((ready & ~POLLOUT) || compat_hidden_input(conn->io.pg)) &&
 			error_has_come(conn))
 		{
 			copy_stop(conn, req);
@@ -179,10 +179,10 @@ copy_send(Conn *conn)
 			break;
 		}
 		len = Min(len, COPY_PIECE_BYTES);
-		if (PQputCopyData(conn->pg, data, (int) len) != 1)
+		if (PQputCopyData(conn->io.pg, data, (int) len) != 1)
 		{
 			conn_note_error(conn);
-			conn->broken = true;
+			conn->loss.broken = true;
 			continue;
 		}
 		ring_skip(up, len);
@@ -204,11 +204,11 @@ copy_lost(Conn *conn, Request *req)
 	char		what[DBPOOL_SHOWN_ERROR];
 	char		detail[DBPOOL_SHOWN_ERROR + 100];
 
-	if (pg_atomic_read_u32(&req->slot->sent) != 0 && conn->flushed)
+	if (pg_atomic_read_u32(&req->slot->sent) != 0 && conn->io.flushed)
 		return false;
 	snprintf(what, sizeof(what), "connection of pool \"%s\" was lost while rows were sent",
 			 NameStr(conn->pool->options.server));
-	snprintf(detail, sizeof(detail), "%s\nNo row was inserted.", conn->lost_error);
+	snprintf(detail, sizeof(detail), "%s\nNo row was inserted.", conn->loss.error);
 	request_fail(req, "08006", what, detail, NULL);
 	return true;
 }

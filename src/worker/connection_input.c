@@ -29,12 +29,12 @@
 static bool
 is_too_much(Conn *conn, Size n)
 {
-	if (n == (Size) conn->wire.reach)
-		n = Max(n, (Size) compat_unread_bytes(conn->pg));
-	conn->received += n;
-	if (conn->received <= OWN_MOST)
+	if (n == (Size) conn->io.wire.reach)
+		n = Max(n, (Size) compat_unread_bytes(conn->io.pg));
+	conn->io.received += n;
+	if (conn->io.received <= OWN_MOST)
 		return false;
-	snprintf(conn->lost_error, sizeof(conn->lost_error),
+	snprintf(conn->loss.error, sizeof(conn->loss.error),
 			 "The remote server sent more than %d bytes %s.", OWN_MOST,
 			 conn->state == CONN_IDLE ? "without being asked anything" :
 			 conn->state == CONN_CHECKING ? "in answer to a check" :
@@ -47,9 +47,9 @@ is_too_much(Conn *conn, Size n)
 void
 input_describe_large(Conn *conn, const WireMessage *large)
 {
-	snprintf(conn->lost_error, sizeof(conn->lost_error),
+	snprintf(conn->loss.error, sizeof(conn->loss.error),
 			 "The remote server sent %s of %u bytes, and dbpool takes %d at most.",
-			 wire_name(large->type), large->length, conn->wire.other_most);
+			 wire_name(large->type), large->length, conn->io.wire.other_most);
 }
 
 /*
@@ -62,14 +62,14 @@ InputLook
 input_look(Conn *conn, WireMessage *large)
 {
 	static char window[WIRE_WINDOW];
-	Wire	   *wire = &conn->wire;
+	Wire	   *wire = &conn->io.wire;
 	ssize_t		n;
 	bool		runs = conn->state == CONN_BUSY || conn->state == CONN_CANCELLING;
 	bool		fits;
 
 	if (runs && !wire_wants(wire))
 		return INPUT_FITS;
-	n = compat_peek_input(conn->pg, window, wire->reach);
+	n = compat_peek_input(conn->io.pg, window, wire->reach);
 	if (n <= 0)
 		return INPUT_FITS;
 	wire->row_most = runs ? WIRE_ROW_MOST : OWN_MOST;
@@ -79,11 +79,11 @@ input_look(Conn *conn, WireMessage *large)
 	fits = wire_look(wire, window, n, large);
 	if (wire->settings > SETTINGS_MOST)
 	{
-		snprintf(conn->lost_error, sizeof(conn->lost_error),
+		snprintf(conn->loss.error, sizeof(conn->loss.error),
 				 "The remote server reported more than %d bytes of settings.",
 				 SETTINGS_MOST);
 		return INPUT_REFUSED;
 	}
-	conn->big |= wire->large;
+	conn->io.big |= wire->large;
 	return fits ? INPUT_FITS : INPUT_LARGE;
 }

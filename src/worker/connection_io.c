@@ -15,23 +15,23 @@
 void
 conn_want(Conn *conn, uint32 wants)
 {
-	pgsocket	sock = PQsocket(conn->pg);
+	pgsocket	sock = PQsocket(conn->io.pg);
 
-	if (sock == conn->poll.sock)
-		poll_want(&conn->poll, wants);
+	if (sock == conn->io.poll.sock)
+		poll_want(&conn->io.poll, wants);
 	else
-		poll_socket(&conn->poll, sock, sock == PGINVALID_SOCKET ? 0 : wants);
+		poll_socket(&conn->io.poll, sock, sock == PGINVALID_SOCKET ? 0 : wants);
 }
 
 /* Hand what libpq has to the kernel; wait for room there if need be. */
 bool
 conn_flush(Conn *conn)
 {
-	int			left = PQflush(conn->pg);
+	int			left = PQflush(conn->io.pg);
 
 	if (left < 0)
 		return false;
-	conn->flushed = left == 0;
+	conn->io.flushed = left == 0;
 	conn_want(conn, WL_SOCKET_READABLE | (left > 0 ? WL_SOCKET_WRITEABLE : 0));
 	return true;
 }
@@ -40,21 +40,21 @@ conn_flush(Conn *conn)
 void
 conn_note_error(Conn *conn)
 {
-	if (conn->lost_error[0] != '\0')
+	if (conn->loss.error[0] != '\0')
 		return;
-	strlcpy(conn->lost_error, PQerrorMessage(conn->pg), sizeof(conn->lost_error));
-	conn->lost_error[strcspn(conn->lost_error, "\n")] = '\0';
+	strlcpy(conn->loss.error, PQerrorMessage(conn->io.pg), sizeof(conn->loss.error));
+	conn->loss.error[strcspn(conn->loss.error, "\n")] = '\0';
 }
 
 /* libpq's pipeline mode, on or off; it can be changed when nothing is under way. */
 bool
 conn_set_pipelined(Conn *conn, bool on)
 {
-	if (conn->pipelined == on)
+	if (conn->io.pipelined == on)
 		return true;
-	if ((on ? PQenterPipelineMode(conn->pg) : PQexitPipelineMode(conn->pg)) != 1)
+	if ((on ? PQenterPipelineMode(conn->io.pg) : PQexitPipelineMode(conn->io.pg)) != 1)
 		return false;
-	conn->pipelined = on;
+	conn->io.pipelined = on;
 	return true;
 }
 
@@ -62,8 +62,8 @@ conn_set_pipelined(Conn *conn, bool on)
 bool
 conn_send_simple(Conn *conn, const char *sql)
 {
-	conn->flushed = false;
+	conn->io.flushed = false;
 	conn->asked_at = ticks_now();
 	return conn_set_pipelined(conn, false) &&
-		PQsendQuery(conn->pg, sql) == 1 && conn_flush(conn);
+		PQsendQuery(conn->io.pg, sql) == 1 && conn_flush(conn);
 }

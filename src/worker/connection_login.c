@@ -6,7 +6,7 @@
  *	1. login_step() has login.c look at what has come.
  *	2. For a step that may take long, the socket leaves the wait set and libpq's
  *	   connection moves into a job, from conn->pg.  Until the job is done only its
- *	   thread touches that; conn->step is the job.
+ *	   thread touches that; conn->opening.step is the job.
  *	3. step_done(), in the loop, puts it back, and the log-in goes on.
  * Who closes the connection or goes on to the next place meanwhile, as at the end
  * of connect_timeout, calls login_abandon(): then step_done() ends libpq's
@@ -65,8 +65,8 @@ step_done(void *data, void *arg)
 	}
 	else
 	{
-		conn->step = NULL;
-		conn->pg = step->pg;
+		conn->opening.step = NULL;
+		conn->io.pg = step->pg;
 		step->conn = conn;
 		(void) work_guard(stepped_piece, step, conn_recover, conn);
 	}
@@ -77,7 +77,7 @@ step_done(void *data, void *arg)
 void
 login_abandon(Conn *conn)
 {
-	offload_abandon(&conn->step);
+	offload_abandon(&conn->opening.step);
 	timer_stop(&conn->watch);
 }
 
@@ -85,7 +85,7 @@ login_abandon(Conn *conn)
 static void
 wait_a_little(Conn *conn)
 {
-	poll_forget(&conn->poll);
+	poll_forget(&conn->io.poll);
 	timer_set(&conn->watch, ticks_plus_ms(ticks_now(), LOGIN_AGAIN_MS));
 }
 
@@ -103,20 +103,20 @@ step_start(Conn *conn, LoginStepped stepped)
 	step = malloc(sizeof(Step));
 	if (step != NULL)
 	{
-		step->pg = conn->pg;
+		step->pg = conn->io.pg;
 		step->stepped = stepped;
 		step->pool = conn->pool;
-		conn->step = offload_submit(OFFLOAD_LOGIN, step_run, step_done, step, conn);
+		conn->opening.step = offload_submit(OFFLOAD_LOGIN, step_run, step_done, step, conn);
 	}
-	if (conn->step == NULL)
+	if (conn->opening.step == NULL)
 	{
 		free(step);
 		wait_a_little(conn);
 		return;
 	}
 	conn->pool->steps++;
-	conn->pg = NULL;
-	poll_forget(&conn->poll);
+	conn->io.pg = NULL;
+	poll_forget(&conn->io.poll);
 }
 
 /*
@@ -130,10 +130,10 @@ login_step(Conn *conn, LoginStepped stepped)
 {
 	char		why[LOGIN_WHY_BYTES];
 
-	switch (login_look(conn->pg, &conn->login, &conn->wire, why))
+	switch (login_look(conn->io.pg, &conn->opening.login, &conn->io.wire, why))
 	{
 		case LOGIN_STEP:
-			stepped(conn, PQconnectPoll(conn->pg), NULL);
+			stepped(conn, PQconnectPoll(conn->io.pg), NULL);
 			break;
 		case LOGIN_SLOW_STEP:
 			step_start(conn, stepped);

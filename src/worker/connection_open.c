@@ -134,7 +134,7 @@ is_numeric(const char *host)
 static void
 list_places(Conn *conn)
 {
-	Candidates *list = conn->candidates;
+	Candidates *list = conn->opening.candidates;
 	const char *hosts = definition_value(conn->pool, "host");
 	const char *addrs = definition_value(conn->pool, "hostaddr");
 	const char *ports = definition_value(conn->pool, "port");
@@ -233,7 +233,7 @@ looked_up_piece(void *arg)
 
 	if (lookup->error == 0)
 	{
-		put_addresses(conn->candidates, lookup->found);
+		put_addresses(conn->opening.candidates, lookup->found);
 		attempt(conn);
 	}
 	else
@@ -254,7 +254,7 @@ lookup_done(void *data, void *arg)
 	pool_mark(lookup->pool);
 	if (conn != NULL)
 	{
-		conn->lookup = NULL;
+		conn->opening.lookup = NULL;
 		lookup->conn = conn;
 		(void) work_guard(looked_up_piece, lookup, conn_recover, conn);
 	}
@@ -267,8 +267,8 @@ lookup_start(Conn *conn)
 {
 	Lookup	   *lookup;
 
-	conn->phase = PHASE_LOOKUP;
-	conn->lookup = NULL;
+	conn->opening.phase = PHASE_LOOKUP;
+	conn->opening.lookup = NULL;
 	if (!offload_has_room(OFFLOAD_LOOKUP, conn->pool->lookups))
 	{
 		timer_set(&conn->watch, ticks_plus_ms(ticks_now(), LOGIN_AGAIN_MS));
@@ -279,12 +279,12 @@ lookup_start(Conn *conn)
 	if (lookup != NULL)
 	{
 		lookup->pool = conn->pool;
-		lookup->name = strdup(conn->candidates->places[conn->candidates->at].host);
+		lookup->name = strdup(conn->opening.candidates->places[conn->opening.candidates->at].host);
 	}
 	if (lookup != NULL && lookup->name != NULL)
-		conn->lookup = offload_submit(OFFLOAD_LOOKUP, lookup_run, lookup_done,
-									  lookup, conn);
-	if (conn->lookup != NULL)
+		conn->opening.lookup = offload_submit(OFFLOAD_LOOKUP, lookup_run, lookup_done,
+											  lookup, conn);
+	if (conn->opening.lookup != NULL)
 	{
 		conn->pool->lookups++;
 		return;
@@ -296,7 +296,7 @@ lookup_start(Conn *conn)
 static void
 lookup_abandon(Conn *conn)
 {
-	offload_abandon(&conn->lookup);
+	offload_abandon(&conn->opening.lookup);
 }
 
 /* libpq's keywords and values for a place. */
@@ -342,12 +342,12 @@ make_keywords(Conn *conn, const Place *place, const char **keywords,
 		keywords[n] = "port";
 		values[n++] = place->port;
 	}
-	if (conn->candidates->session_attrs != NULL)
+	if (conn->opening.candidates->session_attrs != NULL)
 	{
-		const char *attrs = conn->candidates->session_attrs;
+		const char *attrs = conn->opening.candidates->session_attrs;
 
 		if (strcmp(attrs, "prefer-standby") == 0)
-			attrs = conn->candidates->round == 0 ? "standby" : "any";
+			attrs = conn->opening.candidates->round == 0 ? "standby" : "any";
 		keywords[n] = "target_session_attrs";
 		values[n++] = attrs;
 	}
@@ -373,7 +373,7 @@ notice_receiver(void *arg, const PGresult *res)
 	/* commits wait for standbys here by now: cancel no more of them */
 	if (function != NULL && strcmp(function, "SyncRepWaitForLSN") == 0)
 		conn->pool->synchronous = true;
-	if (req != NULL && (conn->nflights == 1 || !conn_head(conn)->answered))
+	if (req != NULL && (conn->flights.n == 1 || !conn_head(conn)->answered))
 		reply_error(req, res, FRAME_NOTICE);
 }
 
@@ -390,9 +390,9 @@ static void
 open_gave_up(Conn *conn)
 {
 	Pool	   *pool = conn->pool;
-	char	   *errors = pstrdup(conn->errors.data);
-	const char *sqlstate = conn->password_unasked ? "2F003" : "08001";
-	const char *hint = conn->hint;
+	char	   *errors = pstrdup(conn->opening.errors.data);
+	const char *sqlstate = conn->opening.password_unasked ? "2F003" : "08001";
+	const char *hint = conn->opening.hint;
 
 	conn_close(conn, "it could not be opened");
 	pool_conn_failed(pool, sqlstate, errors, hint);
@@ -418,7 +418,7 @@ next_place(Candidates *list)
 static void
 attempt(Conn *conn)
 {
-	Candidates *list = conn->candidates;
+	Candidates *list = conn->opening.candidates;
 	const char *keywords[MAX_KEYWORDS];
 	const char *values[MAX_KEYWORDS];
 
@@ -435,7 +435,7 @@ attempt(Conn *conn)
 		lookup_start(conn);
 		return;
 	}
-	conn->phase = PHASE_LOGIN;
+	conn->opening.phase = PHASE_LOGIN;
 	make_keywords(conn, &list->places[list->at], keywords, values);
 	if (!AcquireExternalFD())
 	{
@@ -443,44 +443,44 @@ attempt(Conn *conn)
 					"see max_files_per_process");
 		return;
 	}
-	conn->pg = PQconnectStartParams(keywords, values, 0);
-	if (conn->pg == NULL)
+	conn->io.pg = PQconnectStartParams(keywords, values, 0);
+	if (conn->io.pg == NULL)
 	{
 		ReleaseExternalFD();
 		open_failed(conn, "out of memory");
 	}
-	else if (PQstatus(conn->pg) == CONNECTION_BAD)
-		open_failed(conn, PQerrorMessage(conn->pg));
+	else if (PQstatus(conn->io.pg) == CONNECTION_BAD)
+		open_failed(conn, PQerrorMessage(conn->io.pg));
 	else
 	{
 		/* so that a remote which does not read cannot hold us either */
-		(void) PQsetnonblocking(conn->pg, 1);
-		PQsetNoticeReceiver(conn->pg, ignore_notice, NULL);
-		memset(&conn->login, 0, sizeof(Login));
-		conn->lost_error[0] = '\0';
-		wire_init(&conn->wire);
-		poll_socket(&conn->poll, PQsocket(conn->pg), WL_SOCKET_WRITEABLE);
+		(void) PQsetnonblocking(conn->io.pg, 1);
+		PQsetNoticeReceiver(conn->io.pg, ignore_notice, NULL);
+		memset(&conn->opening.login, 0, sizeof(Login));
+		conn->loss.error[0] = '\0';
+		wire_init(&conn->io.wire);
+		poll_socket(&conn->io.poll, PQsocket(conn->io.pg), WL_SOCKET_WRITEABLE);
 	}
 }
 
 /*
  * Host and port of the place that is being tried, or libpq's defaults.  Valid as
- * long as conn->candidates, and until libpq's connection is closed.
+ * long as conn->opening.candidates, and until libpq's connection is closed.
  */
 void
 conn_open_place(const Conn *conn, const char **host, const char **port)
 {
-	const Candidates *list = conn->candidates;
+	const Candidates *list = conn->opening.candidates;
 	const Place *place = &list->places[Min(list->at, DBPOOL_MAX_PLACES - 1)];
 
 	*host = place->host ? place->host : place->hostaddr;
-	if (*host == NULL && conn->pg != NULL)
-		*host = PQhost(conn->pg);
+	if (*host == NULL && conn->io.pg != NULL)
+		*host = PQhost(conn->io.pg);
 	if (*host == NULL || (*host)[0] == '\0')
 		*host = DEFAULT_PGSOCKET_DIR;
 	*port = place->port;
-	if (*port == NULL && conn->pg != NULL)
-		*port = PQport(conn->pg);
+	if (*port == NULL && conn->io.pg != NULL)
+		*port = PQport(conn->io.pg);
 	if (*port == NULL || (*port)[0] == '\0')
 		*port = DEF_PGPORT_STR;
 }
@@ -496,30 +496,30 @@ place_failed(Conn *conn, const char *message, const char *hint)
 	char		what[LOGIN_MESSAGE_BYTES];
 	const char *host;
 	const char *port;
-	bool		answered = conn->login.sqlstate[0] != '\0';
+	bool		answered = conn->opening.login.sqlstate[0] != '\0';
 
 	conn_open_place(conn, &host, &port);
 	login_describe(what, sizeof(what), host, port, message);
-	if (conn->errors.len > 0)
-		appendStringInfoChar(&conn->errors, '\n');
-	appendStringInfoString(&conn->errors, what);
-	if (hint != NULL && (answered || !conn->hint_of_server))
+	if (conn->opening.errors.len > 0)
+		appendStringInfoChar(&conn->opening.errors, '\n');
+	appendStringInfoString(&conn->opening.errors, what);
+	if (hint != NULL && (answered || !conn->opening.hint_of_server))
 	{
-		conn->hint = hint;
-		conn->hint_of_server = answered;
+		conn->opening.hint = hint;
+		conn->opening.hint_of_server = answered;
 	}
-	memset(&conn->login, 0, sizeof(Login));
+	memset(&conn->opening.login, 0, sizeof(Login));
 
-	poll_forget(&conn->poll);
-	if (conn->pg != NULL)
+	poll_forget(&conn->io.poll);
+	if (conn->io.pg != NULL)
 	{
-		PQfinish(conn->pg);
-		conn->pg = NULL;
+		PQfinish(conn->io.pg);
+		conn->io.pg = NULL;
 		ReleaseExternalFD();
 	}
 	lookup_abandon(conn);
 	login_abandon(conn);
-	if (next_place(conn->candidates))
+	if (next_place(conn->opening.candidates))
 		attempt(conn);
 	else
 		open_gave_up(conn);
@@ -530,14 +530,14 @@ static void
 open_failed(Conn *conn, const char *message)
 {
 	place_failed(conn, message,
-				 conn->pg != NULL ? login_hint(conn->pg, &conn->login, message) : NULL);
+				 conn->io.pg != NULL ? login_hint(conn->io.pg, &conn->opening.login, message) : NULL);
 }
 
 /* The same when the time is up. */
 void
 conn_open_overdue(Conn *conn)
 {
-	bool		lookup = conn->phase == PHASE_LOOKUP;
+	bool		lookup = conn->opening.phase == PHASE_LOOKUP;
 
 	place_failed(conn,
 				 psprintf("%s within %g s",
@@ -554,13 +554,13 @@ conn_open_overdue(Conn *conn)
 static void
 password_not_asked(Conn *conn)
 {
-	const Place *place = &conn->candidates->places[conn->candidates->at];
+	const Place *place = &conn->opening.candidates->places[conn->opening.candidates->at];
 
-	conn->password_unasked = true;
+	conn->opening.password_unasked = true;
 	open_failed(conn,
 				psprintf("The remote at host \"%s\", port %s did not ask for a password.",
-						 place->host ? place->host : PQhost(conn->pg),
-						 PQport(conn->pg)));
+						 place->host ? place->host : PQhost(conn->io.pg),
+						 PQport(conn->io.pg)));
 }
 
 /*
@@ -573,8 +573,8 @@ libpq_missed_password(Conn *conn)
 	const char *methods = definition_value(conn->pool, "require_auth");
 
 	return conn->pool->options.need_password && methods != NULL &&
-		!PQconnectionUsedPassword(conn->pg) &&
-		strstr(PQerrorMessage(conn->pg), methods) != NULL;
+		!PQconnectionUsedPassword(conn->io.pg) &&
+		strstr(PQerrorMessage(conn->io.pg), methods) != NULL;
 }
 
 /* Logged in: make our settings, if we may. */
@@ -582,32 +582,32 @@ static void
 authenticated(Conn *conn)
 {
 	ConnShared *shared = conn->shared;
-	const char *host = PQhost(conn->pg);
+	const char *host = PQhost(conn->io.pg);
 
-	if (conn->pool->options.need_password && !PQconnectionUsedPassword(conn->pg))
+	if (conn->pool->options.need_password && !PQconnectionUsedPassword(conn->io.pg))
 	{
 		password_not_asked(conn);
 		return;
 	}
-	conn->tls = PQsslInUse(conn->pg) != 0;
+	conn->io.tls = PQsslInUse(conn->io.pg) != 0;
 	SpinLockAcquire(&shared->mutex);
-	shared->remote_pid = PQbackendPID(conn->pg);
-	shared->tls = conn->tls;
+	shared->remote_pid = PQbackendPID(conn->io.pg);
+	shared->tls = conn->io.tls;
 	strlcpy(NameStr(shared->address), host ? host : "", NAMEDATALEN);
-	shared->port = atoi(PQport(conn->pg));
+	shared->port = atoi(PQport(conn->io.pg));
 	SpinLockRelease(&shared->mutex);
 
-	conn->phase = PHASE_SETTINGS;
+	conn->opening.phase = PHASE_SETTINGS;
 	conn->asked_at = ticks_now();
-	conn->received = 0;
-	PQsetNoticeReceiver(conn->pg, notice_receiver, conn);
-	if (!home_make_mark(PQbackendPID(conn->pg), conn->home_mark))
-		conn->home_mark[0] = '\0';
-	if (PQsetnonblocking(conn->pg, 1) != 0 ||
-		PQsendQuery(conn->pg, psprintf("%s%s", conn->home_mark, CONN_SETTINGS_SQL)) != 1)
-		open_failed(conn, PQerrorMessage(conn->pg));
+	conn->io.received = 0;
+	PQsetNoticeReceiver(conn->io.pg, notice_receiver, conn);
+	if (!home_make_mark(PQbackendPID(conn->io.pg), conn->opening.home_mark))
+		conn->opening.home_mark[0] = '\0';
+	if (PQsetnonblocking(conn->io.pg, 1) != 0 ||
+		PQsendQuery(conn->io.pg, psprintf("%s%s", conn->opening.home_mark, CONN_SETTINGS_SQL)) != 1)
+		open_failed(conn, PQerrorMessage(conn->io.pg));
 	else
-		poll_socket(&conn->poll, PQsocket(conn->pg), WL_SOCKET_READABLE);
+		poll_socket(&conn->io.poll, PQsocket(conn->io.pg), WL_SOCKET_READABLE);
 }
 
 /* When a connection opened at that time is to be replaced; 0: never. */
@@ -657,34 +657,34 @@ settings_event(Conn *conn)
 	{
 		case INPUT_LARGE:
 			input_describe_large(conn, &large);
-			open_failed(conn, conn->lost_error);
+			open_failed(conn, conn->loss.error);
 			return;
 		case INPUT_REFUSED:
-			open_failed(conn, conn->lost_error);
+			open_failed(conn, conn->loss.error);
 			return;
 		default:
 			break;
 	}
-	if (PQconsumeInput(conn->pg) != 1)
+	if (PQconsumeInput(conn->io.pg) != 1)
 	{
-		open_failed(conn, PQerrorMessage(conn->pg));
+		open_failed(conn, PQerrorMessage(conn->io.pg));
 		return;
 	}
-	while (!PQisBusy(conn->pg))
+	while (!PQisBusy(conn->io.pg))
 	{
 		const char *datetimes;
 		bool		failed;
 
-		res = PQgetResult(conn->pg);
+		res = PQgetResult(conn->io.pg);
 		if (res == NULL)
 		{
 			timer_stop(&conn->deadline);
 			conn_remember_settings(conn);
-			if (conn->home_mark[0] != '\0' &&
-				home_has_mark(PQbackendPID(conn->pg), conn->home_mark, &conn->home_role))
-				conn->home_pid = PQbackendPID(conn->pg);
-			datetimes = PQparameterStatus(conn->pg, "integer_datetimes");
-			conn->integer_datetimes = datetimes != NULL && strcmp(datetimes, "on") == 0;
+			if (conn->opening.home_mark[0] != '\0' &&
+				home_has_mark(PQbackendPID(conn->io.pg), conn->opening.home_mark, &conn->session.home_role))
+				conn->session.home_pid = PQbackendPID(conn->io.pg);
+			datetimes = PQparameterStatus(conn->io.pg, "integer_datetimes");
+			conn->session.integer_datetimes = datetimes != NULL && strcmp(datetimes, "on") == 0;
 			pool_saw_round_trip(conn->pool, ticks_now() - conn->asked_at);
 			opened(conn);
 			return;
@@ -695,12 +695,12 @@ settings_event(Conn *conn)
 		PQclear(res);
 		if (failed)
 		{
-			open_failed(conn, PQerrorMessage(conn->pg));
+			open_failed(conn, PQerrorMessage(conn->io.pg));
 			return;
 		}
 	}
-	if (PQsocket(conn->pg) == PGINVALID_SOCKET)
-		open_failed(conn, PQerrorMessage(conn->pg));
+	if (PQsocket(conn->io.pg) == PGINVALID_SOCKET)
+		open_failed(conn, PQerrorMessage(conn->io.pg));
 }
 
 /* A step of the log-in was made, see login_step(). */
@@ -710,10 +710,10 @@ stepped(Conn *conn, int status, const char *why)
 	switch (status)
 	{
 		case PGRES_POLLING_READING:
-			poll_socket(&conn->poll, PQsocket(conn->pg), WL_SOCKET_READABLE);
+			poll_socket(&conn->io.poll, PQsocket(conn->io.pg), WL_SOCKET_READABLE);
 			break;
 		case PGRES_POLLING_WRITING:
-			poll_socket(&conn->poll, PQsocket(conn->pg), WL_SOCKET_WRITEABLE);
+			poll_socket(&conn->io.poll, PQsocket(conn->io.pg), WL_SOCKET_WRITEABLE);
 			break;
 		case PGRES_POLLING_OK:
 			authenticated(conn);
@@ -724,7 +724,7 @@ stepped(Conn *conn, int status, const char *why)
 			else if (libpq_missed_password(conn))
 				password_not_asked(conn);
 			else
-				open_failed(conn, PQerrorMessage(conn->pg));
+				open_failed(conn, PQerrorMessage(conn->io.pg));
 			break;
 	}
 }
@@ -733,7 +733,7 @@ stepped(Conn *conn, int status, const char *why)
 void
 conn_open_event(Conn *conn)
 {
-	switch (conn->phase)
+	switch (conn->opening.phase)
 	{
 		case PHASE_LOOKUP:
 			lookup_start(conn);
@@ -761,24 +761,24 @@ conn_make(Pool *pool)
 	conn->context = context;
 	conn->pool = pool;
 	conn->state = CONN_CONNECTING;
-	conn->phase = PHASE_LOOKUP;
+	conn->opening.phase = PHASE_LOOKUP;
 	conn->generation = pool->generation;
 	conn->opened_at = ticks_now();
-	dlist_init(&conn->flights);
-	dlist_init(&conn->prepared_lru);
-	dlist_init(&conn->doomed);
-	poll_init(&conn->poll, conn_handlers.ready, conn_recover, conn);
+	dlist_init(&conn->flights.list);
+	dlist_init(&conn->prepared.lru);
+	dlist_init(&conn->prepared.doomed);
+	poll_init(&conn->io.poll, conn_handlers.ready, conn_recover, conn);
 	work_init(&conn->go_on, conn_handlers.go_on, conn_recover, conn);
 	timer_init(&conn->deadline, conn_handlers.deadline, conn_recover, conn);
 	timer_init(&conn->watch, conn_handlers.watch, conn_recover, conn);
 	timer_init(&conn->janitor, conn_handlers.idle, conn_recover, conn);
-	initStringInfo(&conn->errors);
+	initStringInfo(&conn->opening.errors);
 	MemoryContextSwitchTo(places);
-	conn->candidates = palloc0(sizeof(Candidates));
-	conn->candidates->context = places;
+	conn->opening.candidates = palloc0(sizeof(Candidates));
+	conn->opening.candidates->context = places;
 	list_places(conn);
-	if (conn->candidates->shuffle)
-		shuffle(conn->candidates, 0, conn->candidates->n);
+	if (conn->opening.candidates->shuffle)
+		shuffle(conn->opening.candidates, 0, conn->opening.candidates->n);
 	MemoryContextSwitchTo(old);
 	return conn;
 }

@@ -21,7 +21,7 @@
 
 struct Prepared
 {
-	dlist_node	node;			/* in conn->prepared_lru or doomed */
+	dlist_node	node;			/* in conn->prepared.lru or doomed */
 	int			id;				/* its statement's, which may have been
 								 * forgotten since, and another have it; of no
 								 * meaning when doomed */
@@ -61,19 +61,19 @@ static void
 drop(Conn *conn, Prepared *prepared, bool deallocated)
 {
 	dlist_delete(&prepared->node);
-	conn->prepared[prepared->id] = NULL;
-	conn->shared->prepared = --conn->nprepared;
+	conn->prepared.by_id[prepared->id] = NULL;
+	conn->shared->prepared = --conn->prepared.n;
 	forget_types(prepared);
 	if (deallocated)
 		pfree(prepared);
 	else
-		dlist_push_tail(&conn->doomed, &prepared->node);
+		dlist_push_tail(&conn->prepared.doomed, &prepared->node);
 }
 
 static Prepared *
 find(Conn *conn, const Statement *statement)
 {
-	return statement->id < conn->nids ? conn->prepared[statement->id] : NULL;
+	return statement->id < conn->prepared.nids ? conn->prepared.by_id[statement->id] : NULL;
 }
 
 /* Drop the statement; deallocated says that the remote has it not. */
@@ -103,28 +103,28 @@ conn_prepared_is_old(Conn *conn, Statement *statement)
 void
 conn_forget_prepared(Conn *conn)
 {
-	while (!dlist_is_empty(&conn->prepared_lru))
-		drop(conn, dlist_head_element(Prepared, node, &conn->prepared_lru), true);
-	while (!dlist_is_empty(&conn->doomed))
-		pfree(dlist_container(Prepared, node, dlist_pop_head_node(&conn->doomed)));
+	while (!dlist_is_empty(&conn->prepared.lru))
+		drop(conn, dlist_head_element(Prepared, node, &conn->prepared.lru), true);
+	while (!dlist_is_empty(&conn->prepared.doomed))
+		pfree(dlist_container(Prepared, node, dlist_pop_head_node(&conn->prepared.doomed)));
 }
 
 /* Have the remote forget what was dropped. */
 static bool
 deallocate_doomed(Conn *conn)
 {
-	while (!dlist_is_empty(&conn->doomed))
+	while (!dlist_is_empty(&conn->prepared.doomed))
 	{
 		Prepared   *prepared = dlist_container(Prepared, node,
-											   dlist_pop_head_node(&conn->doomed));
+											   dlist_pop_head_node(&conn->prepared.doomed));
 		char		name[NAMEDATALEN];
 		bool		sent;
 
 		prepared_name(prepared->serial, name);
 		pfree(prepared);
 		chore_add(conn);
-		sent = compat_send_close_prepared(conn->pg, name) == 1 &&
-			compat_send_sync(conn->pg) == 1;
+		sent = compat_send_close_prepared(conn->io.pg, name) == 1 &&
+			compat_send_sync(conn->io.pg) == 1;
 		if (!sent)
 			return false;
 	}
@@ -138,26 +138,26 @@ prepare(Conn *conn, Statement *statement)
 	Prepared   *prepared;
 	char		name[NAMEDATALEN];
 
-	if (conn->nids <= statement->id)
+	if (conn->prepared.nids <= statement->id)
 	{
 		int			n = Max(64, 2 * statement->id);
 
-		if (conn->prepared == NULL)
-			conn->prepared = MemoryContextAlloc(conn->context, sizeof(Prepared *) * n);
+		if (conn->prepared.by_id == NULL)
+			conn->prepared.by_id = MemoryContextAlloc(conn->context, sizeof(Prepared *) * n);
 		else
-			conn->prepared = repalloc(conn->prepared, sizeof(Prepared *) * n);
-		memset(conn->prepared + conn->nids, 0, sizeof(Prepared *) * (n - conn->nids));
-		conn->nids = n;
+			conn->prepared.by_id = repalloc(conn->prepared.by_id, sizeof(Prepared *) * n);
+		memset(conn->prepared.by_id + conn->prepared.nids, 0, sizeof(Prepared *) * (n - conn->prepared.nids));
+		conn->prepared.nids = n;
 	}
 	prepared = MemoryContextAlloc(conn->context, sizeof(Prepared));
 	prepared->id = statement->id;
 	prepared->serial = statement->serial;
 	prepared->number = ++last_preparation;
 	prepared->ntypes = 0;
-	dlist_push_head(&conn->prepared_lru, &prepared->node);
-	conn->prepared[statement->id] = prepared;
-	conn->shared->prepared = ++conn->nprepared;
-	return PQsendPrepare(conn->pg, prepared_name(prepared->serial, name),
+	dlist_push_head(&conn->prepared.lru, &prepared->node);
+	conn->prepared.by_id[statement->id] = prepared;
+	conn->shared->prepared = ++conn->prepared.n;
+	return PQsendPrepare(conn->io.pg, prepared_name(prepared->serial, name),
 						 statement->text, 0, NULL) == 1;
 }
 
@@ -175,9 +175,9 @@ conn_make_room(Conn *conn, Statement *statement)
 		return true;
 	if (prepared != NULL)
 		drop(conn, prepared, false);
-	while (conn->nprepared > 0 &&
-		   conn->nprepared >= conn->pool->options.statement_cache_size)
-		drop(conn, dlist_tail_element(Prepared, node, &conn->prepared_lru), false);
+	while (conn->prepared.n > 0 &&
+		   conn->prepared.n >= conn->pool->options.statement_cache_size)
+		drop(conn, dlist_tail_element(Prepared, node, &conn->prepared.lru), false);
 	return deallocate_doomed(conn);
 }
 
@@ -232,8 +232,8 @@ conn_send_prepared(Conn *conn, Flight *flight, int nparams, const char *const *v
 	{
 		flight->reused = true;
 		flight->preparation = prepared->number;
-		binary = conn->integer_datetimes && types_agree(prepared, flight->req);
-		dlist_move_head(&conn->prepared_lru, &prepared->node);
+		binary = conn->session.integer_datetimes && types_agree(prepared, flight->req);
+		dlist_move_head(&conn->prepared.lru, &prepared->node);
 	}
 	else
 	{
@@ -242,6 +242,6 @@ conn_send_prepared(Conn *conn, Flight *flight, int nparams, const char *const *v
 			return false;
 		flight->preparation = last_preparation;
 	}
-	return PQsendQueryPrepared(conn->pg, prepared_name(statement->serial, name),
+	return PQsendQueryPrepared(conn->io.pg, prepared_name(statement->serial, name),
 							   nparams, values, NULL, NULL, binary) == 1;
 }

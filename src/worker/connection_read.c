@@ -30,7 +30,7 @@ learn(Conn *conn, Flight *flight, int64 us, bool failed)
 	Statement  *statement = flight->statement;
 
 	/* alone on its way, it also took the way there and back */
-	if (flight->sent_at >= conn->ended_at)
+	if (flight->sent_at >= conn->flights.ended_at)
 		us = Max(us - pool->rtt_us, 0);
 	if (statement == NULL || conn->generation != pool->generation)
 		return;
@@ -38,7 +38,7 @@ learn(Conn *conn, Flight *flight, int64 us, bool failed)
 	/* what a parameter may do says nothing of the text */
 	if (flight->req != NULL && !failed && flight->req->slot->traces == 0)
 		statement_ran(statement, flight->plain &&
-					  (conn->pipelined || (!conn->dirty && !session_changed(conn))),
+					  (conn->io.pipelined || (!conn->session.dirty && !session_changed(conn))),
 					  flight->req->bytes);
 }
 
@@ -62,7 +62,7 @@ check_end(Conn *conn, Request *req, bool in_transaction, bool own)
 						  "Put BEGIN, the statements and COMMIT into one string for dbpool_exec().");
 	else if (req->rows > 0 && (setting = session_text_changed(conn)) != NULL)
 		request_put_error(req, "0A000",
-						  psprintf(own || !conn->pipelined ? "the statement changed \"%s\" on pool \"%s\"" :
+						  psprintf(own || !conn->io.pipelined ? "the statement changed \"%s\" on pool \"%s\"" :
 								   "a statement of another session changed \"%s\" on a connection of pool \"%s\"",
 								   setting, name),
 						  "The values it returned cannot be trusted. What it did on the remote server stays.",
@@ -82,10 +82,10 @@ check_end(Conn *conn, Request *req, bool in_transaction, bool own)
 static bool
 has_changed_session(Conn *conn, Flight *flight)
 {
-	if (!conn->pipelined || conn->changed || flight->chore || !session_changed(conn))
+	if (!conn->io.pipelined || conn->session.changed || flight->chore || !session_changed(conn))
 		return false;
-	conn->changed = true;
-	conn->joinable = false;
+	conn->session.changed = true;
+	conn->flights.joinable = false;
 	if (flight->statement != NULL)
 		flight->statement->plain = false;
 	return true;
@@ -100,7 +100,7 @@ flight_ended(Conn *conn)
 	Request    *req = flight->req;
 	Ticks		now = ticks_now();
 	int64		us = conn_head_us(conn, now);
-	bool		alone = conn->nflights == 1;
+	bool		alone = conn->flights.n == 1;
 	bool		repeat = flight->repeat;
 	bool		stalled = flight->stalled;
 	bool		changed = has_changed_session(conn, flight);
@@ -109,14 +109,14 @@ flight_ended(Conn *conn)
 		conn_unprepare(conn, flight->statement, true);
 	if (req != NULL && !repeat)
 	{
-		check_end(conn, req, alone && PQtransactionStatus(conn->pg) != PQTRANS_IDLE,
+		check_end(conn, req, alone && PQtransactionStatus(conn->io.pg) != PQTRANS_IDLE,
 				  changed);
 		conn_count_request(conn, req, us, req->failed);
 	}
 	if (!repeat)
 		learn(conn, flight, us, req == NULL || req->failed);
 	flight_remove(conn, flight);
-	conn->ended_at = now;
+	conn->flights.ended_at = now;
 	conn->used_at = now;
 	conn->worked_at = now;
 	if (req != NULL && repeat)
@@ -137,7 +137,7 @@ flight_ended(Conn *conn)
 		if (repeat)
 			pool_mark(pool);
 	}
-	else if (conn->nflights == 0)
+	else if (conn->flights.n == 0)
 		conn_settle(conn);
 	else
 		pool_mark(pool);
@@ -165,7 +165,7 @@ checked(Conn *conn, Request *req)
 
 	if (conn->generation != conn->pool->generation)
 		pool_wait_again(req);
-	else if ((req->slot->traces & TRACE_READ_ONLY) && !conn->read_only)
+	else if ((req->slot->traces & TRACE_READ_ONLY) && !conn->session.read_only)
 		request_fail(req, "0A000", "the remote server does not make transactions read-only",
 					 "The statement was not run.",
 					 "The local transaction is read-only, and dbpool.inherit_read_only is on.");
@@ -194,9 +194,9 @@ answered(Conn *conn)
 			conn_close(conn, "a reset does not make it what it was when it was new");
 			return;
 		}
-		conn->dirty = false;
-		conn->changed = false;
-		conn->read_only = false;
+		conn->session.dirty = false;
+		conn->session.changed = false;
+		conn->session.read_only = false;
 		conn_ready(conn);
 		return;
 	}
@@ -218,9 +218,9 @@ answered(Conn *conn)
 static void
 all_read(Conn *conn)
 {
-	if (conn->last_words || conn->broken || PQstatus(conn->pg) == CONNECTION_BAD)
+	if (conn->loss.last_words || conn->loss.broken || PQstatus(conn->io.pg) == CONNECTION_BAD)
 		conn_lost(conn);
-	else if (conn->nflights > 0)
+	else if (conn->flights.n > 0)
 		flight_ended(conn);
 	else if (conn->state == CONN_CHECKING || conn->state == CONN_RESETTING)
 		answered(conn);
@@ -236,7 +236,7 @@ refuse_copy(Conn *conn, ExecStatusType status)
 	if (status == PGRES_COPY_IN)
 	{
 		/* the remote ends the statement with an error of its own */
-		PQputCopyEnd(conn->pg, "dbpool passes no COPY data");
+		PQputCopyEnd(conn->io.pg, "dbpool passes no COPY data");
 		conn_flush(conn);
 		return;
 	}
@@ -336,10 +336,10 @@ note_last_words(Conn *conn, const PGresult *res, const char *severity)
 {
 	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
 
-	conn->last_words = true;
+	conn->loss.last_words = true;
 	/* a pooler between us has no source to name, and knows of itself alone */
-	conn->remote_ended = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION) != NULL;
-	snprintf(conn->lost_error, sizeof(conn->lost_error),
+	conn->loss.remote_ended = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION) != NULL;
+	snprintf(conn->loss.error, sizeof(conn->loss.error),
 			 "The remote server said: %s: %s (SQLSTATE %s)", severity,
 			 PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
 			 sqlstate ? sqlstate : "unknown");
@@ -368,16 +368,16 @@ error_result(Conn *conn, PGresult *res)
 	if (severity == NULL)
 		severity = PQresultErrorField(res, PG_DIAG_SEVERITY);
 	if (strlen(PQresultErrorMessage(res)) > WIRE_OTHER_LARGE)
-		conn->big = true;
+		conn->io.big = true;
 	if (severity != NULL &&
 		(strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0))
 		note_last_words(conn, res, severity);
-	else if (PQstatus(conn->pg) == CONNECTION_BAD)
+	else if (PQstatus(conn->io.pg) == CONNECTION_BAD)
 		return;
 	else if (flight != NULL && ++flight->errors > MAX_ERRORS)
 	{
-		strlcpy(conn->lost_error, "The remote server sent one error after the other.",
-				sizeof(conn->lost_error));
+		strlcpy(conn->loss.error, "The remote server sent one error after the other.",
+				sizeof(conn->loss.error));
 		conn_lost(conn);
 	}
 	else if (flight != NULL)
@@ -418,7 +418,7 @@ drain_copy(Conn *conn, ExecStatusType status)
 		refuse_copy(conn, status);
 		return true;
 	}
-	while ((len = PQgetCopyData(conn->pg, &data, 1)) > 0)
+	while ((len = PQgetCopyData(conn->io.pg, &data, 1)) > 0)
 		PQfreemem(data);
 	return len != 0;
 }
@@ -525,8 +525,8 @@ want_rows(Conn *conn)
 {
 	Flight	   *flight = conn_head(conn);
 
-	if (flight != NULL && conn->pipelined && !flight->row_mode)
-		flight->row_mode = PQsetSingleRowMode(conn->pg) == 1;
+	if (flight != NULL && conn->io.pipelined && !flight->row_mode)
+		flight->row_mode = PQsetSingleRowMode(conn->io.pg) == 1;
 }
 
 /*
@@ -539,13 +539,13 @@ next_result(Conn *conn)
 	PGresult   *res;
 
 	want_rows(conn);
-	if (PQisBusy(conn->pg))
+	if (PQisBusy(conn->io.pg))
 		return false;
-	res = PQgetResult(conn->pg);
+	res = PQgetResult(conn->io.pg);
 	if (res != NULL)
 	{
-		conn->empty_results = 0;
-		wire_result(&conn->wire);
+		conn->io.empty_results = 0;
+		wire_result(&conn->io.wire);
 		return one_result(conn, res);
 	}
 
@@ -554,9 +554,9 @@ next_result(Conn *conn)
 	 * Behind the first, with the connection at its end, may be the remote's
 	 * last words.
 	 */
-	if (conn->pipelined && conn->nflights > 0 && ++conn->empty_results < 3)
+	if (conn->io.pipelined && conn->flights.n > 0 && ++conn->io.empty_results < 3)
 		return true;
-	if (conn->pipelined && conn->nflights > 0)
+	if (conn->io.pipelined && conn->flights.n > 0)
 		conn_lost(conn);
 	else
 		all_read(conn);
@@ -585,10 +585,10 @@ read_results(Conn *conn)
 	if (conn->state == CONN_CLOSED || conn->state == CONN_IDLE)
 		return;
 	/* out of step with the remote, libpq gives up a socket by itself */
-	if (conn->broken || PQsocket(conn->pg) == PGINVALID_SOCKET)
+	if (conn->loss.broken || PQsocket(conn->io.pg) == PGINVALID_SOCKET)
 		conn_lost(conn);
 	else
-		conn_want(conn, WL_SOCKET_READABLE | (conn->flushed ? 0 : WL_SOCKET_WRITEABLE));
+		conn_want(conn, WL_SOCKET_READABLE | (conn->io.flushed ? 0 : WL_SOCKET_WRITEABLE));
 }
 
 /* An idle connection has something to say: a notice, a setting, or the end. */
@@ -597,10 +597,10 @@ idle_event(Conn *conn)
 {
 	PGresult   *res;
 
-	while (!PQisBusy(conn->pg) && (res = PQgetResult(conn->pg)) != NULL)
+	while (!PQisBusy(conn->io.pg) && (res = PQgetResult(conn->io.pg)) != NULL)
 		PQclear(res);
-	if (PQstatus(conn->pg) == CONNECTION_BAD ||
-		PQsocket(conn->pg) == PGINVALID_SOCKET)
+	if (PQstatus(conn->io.pg) == CONNECTION_BAD ||
+		PQsocket(conn->io.pg) == PGINVALID_SOCKET)
 		conn_lost(conn);
 }
 
@@ -616,7 +616,7 @@ too_large(Conn *conn, const WireMessage *large)
 	if (conn->state == CONN_CLOSED)
 		return;
 	input_describe_large(conn, large);
-	if (large->type == 'E' && large->certain && req != NULL && conn->rows == NULL &&
+	if (large->type == 'E' && large->certain && req != NULL && conn->rows.result == NULL &&
 		reply_large_error(req, large))
 	{
 		/* the statement has failed: that was its answer */
@@ -642,10 +642,10 @@ read_socket(Conn *conn)
 	}
 	copy_look(conn);
 	want_rows(conn);
-	if (PQconsumeInput(conn->pg) != 1)
+	if (PQconsumeInput(conn->io.pg) != 1)
 	{
 		conn_note_error(conn);
-		conn->broken = true;
+		conn->loss.broken = true;
 		/* what came before the end is still to be read */
 		if (conn->state == CONN_IDLE)
 			conn_lost(conn);
@@ -653,7 +653,7 @@ read_socket(Conn *conn)
 			read_results(conn);
 		return;
 	}
-	while ((notify = PQnotifies(conn->pg)) != NULL)
+	while ((notify = PQnotifies(conn->io.pg)) != NULL)
 		PQfreemem(notify);
 	if (conn->state == CONN_IDLE)
 		idle_event(conn);
@@ -670,8 +670,8 @@ read_socket(Conn *conn)
 static void
 read_hidden(Conn *conn)
 {
-	while (conn->tls && conn->state != CONN_CLOSED && !conn->broken &&
-		   !(conn->poll.wants & WL_SOCKET_CLOSED) && compat_hidden_input(conn->pg))
+	while (conn->io.tls && conn->state != CONN_CLOSED && !conn->loss.broken &&
+		   !(conn->io.poll.wants & WL_SOCKET_CLOSED) && compat_hidden_input(conn->io.pg))
 		read_socket(conn);
 }
 
@@ -698,7 +698,7 @@ conn_event(Conn *conn, uint32 events)
 void
 conn_pump(Conn *conn)
 {
-	if (conn->nflights == 0)
+	if (conn->flights.n == 0)
 		return;
 	read_results(conn);
 	read_hidden(conn);
@@ -710,6 +710,6 @@ conn_go_on(void *owner)
 {
 	Conn	   *conn = owner;
 
-	if (conn->nflights > 0)
+	if (conn->flights.n > 0)
 		conn_event(conn, WL_SOCKET_READABLE);
 }

@@ -138,10 +138,10 @@ reply_large_error(Request *req, const WireMessage *message)
 void
 reply_rows(Conn *conn, PGresult *res)
 {
-	conn->rows = res;
-	conn->row = 0;
-	conn->piece = 0;
-	conn->piece_off = 0;
+	conn->rows.result = res;
+	conn->rows.row = 0;
+	conn->rows.piece = 0;
+	conn->rows.piece_off = 0;
 }
 
 /*
@@ -153,12 +153,12 @@ reply_drop_rows(Conn *conn)
 {
 	Request    *req = conn_head_request(conn);
 
-	if (conn->rows == NULL)
+	if (conn->rows.result == NULL)
 		return;
-	if (req != NULL && (conn->piece > 0 || conn->piece_off > 0))
+	if (req != NULL && (conn->rows.piece > 0 || conn->rows.piece_off > 0))
 		req->cut = true;
-	PQclear(conn->rows);
-	conn->rows = NULL;
+	PQclear(conn->rows.result);
+	conn->rows.result = NULL;
 }
 
 /* Bytes of a row's frame, without the header. */
@@ -234,30 +234,30 @@ static void
 count_row(Conn *conn, Request *req, Size bytes)
 {
 	if (bytes > WIRE_ROW_LARGE)
-		conn->big = true;
+		conn->io.big = true;
 	req->bytes += bytes;
 	req->rows++;
-	conn->row++;
-	conn->piece = 0;
+	conn->rows.row++;
+	conn->rows.piece = 0;
 }
 
 /* Write the rest of the current row; false when the ring is full. */
 static bool
 put_row(Conn *conn, RingWriter *writer, int ncols)
 {
-	while (conn->piece < 1 + 2 * ncols)
+	while (conn->rows.piece < 1 + 2 * ncols)
 	{
 		FrameHeader numbers;
 		Size		len;
-		const char *data = row_piece(conn->rows, conn->row, conn->piece, ncols,
+		const char *data = row_piece(conn->rows.result, conn->rows.row, conn->rows.piece, ncols,
 									 &numbers, &len);
 
-		conn->piece_off += ring_write(writer, data + conn->piece_off,
-									  len - conn->piece_off);
-		if (conn->piece_off < len)
+		conn->rows.piece_off += ring_write(writer, data + conn->rows.piece_off,
+										   len - conn->rows.piece_off);
+		if (conn->rows.piece_off < len)
 			return false;
-		conn->piece++;
-		conn->piece_off = 0;
+		conn->rows.piece++;
+		conn->rows.piece_off = 0;
 	}
 	return true;
 }
@@ -269,23 +269,23 @@ put_row(Conn *conn, RingWriter *writer, int ncols)
 static bool
 keep_rows(Conn *conn, Request *req)
 {
-	int			ncols = PQnfields(conn->rows);
+	int			ncols = PQnfields(conn->rows.result);
 
-	while (conn->row < PQntuples(conn->rows))
+	while (conn->rows.row < PQntuples(conn->rows.result))
 	{
-		Size		bytes = row_bytes(conn->rows, conn->row, ncols);
+		Size		bytes = row_bytes(conn->rows.result, conn->rows.row, ncols);
 
 		if (req->out.len + bytes > KEPT_MOST_BYTES)
 			return false;
-		for (; conn->piece < 1 + 2 * ncols; conn->piece++)
+		for (; conn->rows.piece < 1 + 2 * ncols; conn->rows.piece++)
 		{
 			FrameHeader numbers;
 			Size		len;
-			const char *data = row_piece(conn->rows, conn->row, conn->piece, ncols,
+			const char *data = row_piece(conn->rows.result, conn->rows.row, conn->rows.piece, ncols,
 										 &numbers, &len);
 
-			request_put(req, data + conn->piece_off, len - conn->piece_off);
-			conn->piece_off = 0;
+			request_put(req, data + conn->rows.piece_off, len - conn->rows.piece_off);
+			conn->rows.piece_off = 0;
 		}
 		count_row(conn, req, bytes);
 	}
@@ -307,11 +307,11 @@ reply_pump(Conn *conn, Request *req)
 
 	if (!request_flush(req) && (!keep || req->out.len > KEPT_MOST_BYTES))
 		return false;
-	if (conn->rows == NULL)
+	if (conn->rows.result == NULL)
 		return true;
 	if (req->out.len > 0)
 		return keep_rows(conn, req);
-	ncols = PQnfields(conn->rows);
+	ncols = PQnfields(conn->rows.result);
 	for (;;)
 	{
 		RingWriter	writer;
@@ -319,13 +319,13 @@ reply_pump(Conn *conn, Request *req)
 
 		ring_write_begin(&writer, down);
 		room = ring_room(&writer);
-		while (conn->row < PQntuples(conn->rows))
+		while (conn->rows.row < PQntuples(conn->rows.result))
 		{
-			Size		bytes = row_bytes(conn->rows, conn->row, ncols);
+			Size		bytes = row_bytes(conn->rows.result, conn->rows.row, ncols);
 
-			if (conn->piece == 0 && conn->piece_off == 0 &&
+			if (conn->rows.piece == 0 && conn->rows.piece_off == 0 &&
 				sizeof(FrameHeader) + bytes <= ring_room(&writer))
-				put_whole_row(conn->rows, conn->row, ncols, bytes, &writer);
+				put_whole_row(conn->rows.result, conn->rows.row, ncols, bytes, &writer);
 			else if (!put_row(conn, &writer, ncols))
 				break;
 			count_row(conn, req, bytes);
@@ -334,7 +334,7 @@ reply_pump(Conn *conn, Request *req)
 		/* once in a while, not with each row: the backend may be asleep */
 		if (room > REQUEST_DOWN_SIZE / 2 && ring_room(&writer) <= REQUEST_DOWN_SIZE / 2)
 			request_wake_backend(req->slot);
-		if (conn->row == PQntuples(conn->rows))
+		if (conn->rows.row == PQntuples(conn->rows.result))
 			break;
 		if (ring_writer_waits(down))
 		{

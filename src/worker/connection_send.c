@@ -90,9 +90,9 @@ send_pipelined(Conn *conn, Request *req, const char *const *values)
 	if (prepared)
 		sent = conn_send_prepared(conn, req->flight, nparams, values);
 	else
-		sent = PQsendQueryParams(conn->pg, req->sql, nparams, NULL, values,
+		sent = PQsendQueryParams(conn->io.pg, req->sql, nparams, NULL, values,
 								 NULL, NULL, 0) == 1;
-	return sent && compat_send_sync(conn->pg) == 1;
+	return sent && compat_send_sync(conn->io.pg) == 1;
 }
 
 /* Anything else, alone on the connection. */
@@ -106,19 +106,19 @@ send_alone(Conn *conn, Request *req, const char *const *values)
 	switch (req->slot->kind)
 	{
 		case REQUEST_QUERY:
-			if (PQsendQueryParams(conn->pg, req->sql, req->slot->nparams, NULL,
+			if (PQsendQueryParams(conn->io.pg, req->sql, req->slot->nparams, NULL,
 								  values, NULL, NULL, 0) != 1)
 				return false;
 			break;
 		case REQUEST_SCRIPT:
 		case REQUEST_COPY:
-			if (PQsendQuery(conn->pg, req->sql) != 1)
+			if (PQsendQuery(conn->io.pg, req->sql) != 1)
 				return false;
 			break;
 		default:
-			return PQsendQuery(conn->pg, "") == 1;
+			return PQsendQuery(conn->io.pg, "") == 1;
 	}
-	flight->row_mode = PQsetSingleRowMode(conn->pg) == 1;
+	flight->row_mode = PQsetSingleRowMode(conn->io.pg) == 1;
 	return flight->row_mode;
 }
 
@@ -133,7 +133,7 @@ show_start(Conn *conn, Request *req)
 	SpinLockRelease(&conn->shared->mutex);
 	SpinLockAcquire(&slot->mutex);
 	slot->running_since = req->started_at;
-	slot->remote_pid = PQbackendPID(conn->pg);
+	slot->remote_pid = PQbackendPID(conn->io.pg);
 	SpinLockRelease(&slot->mutex);
 }
 
@@ -163,7 +163,7 @@ send_piece(void *arg)
 	else
 	{
 		conn_watch(conn);
-		if (conn->home_pid != 0)
+		if (conn->session.home_pid != 0)
 			deadlock_watch();
 	}
 }
@@ -183,8 +183,8 @@ conn_start(Conn *conn, Request *req)
 	if (slot->kind == REQUEST_QUERY)
 		sending.values = request_params(req);
 	flight = flight_make();
-	slot->home_pid = conn->home_pid;
-	slot->home_role = conn->home_role;
+	slot->home_pid = conn->session.home_pid;
+	slot->home_role = conn->session.home_role;
 	if (!request_move(slot, req->hold, REQUEST_QUEUED, REQUEST_RUNNING))
 	{
 		flight_free(flight);
@@ -194,14 +194,14 @@ conn_start(Conn *conn, Request *req)
 	timer_stop(&req->deadline);
 	req->started_at = ticks_now();
 	if (slot->sql_len + slot->params_len > BIG_REQUEST_BYTES)
-		conn->big = true;
-	conn->dirty |= (slot->traces & TRACE_RESET) != 0;
-	conn->spoilt |= (slot->traces & TRACE_CLOSE) != 0;
-	conn->flushed = false;
+		conn->io.big = true;
+	conn->session.dirty |= (slot->traces & TRACE_RESET) != 0;
+	conn->session.spoilt |= (slot->traces & TRACE_CLOSE) != 0;
+	conn->io.flushed = false;
 	if (conn->state != CONN_BUSY)
 	{
-		conn->joinable = request_can_ride(req);
-		conn->makes_way = false;
+		conn->flights.joinable = request_can_ride(req);
+		conn->flights.makes_way = false;
 		conn_move(conn, CONN_BUSY);
 	}
 	flight_add(conn, flight, req);

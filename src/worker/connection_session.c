@@ -45,13 +45,13 @@ conn_remember_settings(Conn *conn)
 {
 	for (int i = 0; i < CONN_REPORTED; i++)
 	{
-		const char *value = PQparameterStatus(conn->pg, reported[i]);
+		const char *value = PQparameterStatus(conn->io.pg, reported[i]);
 
 		char	   *copy = value ? MemoryContextStrdup(conn->context, value) : NULL;
 
-		if (conn->settings[i] != NULL)
-			pfree(conn->settings[i]);
-		conn->settings[i] = copy;
+		if (conn->session.settings[i] != NULL)
+			pfree(conn->session.settings[i]);
+		conn->session.settings[i] = copy;
 	}
 }
 
@@ -61,9 +61,9 @@ changed_setting(Conn *conn, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		const char *value = PQparameterStatus(conn->pg, reported[i]);
+		const char *value = PQparameterStatus(conn->io.pg, reported[i]);
 
-		if (strcmp(value ? value : "", conn->settings[i] ? conn->settings[i] : "") != 0)
+		if (strcmp(value ? value : "", conn->session.settings[i] ? conn->session.settings[i] : "") != 0)
 			return reported[i];
 	}
 	return NULL;
@@ -127,10 +127,10 @@ conn_note_tag(Conn *conn, const char *tag)
 {
 	if (session_tag_is_clean(tag))
 		return;
-	conn->dirty = true;
+	conn->session.dirty = true;
 	/* what a library has set up, it does not take down */
 	if (strcmp(tag, "LOAD") == 0)
-		conn->spoilt = true;
+		conn->session.spoilt = true;
 	/* DEALLOCATE ALL, DISCARD ALL */
 	if (strncmp(tag, "D", 1) == 0 && strstr(tag, " ALL") != NULL)
 		conn_forget_prepared(conn);
@@ -146,23 +146,23 @@ conn_note_answer(Conn *conn, const PGresult *res)
 	/* nothing else is set while it is checked */
 	if (PQresultStatus(res) == PGRES_COMMAND_OK && conn->state == CONN_CHECKING &&
 		strcmp(PQcmdStatus((PGresult *) res), "SET") == 0)
-		conn->read_only = true;
+		conn->session.read_only = true;
 	if (PQresultStatus(res) != PGRES_TUPLES_OK || PQnfields(res) != 1 ||
 		(conn->state != CONN_RESETTING && conn->state != CONN_CONNECTING))
 		return;
 	if (strcmp(PQfname(res, 0), "dbpool_prepared") == 0)
-		conn->foreign_prepared = PQntuples(res) > 0;
+		conn->session.foreign_prepared = PQntuples(res) > 0;
 	else if (strcmp(PQfname(res, 0), "dbpool_synchronous") == 0)
-		conn->synchronous = PQntuples(res) > 0;
+		conn->session.synchronous = PQntuples(res) > 0;
 }
 
 /* The reset is done; is there more to do?  Then that is sent. */
 bool
 conn_reset_more(Conn *conn)
 {
-	if (!conn->foreign_prepared)
+	if (!conn->session.foreign_prepared)
 		return false;
-	conn->foreign_prepared = false;
+	conn->session.foreign_prepared = false;
 	conn_forget_prepared(conn);
 	conn_set_deadline(conn, CONN_ANSWER_MS);
 	if (!conn_send_simple(conn, "DEALLOCATE ALL"))
@@ -174,7 +174,7 @@ conn_reset_more(Conn *conn)
 void
 conn_reset(Conn *conn)
 {
-	bool		in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
+	bool		in_transaction = PQtransactionStatus(conn->io.pg) != PQTRANS_IDLE;
 
 	conn_move(conn, CONN_RESETTING);
 	conn_set_deadline(conn, CONN_ANSWER_MS);
@@ -236,7 +236,7 @@ conn_ready(Conn *conn)
 		conn_close(conn, "another worker shares the pool");
 	else if (conn->expires_at != 0 && ticks_now() >= conn->expires_at)
 		conn_close(conn, "it has reached max_lifetime");
-	else if (conn->read_only)
+	else if (conn->session.read_only)
 		conn_reset_read_only(conn);
 	else
 	{
@@ -252,15 +252,15 @@ void
 conn_settle(Conn *conn)
 {
 	ResetPolicy policy = conn->pool->options.reset;
-	bool		in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
+	bool		in_transaction = PQtransactionStatus(conn->io.pg) != PQTRANS_IDLE;
 
-	if (conn->big)
+	if (conn->io.big)
 		conn_close(conn, "a large value has blown up its buffers");
-	else if (conn->spoilt && policy != RESET_NEVER)
+	else if (conn->session.spoilt && policy != RESET_NEVER)
 		conn_close(conn, "a statement may have left what no reset puts away");
 	else if (in_transaction || policy == RESET_ALWAYS ||
 			 (policy == RESET_SMART &&
-			  (conn->dirty || session_changed(conn))) ||
+			  (conn->session.dirty || session_changed(conn))) ||
 			 session_text_changed(conn))
 		conn_reset(conn);
 	else

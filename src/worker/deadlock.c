@@ -69,9 +69,9 @@ look_at_conn(Conn *conn, void *arg)
 {
 	dlist_iter	iter;
 
-	if (conn->home_pid == 0)
+	if (conn->session.home_pid == 0)
 		return;
-	dlist_foreach(iter, &conn->flights)
+	dlist_foreach(iter, &conn->flights.list)
 	{
 		Flight	   *flight = dlist_container(Flight, node, iter.cur);
 
@@ -98,7 +98,7 @@ find_in_queue(Pool *pool, int session)
 	{
 		Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
-		if (conn->home_pid == 0 || !home_waits_for(conn->home_pid, session, deadlock))
+		if (conn->session.home_pid == 0 || !home_waits_for(conn->session.home_pid, session, deadlock))
 			return NULL;
 	}
 	return deadlock;

@@ -50,12 +50,12 @@
 static bool
 can_join(Conn *conn, const Request *req, Ticks now)
 {
-	return conn->joinable && conn->nflights < RIDE_MOST && conn->flushed &&
-		conn->norphans == 0 && conn->rows == NULL && !conn->dirty && !conn->big && !conn->broken &&
+	return conn->flights.joinable && conn->flights.n < RIDE_MOST && conn->io.flushed &&
+		conn->flights.orphans == 0 && conn->rows.result == NULL && !conn->session.dirty && !conn->io.big && !conn->loss.broken &&
 		conn->generation == conn->pool->generation &&
 		(conn->expires_at == 0 || now < conn->expires_at) &&
 	/* what is before it could not be taken off if its session gives up */
-		(conn->home_pid == 0 || !(conn->synchronous || conn->pool->synchronous)) &&
+		(conn->session.home_pid == 0 || !(conn->session.synchronous || conn->pool->synchronous)) &&
 		conn_head_us(conn, now) < STALLED_US + conn->pool->rtt_us;
 }
 
@@ -70,7 +70,7 @@ find_ride(Pool *pool, const Request *req, Ticks now)
 	{
 		Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
-		if ((best == NULL || conn->load < best->load) && can_join(conn, req, now))
+		if ((best == NULL || conn->flights.load < best->flights.load) && can_join(conn, req, now))
 			best = conn;
 	}
 	return best;
@@ -87,7 +87,7 @@ loner_may_start(Pool *pool, Ticks now)
 		return true;
 	dlist_foreach(iter, &pool->conns[CONN_BUSY])
 	{
-		if (dlist_container(Conn, node, iter.cur)->joinable)
+		if (dlist_container(Conn, node, iter.cur)->flights.joinable)
 			return true;
 	}
 	if (pool_size(pool) < pool_max(pool))
@@ -121,7 +121,7 @@ try_start(Pool *pool, Request *req, Ticks now)
 	bool		rides = req->rides && statement_is_short(req->statement);
 	Conn	   *ride = rides ? find_ride(pool, req, now) : NULL;
 
-	if (ride != NULL && ride->load > RIDE_WAIT_US)
+	if (ride != NULL && ride->flights.load > RIDE_WAIT_US)
 	{
 		if (pool->nconns[CONN_IDLE] > 0)
 			ride = NULL;
@@ -182,18 +182,18 @@ make_way(Pool *pool)
 	{
 		Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
-		if (conn->makes_way)
+		if (conn->flights.makes_way)
 			return;
-		if (!conn->joinable)
+		if (!conn->flights.joinable)
 			continue;
 		shared++;
-		if (best == NULL || conn->load < best->load)
+		if (best == NULL || conn->flights.load < best->flights.load)
 			best = conn;
 	}
 	if (best == NULL || (shared == 1 && pool_max(pool) > 1))
 		return;
-	best->joinable = false;
-	best->makes_way = true;
+	best->flights.joinable = false;
+	best->flights.makes_way = true;
 }
 
 /* Give connections to those who wait, and open more if there are too few. */

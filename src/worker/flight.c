@@ -43,16 +43,16 @@ chore_add(Conn *conn)
 
 	flight->chore = true;
 	flight->sent_at = ticks_now();
-	dlist_insert_before(dlist_tail_node(&conn->flights), &flight->node);
-	conn->shared->in_flight = ++conn->nflights;
+	dlist_insert_before(dlist_tail_node(&conn->flights.list), &flight->node);
+	conn->shared->in_flight = ++conn->flights.n;
 }
 
 /* The request's flight, behind those that the connection has. */
 void
 flight_add(Conn *conn, Flight *flight, Request *req)
 {
-	dlist_push_tail(&conn->flights, &flight->node);
-	conn->shared->in_flight = ++conn->nflights;
+	dlist_push_tail(&conn->flights.list, &flight->node);
+	conn->shared->in_flight = ++conn->flights.n;
 	flight->req = req;
 	flight->sent_at = req->started_at;
 	flight->statement = req->statement;
@@ -62,7 +62,7 @@ flight_add(Conn *conn, Flight *flight, Request *req)
 	{
 		flight->statement->refs++;
 		flight->cost_us = flight->statement->usual_us;
-		conn->load += flight->cost_us;
+		conn->flights.load += flight->cost_us;
 	}
 }
 
@@ -76,7 +76,7 @@ flight_remove(Conn *conn, Flight *flight)
 		flight->req->conn = NULL;
 	}
 	else if (!flight->chore)
-		conn->norphans--;
+		conn->flights.orphans--;
 	if (flight->awaited != NULL)
 		request_let_go(flight->awaited);
 	if (flight->deadlock != NULL)
@@ -84,8 +84,8 @@ flight_remove(Conn *conn, Flight *flight)
 	if (flight->statement != NULL)
 		flight->statement->refs--;
 	dlist_delete(&flight->node);
-	conn->shared->in_flight = --conn->nflights;
-	conn->load = conn->nflights == 0 ? 0 : conn->load - flight->cost_us;
+	conn->shared->in_flight = --conn->flights.n;
+	conn->flights.load = conn->flights.n == 0 ? 0 : conn->flights.load - flight->cost_us;
 	flight_free(flight);
 }
 
@@ -123,7 +123,7 @@ conn_count_request(Conn *conn, Request *req, int64 us, bool failed)
 int64
 conn_head_us(Conn *conn, Ticks now)
 {
-	return now - Max(conn_head(conn)->sent_at, conn->ended_at);
+	return now - Max(conn_head(conn)->sent_at, conn->flights.ended_at);
 }
 
 /*
@@ -140,7 +140,7 @@ conn_orphan(Conn *conn, Flight *flight)
 	req->flight = NULL;
 	req->conn = NULL;
 	flight->req = NULL;
-	conn->norphans++;
+	conn->flights.orphans++;
 }
 
 /*
@@ -150,8 +150,8 @@ conn_orphan(Conn *conn, Flight *flight)
 void
 conn_stop_home(Conn *conn)
 {
-	if (conn->home_pid != 0 && conn->nflights > 0)
-		(void) home_signal(conn->home_pid, conn->home_role, SIGTERM);
+	if (conn->session.home_pid != 0 && conn->flights.n > 0)
+		(void) home_signal(conn->session.home_pid, conn->session.home_role, SIGTERM);
 }
 
 /* A statement has been sent to a process of this server: see deadlock.c. */

@@ -108,8 +108,8 @@ conn_deadline(void *arg)
 			conn_open_overdue(conn);
 			break;
 		case CONN_CHECKING:
-			strlcpy(conn->lost_error, "The remote server did not answer a check.",
-					sizeof(conn->lost_error));
+			strlcpy(conn->loss.error, "The remote server did not answer a check.",
+					sizeof(conn->loss.error));
 			conn_lost(conn);
 			break;
 		case CONN_BUSY:
@@ -171,7 +171,7 @@ static void
 conn_ready_socket(void *arg)
 {
 	Conn	   *conn = arg;
-	uint32		events = conn->poll.events;
+	uint32		events = conn->io.poll.events;
 
 	if (conn->state == CONN_CONNECTING)
 		conn_open_event(conn);
@@ -182,7 +182,7 @@ conn_ready_socket(void *arg)
 		 * is slow.  What it sent before is still to be read: leave the socket
 		 * out of the wait until then.
 		 */
-		poll_socket(&conn->poll, conn->poll.sock, 0);
+		poll_socket(&conn->io.poll, conn->io.poll.sock, 0);
 	}
 	else
 		conn_event(conn, events);

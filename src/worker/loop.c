@@ -114,6 +114,9 @@ loop_run(void)
 		do_others(threads);
 		requests_wake();
 		connections_free_closed();
+#ifdef USE_ASSERT_CHECKING
+		check_all();
+#endif
 		MemoryContextReset(turn);
 	}
 }

@@ -287,7 +287,7 @@ given_up_piece(void *arg)
 {
 	Conn	   *conn = arg;
 
-	if (conn->state == CONN_BUSY && conn->nflights == 1)
+	if (conn->state == CONN_BUSY && conn->flights.n == 1)
 	{
 		conn_cancel(conn);
 		pool_mark(conn->pool);
@@ -317,7 +317,7 @@ pool_waiter_left(Request *req)
 		conn->waiter = NULL;
 	else
 		pool_leave_queue(req);
-	if (flight == NULL || conn->home_pid == 0)
+	if (flight == NULL || conn->session.home_pid == 0)
 		request_gone(req);
 	else
 	{

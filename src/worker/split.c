@@ -76,7 +76,7 @@ split(Pool *pool)
 	{
 		if (too_many-- <= 0)
 			break;
-		dlist_container(Conn, node, iter.cur)->joinable = false;
+		dlist_container(Conn, node, iter.cur)->flights.joinable = false;
 	}
 	pool_split_progress(pool);
 	if (pool->splits_to > 0 && !look.armed)
@@ -125,7 +125,7 @@ has_room(Pool *pool)
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &pool->conns[CONN_BUSY])
-		taken_alone += !dlist_container(Conn, node, iter.cur)->joinable;
+		taken_alone += !dlist_container(Conn, node, iter.cur)->flights.joinable;
 	return taken_alone < pool->options.max_size / workers;
 }
 

@@ -141,11 +141,12 @@ struct Pool
  */
 struct Flight
 {
-	dlist_node	node;			/* in conn->flights */
+	dlist_node	node;			/* in conn->flights.list */
 	Request    *req;			/* NULL: nobody waits for the answer */
 	Statement  *statement;		/* what is known of its text, or NULL */
 	Ticks		sent_at;
-	double		cost_us;		/* time it was expected to take, in conn->load */
+	double		cost_us;		/* time it was expected to take, in
+								 * conn->flights.load */
 	bool		chore;			/* dbpool's own */
 	bool		prepared;		/* runs what was prepared */
 	bool		reused;			/* it had been prepared before */
@@ -177,96 +178,135 @@ typedef enum ConnPhase
 	PHASE_SETTINGS				/* our SET commands */
 } ConnPhase;
 
+/* Getting there: places to try.  connection_open.c, connection_login.c */
+typedef struct ConnOpening
+{
+	ConnPhase	phase;			/* while CONNECTING; what follows is of no
+								 * meaning later */
+	struct Candidates *candidates;
+	struct OffloadJob *lookup;
+	struct OffloadJob *step;	/* has pg meanwhile */
+	Login		login;
+	StringInfoData errors;		/* what went wrong at each place */
+	const char *hint;			/* what to do about it, or NULL; a constant */
+	bool		hint_of_server; /* that is of a place where a server answered */
+	bool		password_unasked;	/* a place would have let us in without */
+	char		home_mark[HOME_MARK_BYTES]; /* empty: not sent */
+} ConnOpening;
+
+/* libpq's connection and its socket.  connection_io.c, connection_input.c */
+typedef struct ConnIo
+{
+	struct pg_conn *pg;
+	PollEntry	poll;			/* its socket */
+	Wire		wire;			/* where in the stream of messages we are */
+	int64		received;		/* bytes in its state, when it is not busy */
+	bool		tls;
+	bool		pipelined;		/* libpq is in pipeline mode */
+	bool		flushed;		/* libpq has handed all to the kernel */
+	bool		big;			/* libpq's buffers have grown large */
+	int			empty_results;	/* that libpq gave in a row */
+} ConnIo;
+
+/* What has been sent and not answered.  flight.c; who may join: dispatch.c */
+typedef struct ConnFlights
+{
+	dlist_head	list;			/* in the order they were sent */
+	int			n;
+	int			orphans;		/* of these, whose sessions gave up */
+	double		load;			/* their expected time, in us */
+	bool		joinable;		/* has riders, and others may join */
+	bool		makes_way;		/* not joinable any more, as a loner waits */
+	Ticks		ended_at;		/* last time one ended */
+} ConnFlights;
+
+/* The remote session: how it is, and what was left in it.  connection_session.c */
+typedef struct ConnSession
+{
+	char	   *settings[CONN_REPORTED];	/* when it was new; NULL for what
+											 * is not reported */
+	bool		integer_datetimes;	/* the remote has them, as binary.h wants */
+	bool		synchronous;	/* commits wait for standbys of the remote */
+	int			home_pid;		/* its process, if it surely is one of this
+								 * server; or 0 */
+	Oid			home_role;		/* as which that runs */
+	bool		dirty;			/* it must be reset */
+	bool		read_only;		/* its transactions are, until they are put
+								 * back */
+	bool		spoilt;			/* no reset would do */
+	bool		changed;		/* one of those who shared it has changed it,
+								 * and nobody else is to be blamed for that */
+	bool		foreign_prepared;	/* somebody has used PREPARE */
+} ConnSession;
+
+/* Statements that dbpool has prepared there.  connection_prepare.c */
+typedef struct ConnPrepared
+{
+	Prepared  **by_id;			/* by Statement.id */
+	int			nids;			/* length of that */
+	dlist_head	lru;
+	int			n;
+	dlist_head	doomed;			/* of Prepared: to be deallocated */
+} ConnPrepared;
+
+/* Getting the remote to stop.  connection_cancel.c */
+typedef struct ConnCancel
+{
+	Ticks		since;			/* when the first flight was given up */
+	bool		waits;			/* for another cancel of the pool to end */
+	struct OffloadJob *job;
+	bool		ended;			/* the remote has taken it, or could not */
+} ConnCancel;
+
+/* Rows that did not fit into the ring.  connection_reply.c */
+typedef struct ConnRows
+{
+	struct pg_result *result;	/* of libpq, or NULL */
+	int			row;			/* the one that is next */
+	int			piece;			/* of its frame */
+	Size		piece_off;		/* bytes of that which have been put */
+} ConnRows;
+
+/* Why it is about to be lost.  connection_read.c, connection_close.c */
+typedef struct ConnLoss
+{
+	bool		broken;			/* nothing more can be read from the socket */
+	bool		last_words;		/* remote said why it ends the connection */
+	bool		remote_ended;	/* the server process itself did */
+	char		error[DBPOOL_SHOWN_ERROR];
+} ConnLoss;
+
+/*
+ * A connection.  Which parts have something in which state, is what check.c
+ * asserts.
+ */
 struct Conn
 {
 	dlist_node	node;			/* in pool->conns[state] */
 	MemoryContext context;		/* holds all of it, but libpq's */
 	Pool	   *pool;
 	ConnState	state;
-	ConnPhase	phase;			/* while CONNECTING */
-	uint32		generation;
+	uint32		generation;		/* of the pool, when it was opened */
 	int			index;			/* of its ConnShared */
 	ConnShared *shared;
-	struct pg_conn *pg;
-	int			home_pid;		/* the remote process, if it surely is one of
-								 * this server; or 0 */
-	Oid			home_role;		/* as which that runs */
-	dlist_head	flights;		/* in the order they were sent */
-	int			nflights;
-	int			norphans;		/* flights whose sessions gave up */
 	Request    *waiter;			/* for whom it is being checked */
+	Work		go_on;			/* marked: to be read, see conn_mark() */
 	Ticks		opened_at;
 	Ticks		expires_at;		/* 0: never */
 	Ticks		used_at;		/* last time the remote answered */
 	Ticks		worked_at;		/* last time it ran a statement, or was opened */
-	Ticks		ended_at;		/* last time a flight ended */
 	Ticks		asked_at;		/* when a check or a reset was sent */
 	Timer		deadline;		/* of what it is doing */
 	Timer		watch;			/* of what its first flight is doing to others */
 	Timer		janitor;		/* while idle */
-
-	/* what the remote sends (login.c, connection_input.c) */
-	Login		login;
-	Wire		wire;
-	int64		received;		/* bytes in its state, when it is not busy */
-
-	PollEntry	poll;			/* its socket */
-	Work		go_on;			/* marked: to be read, see conn_mark() */
-
-	/* connecting: places to try (connection_open.c) */
-	struct Candidates *candidates;
-	struct OffloadJob *lookup;
-	struct OffloadJob *step;	/* has pg meanwhile (connection_login.c) */
-	StringInfoData errors;		/* what went wrong at each place */
-	const char *hint;			/* what to do about it, or NULL; a constant */
-	bool		hint_of_server; /* that is of a place where a server answered */
-	bool		password_unasked;	/* a place would have let us in without */
-	char		home_mark[HOME_MARK_BYTES]; /* empty: not sent */
-	bool		tls;
-	bool		integer_datetimes;	/* the remote has them, as binary.h wants */
-	bool		synchronous;	/* commits wait for standbys of the remote */
-
-	/* running */
-	bool		pipelined;		/* libpq is in pipeline mode */
-	bool		joinable;		/* has riders, and others may join */
-	bool		makes_way;		/* not joinable any more, as a loner waits */
-	double		load;			/* expected time of its flights, in us */
-	bool		flushed;		/* libpq has handed all to the kernel */
-	bool		dirty;			/* the session must be reset */
-	bool		read_only;		/* its transactions are, until they are put
-								 * back */
-	bool		spoilt;			/* no reset would do */
-	bool		changed;		/* so was the session, while it was shared */
-	bool		big;			/* libpq's buffers have grown large */
-	bool		broken;			/* nothing more can be read from the socket */
-	int			empty_results;	/* that libpq gave in a row */
-	bool		foreign_prepared;	/* somebody has used PREPARE */
-	bool		last_words;		/* remote said why it ends the connection */
-	bool		remote_ended;	/* the server process itself did */
-	char		lost_error[DBPOOL_SHOWN_ERROR];
-	char		lost_sqlstate[6];
-
-	/* statements prepared in it (connection_prepare.c) */
-	Prepared  **prepared;		/* by Statement.id */
-	int			nids;			/* length of that */
-	dlist_head	prepared_lru;
-	int			nprepared;
-	dlist_head	doomed;			/* of Prepared: to be deallocated */
-
-	/* how the session looked when it was new; NULL for what is not reported */
-	char	   *settings[CONN_REPORTED];
-
-	/* a row that did not fit into the ring (connection_reply.c) */
-	struct pg_result *rows;
-	int			row;
-	int			piece;
-	Size		piece_off;
-
-	/* cancelling */
-	Ticks		cancelled_at;	/* since when the first flight is to end */
-	bool		cancel_waits;	/* for another cancel of the pool to end */
-	struct OffloadJob *cancel;
-	bool		cancel_ended;	/* the remote has taken it, or could not */
+	ConnIo		io;
+	ConnOpening opening;
+	ConnFlights flights;
+	ConnSession session;
+	ConnPrepared prepared;
+	ConnCancel	cancel;
+	ConnRows	rows;
+	ConnLoss	loss;
 };
 
 /* One for each slot. */
@@ -404,6 +444,12 @@ extern void request_recover(void *owner, int sqlerrcode);
 extern void deadlock_init(void);
 extern void deadlock_watch(void);
 extern void deadlock_watch_anew(void);
+
+/* --- check.c: what is true when a turn ends ------------------------------------------------ */
+
+#ifdef USE_ASSERT_CHECKING
+extern void check_all(void);
+#endif
 
 /* --- janitor.c: everything that happens by time -------------------------------------------- */
 
