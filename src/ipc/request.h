@@ -108,7 +108,7 @@
  *		 ring_writer_waits(); ring_should_wake_writer().  Full barriers between
  *		 the write and the look on both sides: one sees the other.
  *	 rows in "up", then copy_phase
- *		 send_rows() in client.c; copy_send() in connection_copy.c.
+ *		 send_rows() in client.c; copy_send() in wire_copy.c.
  *	 something to look at, then the attention bit, then the latch
  *		 request_attention(): an atomic OR is a full barrier, SetLatch() begins
  *		 with one; the worker's ResetLatch() ends with one, and

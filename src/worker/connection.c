@@ -4,8 +4,6 @@
  */
 #include "postgres.h"
 
-#include <libpq-fe.h>
-
 #include "storage/fd.h"
 #include "utils/memutils.h"
 

@@ -1,6 +1,6 @@
 /*
  * connection.h
- *	  Connections of a pool; the driver for PostgreSQL, by libpq.
+ *	  Connections of a pool.
  *
  * THE LIFE OF A CONNECTION
  *
@@ -24,7 +24,7 @@
  * and the remote has closed the cancel's own connection, so that the cancel
  * cannot hit the next statement.
  *
- * Only connection*.c knows libpq.
+ * Only wire_*.c knows libpq; connection*.c decides.
  */
 #ifndef DBPOOL_CONNECTION_H
 #define DBPOOL_CONNECTION_H
@@ -97,28 +97,108 @@ extern void conn_count_request(Conn *conn, Request *req, int64 us, bool failed);
 extern void conn_orphan(Conn *conn, Flight *flight);
 extern void conn_stop_home(Conn *conn);
 
-/* --- connection_io.c ------------------------------------------------------------------ */
+/* --- connection_close.c ---------------------------------------------------------------- */
+
+extern void conn_close(Conn *conn, const char *reason);
+extern void conn_lost(Conn *conn);
+
+/* --- connection_send.c ------------------------------------------------------------------- */
+
+/* Milliseconds within which the remote has to answer a check or a reset. */
+#define CONN_ANSWER_MS		5000
+
+extern void conn_start(Conn *conn, Request *req);
+extern void conn_check(Conn *conn, Request *req);
+extern bool conn_needs_preparing(const Conn *conn, const Request *req);
+
+/* --- connection_ended.c ------------------------------------------------------------------ */
+
+/* Why a statement has failed, as the remote says; wire_read.c knows by what words. */
+typedef enum Cause
+{
+	CAUSE_OWN,					/* its own fault, or so it seems */
+	CAUSE_CANCEL,				/* it was cancelled */
+	CAUSE_PLAN_OLD,				/* prepared anew, its result would look
+								 * otherwise */
+	CAUSE_PLAN_GONE,			/* what it was to run is not prepared there */
+	CAUSE_PLAN_EXISTS,			/* what it was to prepare is */
+	CAUSE_TYPES_OLD				/* its parameters may have other types by now */
+} Cause;
+
+extern bool flight_failed(Conn *conn, Flight *flight, Cause cause);
+extern void conn_flight_ended(Conn *conn);
+extern void conn_all_read(Conn *conn);
+
+/* --- connection_prepare.c ---------------------------------------------------------------- */
+
+extern bool conn_make_room(Conn *conn, Statement *statement);
+extern bool conn_send_prepared(Conn *conn, Flight *flight, int nparams,
+							   const char *const *values);
+extern void conn_note_types(Conn *conn, const Flight *flight, int n, const Oid *types);
+extern void conn_unprepare(Conn *conn, const Statement *statement,
+						   bool deallocated);
+extern void conn_prepared_is_old(Conn *conn, Statement *statement);
+extern void conn_forget_prepared(Conn *conn);
+
+/* --- connection_session.c ---------------------------------------------------------------- */
+
+extern void conn_remember_settings(Conn *conn);
+extern const char *session_text_changed(Conn *conn);
+extern bool session_changed(Conn *conn);
+extern bool session_tag_is_plain(const char *tag);
+extern void conn_note_tag(Conn *conn, const char *tag);
+extern void conn_note_answer(Conn *conn, const char *column, bool yes);
+extern void conn_note_set(Conn *conn);
+extern bool conn_reset_more(Conn *conn);
+extern void conn_reset(Conn *conn);
+extern void conn_reset_read_only(Conn *conn);
+extern void conn_idle(Conn *conn);
+extern void conn_ready(Conn *conn);
+extern void conn_settle(Conn *conn);
+
+/* --- connection_cancel.c ----------------------------------------------------------------- */
+
+extern void conn_watch(Conn *conn);
+extern void conn_look(Conn *conn);
+extern void conn_cancel(Conn *conn);
+extern void conn_after_cancel(Conn *conn);
+extern void conn_cancel_overdue(Conn *conn);
+extern void conn_deadlocked(Conn *conn, Flight *flight, const char *detail);
+extern void connections_cancel(void);
+extern void connections_watch(void);
+
+/* --- wire_io.c: libpq's connection ------------------------------------------------------- */
 
 extern void conn_want(Conn *conn, uint32 wants);
 extern bool conn_flush(Conn *conn);
 extern void conn_note_error(Conn *conn);
 extern bool conn_set_pipelined(Conn *conn, bool on);
 extern bool conn_send_simple(Conn *conn, const char *sql);
+extern bool conn_in_transaction(const Conn *conn);
+extern bool conn_is_bad(const Conn *conn);
+extern const char *conn_setting(const Conn *conn, const char *name);
+extern int	conn_remote_pid(const Conn *conn);
+extern void conn_hang_up(Conn *conn);
 
-/* --- connection_close.c ---------------------------------------------------------------- */
+/* --- wire_send.c ------------------------------------------------------------------------- */
 
-extern void conn_close(Conn *conn, const char *reason);
-extern void conn_lost(Conn *conn);
+extern bool wire_send_query(Conn *conn, const char *sql, int nparams,
+							const char *const *values);
+extern bool wire_send_script(Conn *conn, const char *sql);
+extern bool wire_rows_one_by_one(Conn *conn);
+extern bool wire_send_prepare(Conn *conn, const char *name, const char *sql);
+extern bool wire_send_prepared(Conn *conn, const char *name, int nparams,
+							   const char *const *values, bool binary);
+extern bool wire_send_close(Conn *conn, const char *name);
+extern bool wire_send_sync(Conn *conn);
 
-/* --- connection_open.c ------------------------------------------------------------------ */
+/* --- wire_open.c, wire_login.c ----------------------------------------------------------- */
 
 extern Conn *conn_make(Pool *pool);
 extern void conn_open(Conn *conn);
 extern void conn_open_event(Conn *conn);
 extern void conn_open_overdue(Conn *conn);
 extern void conn_open_place(const Conn *conn, const char **host, const char **port);
-
-/* --- connection_login.c ----------------------------------------------------------------- */
 
 /*
  * A step was made; status is what PQconnectPoll() returned.  Or it is not to be
@@ -129,7 +209,7 @@ typedef void (*LoginStepped) (Conn *conn, int status, const char *why);
 extern void login_step(Conn *conn, LoginStepped stepped);
 extern void login_abandon(Conn *conn);
 
-/* --- connection_input.c ----------------------------------------------------------------- */
+/* --- wire_input.c ------------------------------------------------------------------------ */
 
 typedef enum InputLook
 {
@@ -141,68 +221,14 @@ typedef enum InputLook
 extern InputLook input_look(Conn *conn, WireMessage *large);
 extern void input_describe_large(Conn *conn, const WireMessage *large);
 
-/* --- connection_send.c ------------------------------------------------------------------- */
-
-/* Milliseconds within which the remote has to answer a check or a reset. */
-#define CONN_ANSWER_MS		5000
-
-extern void conn_start(Conn *conn, Request *req);
-extern void conn_check(Conn *conn, Request *req);
-extern bool conn_needs_preparing(const Conn *conn, const Request *req);
-
-/* --- connection_copy.c ---------------------------------------------------------------------- */
-
-extern void copy_begin(Conn *conn, Request *req, struct pg_result *res);
-extern bool copy_send(Conn *conn);
-extern void copy_look(Conn *conn);
-extern void copy_stop(Conn *conn, Request *req);
-extern bool copy_lost(Conn *conn, Request *req);
-
-/* --- connection_read.c ---------------------------------------------------------------------- */
+/* --- wire_read.c ------------------------------------------------------------------------- */
 
 extern void conn_event(Conn *conn, uint32 events);
 extern void conn_pump(Conn *conn);
 extern void conn_go_on(void *owner);
+extern void wire_own_result(Conn *conn, const struct pg_result *res);
 
-/* --- connection_prepare.c ---------------------------------------------------------------------- */
-
-extern bool conn_make_room(Conn *conn, Statement *statement);
-extern bool conn_send_prepared(Conn *conn, Flight *flight, int nparams,
-							   const char *const *values);
-extern void conn_learn_types(Conn *conn, const Flight *flight,
-							 const struct pg_result *res);
-extern void conn_unprepare(Conn *conn, const Statement *statement,
-						   bool deallocated);
-extern void conn_prepared_is_old(Conn *conn, Statement *statement);
-extern void conn_forget_prepared(Conn *conn);
-
-/* --- connection_session.c ---------------------------------------------------------------------- */
-
-extern void conn_remember_settings(Conn *conn);
-extern const char *session_text_changed(Conn *conn);
-extern bool session_changed(Conn *conn);
-extern bool session_tag_is_plain(const char *tag);
-extern void conn_note_tag(Conn *conn, const char *tag);
-extern void conn_note_answer(Conn *conn, const struct pg_result *res);
-extern bool conn_reset_more(Conn *conn);
-extern void conn_reset(Conn *conn);
-extern void conn_reset_read_only(Conn *conn);
-extern void conn_idle(Conn *conn);
-extern void conn_ready(Conn *conn);
-extern void conn_settle(Conn *conn);
-
-/* --- connection_cancel.c ---------------------------------------------------------------------- */
-
-extern void conn_watch(Conn *conn);
-extern void conn_look(Conn *conn);
-extern void conn_cancel(Conn *conn);
-extern void conn_after_cancel(Conn *conn);
-extern void conn_cancel_overdue(Conn *conn);
-extern void conn_deadlocked(Conn *conn, Flight *flight, const char *detail);
-extern void connections_cancel(void);
-extern void connections_watch(void);
-
-/* --- connection_reply.c ---------------------------------------------------------------------- */
+/* --- wire_reply.c ------------------------------------------------------------------------ */
 
 extern void reply_shape(Request *req, struct pg_result *res);
 extern void reply_tag(Request *req, struct pg_result *res);
@@ -211,6 +237,21 @@ extern bool reply_large_error(Request *req, const WireMessage *message);
 extern void reply_rows(Conn *conn, struct pg_result *res);
 extern bool reply_pump(Conn *conn, Request *req);
 extern void reply_drop_rows(Conn *conn);
+
+/* --- wire_copy.c ------------------------------------------------------------------------- */
+
+extern void copy_begin(Conn *conn, Request *req, struct pg_result *res);
+extern bool copy_send(Conn *conn);
+extern void copy_look(Conn *conn);
+extern void copy_stop(Conn *conn, Request *req);
+extern bool copy_lost(Conn *conn, Request *req);
+
+/* --- wire_cancel.c ----------------------------------------------------------------------- */
+
+/* A cancel has come to its end; conn is NULL when that has been closed meanwhile. */
+typedef void (*CancelEnded) (Pool *pool, Conn *conn, bool delivered);
+
+extern bool wire_cancel(Conn *conn, CancelEnded ended);
 
 /* The flight whose answer comes next, or NULL. */
 static inline Flight *

@@ -13,7 +13,7 @@
  *
  * A cancel hits what the remote runs when it arrives.  Statements of other
  * sessions, sent behind before, may be hit as well; these are sent again
- * (connection_read.c).  As that is a waste, an orphan with others behind it,
+ * (wire_read.c).  As that is a waste, an orphan with others behind it,
  * which is known to be short, gets some time to end by itself first.
  *
  * STALLS
@@ -25,7 +25,7 @@
  *		flight is stalled from now on, and its text counts as one that is not
  *		short (statement.c).
  *	 2. What its session does not read of its answer is kept, so that the answer
- *		can be read to its end (connection_reply.c).
+ *		can be read to its end (wire_reply.c).
  *	 3. It is cancelled.  The connection is in CANCELLING, where nobody joins.
  *	 4. Its answer ends.  If that is by query_canceled, it was rolled back as a
  *		whole: FRAME_RESTART voids what its session has got, and it goes to the
@@ -45,8 +45,6 @@
 
 #include <signal.h>
 
-#include <libpq-fe.h>
-
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -65,36 +63,13 @@
 /* Milliseconds that others wait for an orphan to end by itself. */
 #define ORPHAN_MS		20
 
-/*
- * Milliseconds within which a cancel has to be delivered: to connect, and to see
- * that the remote has closed.
- */
-#define DELIVER_MS		5000
-
-/* All of it malloc'd, as the thread needs it. */
-typedef struct Cancel
-{
-	CompatCancel *libpq;
-	bool		delivered;
-	Pool	   *pool;			/* the loop's */
-} Cancel;
-
-/* In a thread. */
-static void
-cancel_run(void *data)
-{
-	Cancel	   *cancel = data;
-
-	cancel->delivered = compat_cancel_run(cancel->libpq, DELIVER_MS);
-}
-
 static void
 could_not_cancel(Conn *conn)
 {
 	conn_close(conn, "its statement could not be cancelled");
 }
 
-static bool cancel_start(Conn *conn);
+static void start_waiting(Pool *pool);
 
 /* Is the flight to be cancelled? */
 static bool
@@ -130,6 +105,27 @@ failed_piece(void *conn)
 	cancel_ended(conn, false);
 }
 
+/* A cancel has been delivered, or could not be; conn is NULL when it has been closed. */
+static void
+cancel_done(Pool *pool, Conn *conn, bool delivered)
+{
+	if (conn != NULL)
+		(void) work_guard(delivered ? delivered_piece : failed_piece, conn,
+						  conn_recover, conn);
+	start_waiting(pool);
+	pool_mark(pool);
+}
+
+/* Send a cancel for the first flight; false when that cannot be done. */
+static bool
+cancel_start(Conn *conn)
+{
+	if (!wire_cancel(conn, cancel_done))
+		return false;
+	conn_head(conn)->cancelled = true;
+	return true;
+}
+
 /* Let the next cancel of the pool start. */
 static void
 start_waiting(Pool *pool)
@@ -154,53 +150,6 @@ start_waiting(Pool *pool)
 			break;
 		}
 	}
-}
-
-/* Back in the loop. */
-static void
-cancel_done(void *data, void *arg)
-{
-	Cancel	   *cancel = data;
-	Conn	   *conn = arg;
-	Pool	   *pool = cancel->pool;
-	bool		delivered = cancel->delivered;
-
-	compat_cancel_free(cancel->libpq);
-	free(cancel);
-	pool->cancels--;
-	if (conn != NULL)
-	{
-		conn->cancel.job = NULL;
-		(void) work_guard(delivered ? delivered_piece : failed_piece, conn,
-						  conn_recover, conn);
-	}
-	start_waiting(pool);
-	pool_mark(pool);
-}
-
-static bool
-cancel_start(Conn *conn)
-{
-	Cancel	   *cancel = calloc(1, sizeof(Cancel));
-
-	conn->cancel.job = NULL;
-	if (cancel == NULL)
-		return false;
-	cancel->pool = conn->pool;
-	cancel->libpq = compat_cancel_create(conn->io.pg, &conn->io.wire);
-	if (cancel->libpq != NULL)
-		conn->cancel.job = offload_submit(OFFLOAD_CANCEL, cancel_run, cancel_done,
-										  cancel, conn);
-	if (conn->cancel.job != NULL)
-	{
-		conn_head(conn)->cancelled = true;
-		conn->pool->cancels++;
-		return true;
-	}
-	if (cancel->libpq != NULL)
-		compat_cancel_free(cancel->libpq);
-	free(cancel);
-	return false;
 }
 
 /*

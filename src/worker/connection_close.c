@@ -4,10 +4,6 @@
  */
 #include "postgres.h"
 
-#include <libpq-fe.h>
-
-#include "storage/fd.h"
-
 #include "compat.h"
 #include "worker/connection.h"
 #include "worker/offload.h"
@@ -57,16 +53,7 @@ conn_close(Conn *conn, const char *reason)
 	reply_drop_rows(conn);
 	poll_forget(&conn->io.poll);
 	conn_move(conn, CONN_CLOSED);
-	if (conn->io.pg != NULL)
-	{
-		/*
-		 * does not wait: PQsetnonblocking() was called, or it is not logged
-		 * in
-		 */
-		PQfinish(conn->io.pg);
-		conn->io.pg = NULL;
-		ReleaseExternalFD();
-	}
+	conn_hang_up(conn);
 	pool_mark(conn->pool);
 	ereport(DEBUG1,
 			(errmsg_internal("dbpool closed a connection of pool \"%s\" because %s",

@@ -10,13 +10,9 @@
  */
 #include "postgres.h"
 
-#include <libpq-fe.h>
-
-#include "access/htup_details.h"
 #include "ipc/binary.h"
 #include "utils/memutils.h"
 
-#include "compat.h"
 #include "worker/connection.h"
 
 struct Prepared
@@ -123,8 +119,7 @@ deallocate_doomed(Conn *conn)
 		prepared_name(prepared->serial, name);
 		pfree(prepared);
 		chore_add(conn);
-		sent = compat_send_close_prepared(conn->io.pg, name) == 1 &&
-			compat_send_sync(conn->io.pg) == 1;
+		sent = wire_send_close(conn, name) && wire_send_sync(conn);
 		if (!sent)
 			return false;
 	}
@@ -157,8 +152,7 @@ prepare(Conn *conn, Statement *statement)
 	dlist_push_head(&conn->prepared.lru, &prepared->node);
 	conn->prepared.by_id[statement->id] = prepared;
 	conn->shared->prepared = ++conn->prepared.n;
-	return PQsendPrepare(conn->io.pg, prepared_name(prepared->serial, name),
-						 statement->text, 0, NULL) == 1;
+	return wire_send_prepare(conn, prepared_name(prepared->serial, name), statement->text);
 }
 
 /*
@@ -182,20 +176,18 @@ conn_make_room(Conn *conn, Statement *statement)
 }
 
 /*
- * A result of a prepared statement has come: note its types.  The next ones will
+ * A result of a prepared statement has come: note the n types of its columns.  The next ones will
  * have the same, since the remote refuses to run it once they would differ
  * ("cached plan must not change result type").  Only a pooler that hands server
  * processes around could have another one under the same name; the backend
  * sees to it that no value is taken for what it is not.
  */
 void
-conn_learn_types(Conn *conn, const Flight *flight, const PGresult *res)
+conn_note_types(Conn *conn, const Flight *flight, int n, const Oid *types)
 {
 	Prepared   *prepared = flight->prepared ? find(conn, flight->statement) : NULL;
-	int			n = PQnfields(res);
 
-	if (prepared == NULL || prepared->number != flight->preparation ||
-		n > MaxTupleAttributeNumber)
+	if (prepared == NULL || prepared->number != flight->preparation)
 		return;
 	if (n != prepared->ntypes)
 	{
@@ -205,7 +197,7 @@ conn_learn_types(Conn *conn, const Flight *flight, const PGresult *res)
 		prepared->ntypes = n;
 	}
 	for (int i = 0; i < n; i++)
-		prepared->types[i] = binary_type(PQftype(res, i));
+		prepared->types[i] = binary_type(types[i]);
 }
 
 /* Are the rows that the request waits for those that the statement returns? */
@@ -242,6 +234,6 @@ conn_send_prepared(Conn *conn, Flight *flight, int nparams, const char *const *v
 			return false;
 		flight->preparation = last_preparation;
 	}
-	return PQsendQueryPrepared(conn->io.pg, prepared_name(statement->serial, name),
-							   nparams, values, NULL, NULL, binary) == 1;
+	return wire_send_prepared(conn, prepared_name(statement->serial, name), nparams, values,
+							  binary);
 }

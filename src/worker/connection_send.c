@@ -18,11 +18,9 @@
  *
  * A statement is sent again, unseen, when it failed for no fault of its own
  * and was rolled back as a whole: a cancel hit it that was meant for another,
- * or what was prepared for it is gone or out of date (connection_read.c).
+ * or what was prepared for it is gone or out of date (wire_read.c).
  */
 #include "postgres.h"
-
-#include <libpq-fe.h>
 
 #include "utils/memutils.h"
 
@@ -90,9 +88,8 @@ send_pipelined(Conn *conn, Request *req, const char *const *values)
 	if (prepared)
 		sent = conn_send_prepared(conn, req->flight, nparams, values);
 	else
-		sent = PQsendQueryParams(conn->io.pg, req->sql, nparams, NULL, values,
-								 NULL, NULL, 0) == 1;
-	return sent && compat_send_sync(conn->io.pg) == 1;
+		sent = wire_send_query(conn, req->sql, nparams, values);
+	return sent && wire_send_sync(conn);
 }
 
 /* Anything else, alone on the connection. */
@@ -106,19 +103,18 @@ send_alone(Conn *conn, Request *req, const char *const *values)
 	switch (req->slot->kind)
 	{
 		case REQUEST_QUERY:
-			if (PQsendQueryParams(conn->io.pg, req->sql, req->slot->nparams, NULL,
-								  values, NULL, NULL, 0) != 1)
+			if (!wire_send_query(conn, req->sql, req->slot->nparams, values))
 				return false;
 			break;
 		case REQUEST_SCRIPT:
 		case REQUEST_COPY:
-			if (PQsendQuery(conn->io.pg, req->sql) != 1)
+			if (!wire_send_script(conn, req->sql))
 				return false;
 			break;
 		default:
-			return PQsendQuery(conn->io.pg, "") == 1;
+			return wire_send_script(conn, "");
 	}
-	flight->row_mode = PQsetSingleRowMode(conn->io.pg) == 1;
+	flight->row_mode = wire_rows_one_by_one(conn);
 	return flight->row_mode;
 }
 
@@ -133,7 +129,7 @@ show_start(Conn *conn, Request *req)
 	SpinLockRelease(&conn->shared->mutex);
 	SpinLockAcquire(&slot->mutex);
 	slot->running_since = req->started_at;
-	slot->remote_pid = PQbackendPID(conn->io.pg);
+	slot->remote_pid = conn_remote_pid(conn);
 	SpinLockRelease(&slot->mutex);
 }
 

@@ -9,8 +9,6 @@
  */
 #include "postgres.h"
 
-#include <libpq-fe.h>
-
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -45,7 +43,7 @@ conn_remember_settings(Conn *conn)
 {
 	for (int i = 0; i < CONN_REPORTED; i++)
 	{
-		const char *value = PQparameterStatus(conn->io.pg, reported[i]);
+		const char *value = conn_setting(conn, reported[i]);
 
 		char	   *copy = value ? MemoryContextStrdup(conn->context, value) : NULL;
 
@@ -61,7 +59,7 @@ changed_setting(Conn *conn, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		const char *value = PQparameterStatus(conn->io.pg, reported[i]);
+		const char *value = conn_setting(conn, reported[i]);
 
 		if (strcmp(value ? value : "", conn->session.settings[i] ? conn->session.settings[i] : "") != 0)
 			return reported[i];
@@ -137,23 +135,26 @@ conn_note_tag(Conn *conn, const char *tag)
 }
 
 /*
- * A result of what is sent to a session that is new or reset: there may be a
- * question among it, which a row answers with yes.
+ * What is sent to a session that is new or reset has a question among it, which a
+ * row answers with yes; column is the only one's name.
  */
 void
-conn_note_answer(Conn *conn, const PGresult *res)
+conn_note_answer(Conn *conn, const char *column, bool yes)
 {
-	/* nothing else is set while it is checked */
-	if (PQresultStatus(res) == PGRES_COMMAND_OK && conn->state == CONN_CHECKING &&
-		strcmp(PQcmdStatus((PGresult *) res), "SET") == 0)
-		conn->session.read_only = true;
-	if (PQresultStatus(res) != PGRES_TUPLES_OK || PQnfields(res) != 1 ||
-		(conn->state != CONN_RESETTING && conn->state != CONN_CONNECTING))
+	if (conn->state != CONN_RESETTING && conn->state != CONN_CONNECTING)
 		return;
-	if (strcmp(PQfname(res, 0), "dbpool_prepared") == 0)
-		conn->session.foreign_prepared = PQntuples(res) > 0;
-	else if (strcmp(PQfname(res, 0), "dbpool_synchronous") == 0)
-		conn->session.synchronous = PQntuples(res) > 0;
+	if (strcmp(column, "dbpool_prepared") == 0)
+		conn->session.foreign_prepared = yes;
+	else if (strcmp(column, "dbpool_synchronous") == 0)
+		conn->session.synchronous = yes;
+}
+
+/* Something was set by a statement of our own: while it is checked, one thing alone. */
+void
+conn_note_set(Conn *conn)
+{
+	if (conn->state == CONN_CHECKING)
+		conn->session.read_only = true;
 }
 
 /* The reset is done; is there more to do?  Then that is sent. */
@@ -174,7 +175,7 @@ conn_reset_more(Conn *conn)
 void
 conn_reset(Conn *conn)
 {
-	bool		in_transaction = PQtransactionStatus(conn->io.pg) != PQTRANS_IDLE;
+	bool		in_transaction = conn_in_transaction(conn);
 
 	conn_move(conn, CONN_RESETTING);
 	conn_set_deadline(conn, CONN_ANSWER_MS);
@@ -252,7 +253,7 @@ void
 conn_settle(Conn *conn)
 {
 	ResetPolicy policy = conn->pool->options.reset;
-	bool		in_transaction = PQtransactionStatus(conn->io.pg) != PQTRANS_IDLE;
+	bool		in_transaction = conn_in_transaction(conn);
 
 	if (conn->io.big)
 		conn_close(conn, "a large value has blown up its buffers");

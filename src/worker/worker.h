@@ -178,7 +178,7 @@ typedef enum ConnPhase
 	PHASE_SETTINGS				/* our SET commands */
 } ConnPhase;
 
-/* Getting there: places to try.  connection_open.c, connection_login.c */
+/* Getting there: places to try.  wire_open.c, wire_login.c */
 typedef struct ConnOpening
 {
 	ConnPhase	phase;			/* while CONNECTING; what follows is of no
@@ -194,7 +194,7 @@ typedef struct ConnOpening
 	char		home_mark[HOME_MARK_BYTES]; /* empty: not sent */
 } ConnOpening;
 
-/* libpq's connection and its socket.  connection_io.c, connection_input.c */
+/* libpq's connection and its socket.  wire_io.c, wire_input.c */
 typedef struct ConnIo
 {
 	struct pg_conn *pg;
@@ -258,7 +258,7 @@ typedef struct ConnCancel
 	bool		ended;			/* the remote has taken it, or could not */
 } ConnCancel;
 
-/* Rows that did not fit into the ring.  connection_reply.c */
+/* Rows that did not fit into the ring.  wire_reply.c */
 typedef struct ConnRows
 {
 	struct pg_result *result;	/* of libpq, or NULL */
@@ -267,7 +267,7 @@ typedef struct ConnRows
 	Size		piece_off;		/* bytes of that which have been put */
 } ConnRows;
 
-/* Why it is about to be lost.  connection_read.c, connection_close.c */
+/* Why it is about to be lost.  wire_read.c, connection_close.c */
 typedef struct ConnLoss
 {
 	bool		broken;			/* nothing more can be read from the socket */

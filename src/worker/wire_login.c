@@ -1,5 +1,5 @@
 /*
- * connection_login.c
+ * wire_login.c
  *	  One step of libpq's log-in, which must not hold the loop.
  *
  * A step is a PQconnectPoll(): it reads what the remote has sent, and answers.

@@ -1,5 +1,5 @@
 /*
- * connection_copy.c
+ * wire_copy.c
  *	  The rows of a COPY ... FROM STDIN, on their way from a backend's ring to
  *	  the remote; steps 2, 4 and 5 of "Rows that the backend sends" in
  *	  ipc/request.h.

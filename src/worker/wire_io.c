@@ -1,10 +1,12 @@
 /*
- * connection_io.c
- *	  Handing bytes to libpq, and its socket to the poller.
+ * wire_io.c
+ *	  libpq's connection: its state, its buffers, its socket.
  */
 #include "postgres.h"
 
 #include <libpq-fe.h>
+
+#include "storage/fd.h"
 
 #include "worker/connection.h"
 
@@ -66,4 +68,46 @@ conn_send_simple(Conn *conn, const char *sql)
 	conn->asked_at = ticks_now();
 	return conn_set_pipelined(conn, false) &&
 		PQsendQuery(conn->io.pg, sql) == 1 && conn_flush(conn);
+}
+
+/* Is the remote session in a transaction, failed or not? */
+bool
+conn_in_transaction(const Conn *conn)
+{
+	return PQtransactionStatus(conn->io.pg) != PQTRANS_IDLE;
+}
+
+/* Has libpq given the connection up?  What it has read may still be taken. */
+bool
+conn_is_bad(const Conn *conn)
+{
+	return PQstatus(conn->io.pg) == CONNECTION_BAD;
+}
+
+/* A setting as the remote last reported it, or NULL when it does not report that. */
+const char *
+conn_setting(const Conn *conn, const char *name)
+{
+	return PQparameterStatus(conn->io.pg, name);
+}
+
+/* The remote process, as it said. */
+int
+conn_remote_pid(const Conn *conn)
+{
+	return PQbackendPID(conn->io.pg);
+}
+
+/*
+ * End libpq's connection, if there is one.  Does not wait: PQsetnonblocking() was
+ * called, or it is not logged in.
+ */
+void
+conn_hang_up(Conn *conn)
+{
+	if (conn->io.pg == NULL)
+		return;
+	PQfinish(conn->io.pg);
+	conn->io.pg = NULL;
+	ReleaseExternalFD();
 }

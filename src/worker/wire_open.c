@@ -1,5 +1,5 @@
 /*
- * connection_open.c
+ * wire_open.c
  *	  From nothing to a connection that is ready: look up the host names, log
  *	  in at one place after the other, make our settings.
  *
@@ -16,7 +16,6 @@
  */
 #include "postgres.h"
 
-#include <arpa/inet.h>
 #include <netdb.h>
 #include <libpq-fe.h>
 
@@ -29,30 +28,12 @@
 #include "ipc/home.h"
 #include "worker/connection.h"
 #include "worker/offload.h"
+#include "worker/places.h"
 
 #define MAX_KEYWORDS	96
 
 /* A lifetime is shortened by up to this part, so that not all end at once. */
 #define LIFETIME_JITTER		0.1
-
-typedef struct Place
-{
-	char	   *host;			/* as configured; NULL: libpq's default */
-	char	   *hostaddr;		/* numeric; NULL for sockets */
-	char	   *port;			/* NULL: libpq's default */
-	bool		lookup;			/* host is a name still to be looked up */
-} Place;
-
-typedef struct Candidates
-{
-	MemoryContext context;
-	int			n;
-	int			at;
-	int			round;
-	const char *session_attrs;	/* target_session_attrs, or NULL */
-	bool		shuffle;		/* load_balance_hosts=random */
-	Place		places[DBPOOL_MAX_PLACES];
-} Candidates;
 
 /* The job of looking up a name; all of it malloc'd, as the thread needs it. */
 typedef struct Lookup
@@ -69,99 +50,6 @@ ConnHandlers conn_handlers;
 static void attempt(Conn *conn);
 static void open_failed(Conn *conn, const char *message);
 static void place_failed(Conn *conn, const char *message, const char *hint);
-
-/* Call fn for each keyword and value of the pool's definition. */
-static const char *
-definition_value(const Pool *pool, const char *keyword)
-{
-	const char *at = pool->definition + sizeof(PoolOptions);
-	const char *end = pool->definition + pool->definition_len;
-
-	while (at < end)
-	{
-		const char *value = at + strlen(at) + 1;
-
-		if (strcmp(at, keyword) == 0)
-			return value;
-		at = value + strlen(value) + 1;
-	}
-	return NULL;
-}
-
-/* Element n of a comma-separated list; NULL when empty or not there. */
-static char *
-list_element(const char *list, int n)
-{
-	const char *end;
-
-	if (list == NULL)
-		return NULL;
-	for (; n > 0; n--)
-	{
-		list = strchr(list, ',');
-		if (list == NULL)
-			return NULL;
-		list++;
-	}
-	end = strchr(list, ',');
-	if (end == NULL)
-		end = list + strlen(list);
-	return end == list ? NULL : pnstrdup(list, end - list);
-}
-
-static int
-list_elements(const char *list)
-{
-	int			n = 1;
-
-	if (list == NULL || list[0] == '\0')
-		return 0;
-	for (; *list; list++)
-		n += *list == ',';
-	return n;
-}
-
-static bool
-is_numeric(const char *host)
-{
-	struct in6_addr address;
-
-	return inet_pton(AF_INET, host, &address) == 1 ||
-		inet_pton(AF_INET6, host, &address) == 1;
-}
-
-/* Fill in the places that the definition names. */
-static void
-list_places(Conn *conn)
-{
-	Candidates *list = conn->opening.candidates;
-	const char *hosts = definition_value(conn->pool, "host");
-	const char *addrs = definition_value(conn->pool, "hostaddr");
-	const char *ports = definition_value(conn->pool, "port");
-	int			nports = list_elements(ports);
-	int			n = Max(Max(list_elements(hosts), list_elements(addrs)), 1);
-
-	list->n = Min(n, DBPOOL_MAX_PLACES);
-	for (int i = 0; i < list->n; i++)
-	{
-		Place	   *place = &list->places[i];
-
-		place->host = list_element(hosts, i);
-		place->hostaddr = list_element(addrs, i);
-		place->port = list_element(ports, nports == 1 ? 0 : i);
-		if (place->hostaddr != NULL || place->host == NULL ||
-			place->host[0] == '/' || place->host[0] == '@')
-			continue;
-		if (is_numeric(place->host))
-			place->hostaddr = place->host;
-		else
-			place->lookup = true;
-	}
-	list->session_attrs = definition_value(conn->pool, "target_session_attrs");
-	list->shuffle =
-		definition_value(conn->pool, "load_balance_hosts") != NULL &&
-		strcmp(definition_value(conn->pool, "load_balance_hosts"), "random") == 0;
-}
 
 /* In a thread. */
 static void
@@ -185,46 +73,6 @@ lookup_free(Lookup *lookup)
 	free(lookup);
 }
 
-/* Shuffle the places from one up to, but not including, another. */
-static void
-shuffle(Candidates *list, int from, int to)
-{
-	for (int i = to - 1; i > from; i--)
-	{
-		int			j = (int) pg_prng_uint64_range(&pg_global_prng_state, from, i);
-		Place		place = list->places[i];
-
-		list->places[i] = list->places[j];
-		list->places[j] = place;
-	}
-}
-
-/* Put the addresses of the current place's name where the name was. */
-static void
-put_addresses(Candidates *list, const struct addrinfo *found)
-{
-	Place		named = list->places[list->at];
-	int			at = list->at;
-
-	list->n--;
-	memmove(&list->places[at], &list->places[at + 1], sizeof(Place) * (list->n - at));
-	named.lookup = false;
-	for (; found != NULL && list->n < DBPOOL_MAX_PLACES; found = found->ai_next)
-	{
-		char		address[NI_MAXHOST];
-
-		if (getnameinfo(found->ai_addr, found->ai_addrlen, address,
-						sizeof(address), NULL, 0, NI_NUMERICHOST) != 0)
-			continue;
-		memmove(&list->places[at + 1], &list->places[at], sizeof(Place) * (list->n - at));
-		list->places[at] = named;
-		list->places[at++].hostaddr = MemoryContextStrdup(list->context, address);
-		list->n++;
-	}
-	if (list->shuffle)
-		shuffle(list, list->at, at);
-}
-
 static void
 looked_up_piece(void *arg)
 {
@@ -233,7 +81,7 @@ looked_up_piece(void *arg)
 
 	if (lookup->error == 0)
 	{
-		put_addresses(conn->opening.candidates, lookup->found);
+		places_put_addresses(conn->opening.candidates, lookup->found);
 		attempt(conn);
 	}
 	else
@@ -398,22 +246,6 @@ open_gave_up(Conn *conn)
 	pool_conn_failed(pool, sqlstate, errors, hint);
 }
 
-/* Is there another place to try?  Moves to it. */
-static bool
-next_place(Candidates *list)
-{
-	if (++list->at < list->n)
-		return true;
-	if (list->session_attrs != NULL && list->round == 0 &&
-		strcmp(list->session_attrs, "prefer-standby") == 0)
-	{
-		list->round = 1;
-		list->at = 0;
-		return list->n > 0;
-	}
-	return false;
-}
-
 /* Try to log in at the current place, or the next that can be begun with. */
 static void
 attempt(Conn *conn)
@@ -511,15 +343,10 @@ place_failed(Conn *conn, const char *message, const char *hint)
 	memset(&conn->opening.login, 0, sizeof(Login));
 
 	poll_forget(&conn->io.poll);
-	if (conn->io.pg != NULL)
-	{
-		PQfinish(conn->io.pg);
-		conn->io.pg = NULL;
-		ReleaseExternalFD();
-	}
+	conn_hang_up(conn);
 	lookup_abandon(conn);
 	login_abandon(conn);
-	if (next_place(conn->opening.candidates))
+	if (places_next(conn->opening.candidates))
 		attempt(conn);
 	else
 		open_gave_up(conn);
@@ -691,7 +518,7 @@ settings_event(Conn *conn)
 		}
 		failed = PQresultStatus(res) != PGRES_COMMAND_OK &&
 			PQresultStatus(res) != PGRES_TUPLES_OK;
-		conn_note_answer(conn, res);
+		wire_own_result(conn, res);
 		PQclear(res);
 		if (failed)
 		{
@@ -776,9 +603,7 @@ conn_make(Pool *pool)
 	MemoryContextSwitchTo(places);
 	conn->opening.candidates = palloc0(sizeof(Candidates));
 	conn->opening.candidates->context = places;
-	list_places(conn);
-	if (conn->opening.candidates->shuffle)
-		shuffle(conn->opening.candidates, 0, conn->opening.candidates->n);
+	places_list(conn->opening.candidates, pool);
 	MemoryContextSwitchTo(old);
 	return conn;
 }

@@ -1,7 +1,7 @@
 /*
- * connection_read.c
- *	  What a connection reads: the answers to its flights, in their order, and
- *	  to checks and resets.
+ * wire_read.c
+ *	  What a connection reads: libpq's results, of its flights in their order, and of
+ *	  checks and resets.
  *
  * libpq is in non-blocking mode and gives row after row, so that what a
  * connection holds of a result is one row and libpq's input buffer.
@@ -10,221 +10,13 @@
 
 #include <libpq-fe.h>
 
+#include "access/htup_details.h"
+
 #include "compat.h"
 #include "worker/connection.h"
 
-/* How often a statement is sent again that fails for no fault of its own. */
-#define MAX_REPEATS		5
-
 /* A statement has one error, that of a remote that ends perhaps another. */
 #define MAX_ERRORS		10
-
-/* After an error that another preparation might have spared, none is tried so long. */
-#define FUTILE_USES		100
-
-/* What has been learned from a flight that took so long at the remote. */
-static void
-learn(Conn *conn, Flight *flight, int64 us, bool failed)
-{
-	Pool	   *pool = conn->pool;
-	Statement  *statement = flight->statement;
-
-	/* alone on its way, it also took the way there and back */
-	if (flight->sent_at >= conn->flights.ended_at)
-		us = Max(us - pool->rtt_us, 0);
-	if (statement == NULL || conn->generation != pool->generation)
-		return;
-	statement_took(statement, us);
-	/* what a parameter may do says nothing of the text */
-	if (flight->req != NULL && !failed && flight->req->slot->traces == 0)
-		statement_ran(statement, flight->plain &&
-					  (conn->io.pipelined || (!conn->session.dirty && !session_changed(conn))),
-					  flight->req->bytes);
-}
-
-/*
- * Is there something wrong with how a statement ended?  in_transaction is
- * known only of one that was alone.  own: what has changed in the session was
- * changed by this one.
- */
-static void
-check_end(Conn *conn, Request *req, bool in_transaction, bool own)
-{
-	const char *name = NameStr(conn->pool->options.server);
-	const char *setting;
-
-	if (req->failed)
-		return;
-	if (in_transaction)
-		request_put_error(req, "25000",
-						  psprintf("the statement left a transaction open on pool \"%s\"", name),
-						  "The transaction was rolled back: a pooled connection belongs to its caller for one call only.",
-						  "Put BEGIN, the statements and COMMIT into one string for dbpool_exec().");
-	else if (req->rows > 0 && (setting = session_text_changed(conn)) != NULL)
-		request_put_error(req, "0A000",
-						  psprintf(own || !conn->io.pipelined ? "the statement changed \"%s\" on pool \"%s\"" :
-								   "a statement of another session changed \"%s\" on a connection of pool \"%s\"",
-								   setting, name),
-						  "The values it returned cannot be trusted. What it did on the remote server stays.",
-						  "Attach the setting to the function that makes it, by CREATE FUNCTION ... SET or ALTER FUNCTION ... SET, in place of a SET in its body: so it ends with the function.");
-	else if (!req->answered)
-		request_put_error(req, "08P01",
-						  psprintf("the remote server of pool \"%s\" broke the protocol", name),
-						  "It ended the statement without a result. The statement may or may not have run.",
-						  NULL);
-}
-
-/*
- * Did this flight, which shares the connection, change the session?  The remote
- * says so before the end of the flight.  Nobody joins any more then, so that
- * the session is reset before long, and the text does not share again.
- */
-static bool
-has_changed_session(Conn *conn, Flight *flight)
-{
-	if (!conn->io.pipelined || conn->session.changed || flight->chore || !session_changed(conn))
-		return false;
-	conn->session.changed = true;
-	conn->flights.joinable = false;
-	if (flight->statement != NULL)
-		flight->statement->plain = false;
-	return true;
-}
-
-/* The answer to the first flight is complete. */
-static void
-flight_ended(Conn *conn)
-{
-	Pool	   *pool = conn->pool;
-	Flight	   *flight = conn_head(conn);
-	Request    *req = flight->req;
-	Ticks		now = ticks_now();
-	int64		us = conn_head_us(conn, now);
-	bool		alone = conn->flights.n == 1;
-	bool		repeat = flight->repeat;
-	bool		stalled = flight->stalled;
-	bool		changed = has_changed_session(conn, flight);
-
-	if (flight->parsing)
-		conn_unprepare(conn, flight->statement, true);
-	if (req != NULL && !repeat)
-	{
-		check_end(conn, req, alone && PQtransactionStatus(conn->io.pg) != PQTRANS_IDLE,
-				  changed);
-		conn_count_request(conn, req, us, req->failed);
-	}
-	if (!repeat)
-		learn(conn, flight, us, req == NULL || req->failed);
-	flight_remove(conn, flight);
-	conn->flights.ended_at = now;
-	conn->used_at = now;
-	conn->worked_at = now;
-	if (req != NULL && repeat)
-		pool_repeat(req, stalled);
-	else if (req != NULL)
-		request_end(req);
-
-	if (conn_head_request(conn) != NULL)
-		conn_show_request(conn, conn_head_request(conn));
-	/* what is next may stall before it would have been looked at again */
-	if (stalled)
-		timer_stop(&conn->watch);
-	conn_watch(conn);
-	if (conn->state == CONN_CANCELLING)
-	{
-		conn_after_cancel(conn);
-		/* those behind may take long: it is not to wait for this connection */
-		if (repeat)
-			pool_mark(pool);
-	}
-	else if (conn->flights.n == 0)
-		conn_settle(conn);
-	else
-		pool_mark(pool);
-}
-
-typedef struct Checked
-{
-	Conn	   *conn;
-	Request    *req;
-} Checked;
-
-static void
-checked_piece(void *arg)
-{
-	Checked    *pair = arg;
-
-	conn_start(pair->conn, pair->req);
-}
-
-/* The connection was checked for a request, which is off it, and works. */
-static void
-checked(Conn *conn, Request *req)
-{
-	Checked		pair = {conn, req};
-
-	if (conn->generation != conn->pool->generation)
-		pool_wait_again(req);
-	else if ((req->slot->traces & TRACE_READ_ONLY) && !conn->session.read_only)
-		request_fail(req, "0A000", "the remote server does not make transactions read-only",
-					 "The statement was not run.",
-					 "The local transaction is read-only, and dbpool.inherit_read_only is on.");
-	else
-		(void) work_guard(checked_piece, &pair, request_recover, req);
-	if (conn->state == CONN_CHECKING)
-		conn_ready(conn);
-}
-
-/* The check or the reset that the connection was asked for has been answered. */
-static void
-answered(Conn *conn)
-{
-	Request    *req = conn->waiter;
-	Ticks		now = ticks_now();
-
-	timer_stop(&conn->deadline);
-	conn->used_at = now;
-	if (conn->state == CONN_RESETTING)
-	{
-		if (conn_reset_more(conn))
-			return;
-		/* every statement would be told that it has changed that */
-		if (session_text_changed(conn) != NULL)
-		{
-			conn_close(conn, "a reset does not make it what it was when it was new");
-			return;
-		}
-		conn->session.dirty = false;
-		conn->session.changed = false;
-		conn->session.read_only = false;
-		conn_ready(conn);
-		return;
-	}
-	pool_works(conn->pool);
-	pool_saw_round_trip(conn->pool, now - conn->asked_at);
-	conn->waiter = NULL;
-	if (req == NULL)
-	{
-		conn_ready(conn);
-		return;
-	}
-	req->conn = NULL;
-	checked(conn, req);
-	/* riders who came meanwhile can join */
-	pool_mark(conn->pool);
-}
-
-/* All results of what was sent outside a pipeline have been read. */
-static void
-all_read(Conn *conn)
-{
-	if (conn->loss.last_words || conn->loss.broken || PQstatus(conn->io.pg) == CONNECTION_BAD)
-		conn_lost(conn);
-	else if (conn->flights.n > 0)
-		flight_ended(conn);
-	else if (conn->state == CONN_CHECKING || conn->state == CONN_RESETTING)
-		answered(conn);
-}
 
 /* COPY needs a connection that its session can talk to; ours cannot. */
 static void
@@ -277,57 +69,33 @@ is_of_old_types(const char *sqlstate)
 	return strncmp(sqlstate, "42", 2) == 0;
 }
 
-/*
- * Did the statement fail for no fault of its own, rolled back as a whole?  Then
- * it is sent again, unseen by its session.  The names of the SQLSTATEs are in
- * appendix A of the manual.
- */
-static bool
-is_to_repeat(Conn *conn, Flight *flight, const PGresult *res)
+/* Why a statement has failed.  The names of the SQLSTATEs are in appendix A of the manual. */
+static Cause
+cause_of(const PGresult *res)
 {
 	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
 	const char *source = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
 
-	if (flight->req == NULL || sqlstate == NULL || flight->req->repeats >= MAX_REPEATS)
-		return false;
-
-	/*
-	 * query_canceled: the cancel was for another on this connection, or it
-	 * stalled
-	 */
+	if (sqlstate == NULL)
+		return CAUSE_OWN;
+	/* query_canceled */
 	if (strcmp(sqlstate, "57014") == 0)
-		return conn->state == CONN_CANCELLING && flight->deadlock == NULL;
-	if (!flight->prepared)
-		return false;
+		return CAUSE_CANCEL;
 	/* feature_not_supported: "cached plan must not change result type" */
 	if (strcmp(sqlstate, "0A000") == 0 && source != NULL &&
 		strcmp(source, "RevalidateCachedQuery") == 0)
-	{
-		conn_prepared_is_old(conn, flight->statement);
-		return true;
-	}
+		return CAUSE_PLAN_OLD;
 	/* invalid_sql_statement_name: somebody has deallocated it */
 	if (strcmp(sqlstate, "26000") == 0 &&
 		PQresultErrorField(res, PG_DIAG_CONTEXT) == NULL)
-	{
-		conn_unprepare(conn, flight->statement, true);
-		return true;
-	}
-	if (flight->reused && is_of_old_types(sqlstate) &&
-		flight->statement->uses >= flight->statement->futile_until &&
-		(source == NULL || strcmp(source, "exec_stmt_raise") != 0))
-	{
-		conn_unprepare(conn, flight->statement, false);
-		return true;
-	}
-	/* prepared just now it fails as well: it is not to run twice each time */
-	if (flight->req->repeats > 0 && is_of_old_types(sqlstate))
-		flight->statement->futile_until = flight->statement->uses + FUTILE_USES;
+		return CAUSE_PLAN_GONE;
 	/* duplicate_prepared_statement: behind a pooler, another has been here */
-	if (!flight->parsing || strcmp(sqlstate, "42P05") != 0)
-		return false;
-	flight->parsing = false;
-	return true;
+	if (strcmp(sqlstate, "42P05") == 0)
+		return CAUSE_PLAN_EXISTS;
+	if (is_of_old_types(sqlstate) &&
+		(source == NULL || strcmp(source, "exec_stmt_raise") != 0))
+		return CAUSE_TYPES_OLD;
+	return CAUSE_OWN;
 }
 
 /* The remote server ends the connection, and says why. */
@@ -343,15 +111,6 @@ note_last_words(Conn *conn, const PGresult *res, const char *severity)
 			 "The remote server said: %s: %s (SQLSTATE %s)", severity,
 			 PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
 			 sqlstate ? sqlstate : "unknown");
-}
-
-/* Is the error query_canceled? */
-static bool
-is_cancel(const PGresult *res)
-{
-	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-
-	return sqlstate != NULL && strcmp(sqlstate, "57014") == 0;
 }
 
 /* The remote reports an error. */
@@ -372,7 +131,7 @@ error_result(Conn *conn, PGresult *res)
 	if (severity != NULL &&
 		(strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0))
 		note_last_words(conn, res, severity);
-	else if (PQstatus(conn->io.pg) == CONNECTION_BAD)
+	else if (conn_is_bad(conn))
 		return;
 	else if (flight != NULL && ++flight->errors > MAX_ERRORS)
 	{
@@ -383,14 +142,7 @@ error_result(Conn *conn, PGresult *res)
 	else if (flight != NULL)
 	{
 		flight->answered = true;
-		if (is_to_repeat(conn, flight, res))
-			flight->repeat = true;
-		else if (flight->req != NULL && flight->deadlock != NULL &&
-				 is_cancel(res))
-			request_put_error(flight->req, "40P01", "deadlock detected",
-							  flight->deadlock,
-							  HOME_DEADLOCK_HINT);
-		else if (flight->req != NULL)
+		if (flight_failed(conn, flight, cause_of(res)))
 			reply_error(flight->req, res, FRAME_ERROR);
 	}
 	else if (conn->state == CONN_RESETTING)
@@ -423,6 +175,31 @@ drain_copy(Conn *conn, ExecStatusType status)
 	return len != 0;
 }
 
+static void
+note_types(Conn *conn, const Flight *flight, const PGresult *res)
+{
+	static Oid	types[MaxTupleAttributeNumber];
+	int			n = PQnfields(res);
+
+	if (!flight->prepared || n > lengthof(types))
+		return;
+	for (int i = 0; i < n; i++)
+		types[i] = PQftype(res, i);
+	conn_note_types(conn, flight, n, types);
+}
+
+/* A result of dbpool's own statements. */
+void
+wire_own_result(Conn *conn, const PGresult *res)
+{
+	ExecStatusType status = PQresultStatus(res);
+
+	if (status == PGRES_COMMAND_OK && strcmp(PQcmdStatus((PGresult *) res), "SET") == 0)
+		conn_note_set(conn);
+	else if (status == PGRES_TUPLES_OK && PQnfields(res) == 1)
+		conn_note_answer(conn, PQfname(res, 0), PQntuples(res) > 0);
+}
+
 /* Rows or a tag for the first flight.  Returns true when it has kept the result. */
 static bool
 take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
@@ -443,7 +220,7 @@ take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
 		if (!flight->shape_sent)
 		{
 			reply_shape(req, res);
-			conn_learn_types(conn, flight, res);
+			note_types(conn, flight, res);
 		}
 		flight->shape_sent = true;
 		if (status == PGRES_SINGLE_TUPLE)
@@ -480,7 +257,7 @@ one_result(Conn *conn, PGresult *res)
 		case PGRES_COMMAND_OK:
 		case PGRES_EMPTY_QUERY:
 			if (flight == NULL)
-				conn_note_answer(conn, res);
+				wire_own_result(conn, res);
 			else if (flight->parsing)
 				flight->parsing = false;
 			else if (!flight->chore && take_result(conn, flight, res, status))
@@ -488,7 +265,7 @@ one_result(Conn *conn, PGresult *res)
 			break;
 		case PGRES_PIPELINE_SYNC:
 			PQclear(res);
-			flight_ended(conn);
+			conn_flight_ended(conn);
 			return true;
 		case PGRES_PIPELINE_ABORTED:
 			break;
@@ -559,7 +336,7 @@ next_result(Conn *conn)
 	if (conn->io.pipelined && conn->flights.n > 0)
 		conn_lost(conn);
 	else
-		all_read(conn);
+		conn_all_read(conn);
 	return false;
 }
 
@@ -599,7 +376,7 @@ idle_event(Conn *conn)
 
 	while (!PQisBusy(conn->io.pg) && (res = PQgetResult(conn->io.pg)) != NULL)
 		PQclear(res);
-	if (PQstatus(conn->io.pg) == CONNECTION_BAD ||
+	if (conn_is_bad(conn) ||
 		PQsocket(conn->io.pg) == PGINVALID_SOCKET)
 		conn_lost(conn);
 }

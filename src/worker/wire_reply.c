@@ -1,5 +1,5 @@
 /*
- * connection_reply.c
+ * wire_reply.c
  *	  What libpq received becomes frames for the backend (ipc/message.h).
  *
  * Values pass as they came; nothing here looks into them.

@@ -1,5 +1,5 @@
 /*
- * connection_input.c
+ * wire_input.c
  *	  What the remote may send, once we are logged in.
  *
  * A look is taken at the messages that libpq will read (wire.c), as it collects

@@ -1,0 +1,283 @@
+/*
+ * connection_ended.c
+ *	  What the end of something that was sent means: to its request, to what is known
+ *	  of its text, and to the connection.
+ *
+ * Here nothing knows libpq: how a statement has failed comes as a Cause.
+ */
+#include "postgres.h"
+
+#include "worker/connection.h"
+
+/* How often a statement is sent again that fails for no fault of its own. */
+#define MAX_REPEATS		5
+
+/* After an error that another preparation might have spared, none is tried so long. */
+#define FUTILE_USES		100
+
+/*
+ * Did the statement of a flight fail for no fault of its own, rolled back as a
+ * whole?  Then it is sent again, unseen by its session.
+ */
+static bool
+is_to_repeat(const Conn *conn, const Flight *flight, Cause cause)
+{
+	if (flight->req == NULL || flight->req->repeats >= MAX_REPEATS)
+		return false;
+	/* the cancel was for another on this connection, or it stalled */
+	if (cause == CAUSE_CANCEL)
+		return conn->state == CONN_CANCELLING && flight->deadlock == NULL;
+	if (!flight->prepared)
+		return false;
+	switch (cause)
+	{
+		case CAUSE_PLAN_OLD:
+		case CAUSE_PLAN_GONE:
+			return true;
+		case CAUSE_PLAN_EXISTS:
+			return flight->parsing;
+		case CAUSE_TYPES_OLD:
+			return flight->reused &&
+				flight->statement->uses >= flight->statement->futile_until;
+		default:
+			return false;
+	}
+}
+
+/*
+ * The statement of a flight has failed.  Returns true when its session is to be
+ * shown the remote's error.
+ */
+bool
+flight_failed(Conn *conn, Flight *flight, Cause cause)
+{
+	flight->repeat = is_to_repeat(conn, flight, cause);
+	if (!flight->repeat)
+	{
+		/*
+		 * prepared just now it fails as well: it is not to run twice each
+		 * time
+		 */
+		if (cause == CAUSE_TYPES_OLD && flight->prepared && flight->req != NULL &&
+			flight->req->repeats > 0)
+			flight->statement->futile_until = flight->statement->uses + FUTILE_USES;
+		if (cause != CAUSE_CANCEL || flight->req == NULL || flight->deadlock == NULL)
+			return flight->req != NULL;
+		request_put_error(flight->req, "40P01", "deadlock detected", flight->deadlock,
+						  HOME_DEADLOCK_HINT);
+		return false;
+	}
+	if (cause == CAUSE_PLAN_OLD)
+		conn_prepared_is_old(conn, flight->statement);
+	else if (cause == CAUSE_PLAN_GONE)
+		conn_unprepare(conn, flight->statement, true);
+	else if (cause == CAUSE_TYPES_OLD)
+		conn_unprepare(conn, flight->statement, false);
+	else if (cause == CAUSE_PLAN_EXISTS)
+		flight->parsing = false;
+	return false;
+}
+
+/* What has been learned from a flight that took so long at the remote. */
+static void
+note_run(Conn *conn, Flight *flight, int64 us, bool failed)
+{
+	Pool	   *pool = conn->pool;
+	Statement  *statement = flight->statement;
+
+	/* alone on its way, it also took the way there and back */
+	if (flight->sent_at >= conn->flights.ended_at)
+		us = Max(us - pool->rtt_us, 0);
+	if (statement == NULL || conn->generation != pool->generation)
+		return;
+	statement_took(statement, us);
+	/* what a parameter may do says nothing of the text */
+	if (flight->req != NULL && !failed && flight->req->slot->traces == 0)
+		statement_ran(statement, flight->plain &&
+					  (conn->io.pipelined || (!conn->session.dirty && !session_changed(conn))),
+					  flight->req->bytes);
+}
+
+/*
+ * Is there something wrong with how a statement ended?  in_transaction is
+ * known only of one that was alone.  own: what has changed in the session was
+ * changed by this one.
+ */
+static void
+check_end(Conn *conn, Request *req, bool in_transaction, bool own)
+{
+	const char *name = NameStr(conn->pool->options.server);
+	const char *setting;
+
+	if (req->failed)
+		return;
+	if (in_transaction)
+		request_put_error(req, "25000",
+						  psprintf("the statement left a transaction open on pool \"%s\"", name),
+						  "The transaction was rolled back: a pooled connection belongs to its caller for one call only.",
+						  "Put BEGIN, the statements and COMMIT into one string for dbpool_exec().");
+	else if (req->rows > 0 && (setting = session_text_changed(conn)) != NULL)
+		request_put_error(req, "0A000",
+						  psprintf(own || !conn->io.pipelined ? "the statement changed \"%s\" on pool \"%s\"" :
+								   "a statement of another session changed \"%s\" on a connection of pool \"%s\"",
+								   setting, name),
+						  "The values it returned cannot be trusted. What it did on the remote server stays.",
+						  "Attach the setting to the function that makes it, by CREATE FUNCTION ... SET or ALTER FUNCTION ... SET, in place of a SET in its body: so it ends with the function.");
+	else if (!req->answered)
+		request_put_error(req, "08P01",
+						  psprintf("the remote server of pool \"%s\" broke the protocol", name),
+						  "It ended the statement without a result. The statement may or may not have run.",
+						  NULL);
+}
+
+/*
+ * Did this flight, which shares the connection, change the session?  The remote
+ * says so before the end of the flight.  Nobody joins any more then, so that
+ * the session is reset before long, and the text does not share again.
+ */
+static bool
+has_changed_session(Conn *conn, Flight *flight)
+{
+	if (!conn->io.pipelined || conn->session.changed || flight->chore || !session_changed(conn))
+		return false;
+	conn->session.changed = true;
+	conn->flights.joinable = false;
+	if (flight->statement != NULL)
+		flight->statement->plain = false;
+	return true;
+}
+
+/* The answer to the first flight is complete. */
+void
+conn_flight_ended(Conn *conn)
+{
+	Pool	   *pool = conn->pool;
+	Flight	   *flight = conn_head(conn);
+	Request    *req = flight->req;
+	Ticks		now = ticks_now();
+	int64		us = conn_head_us(conn, now);
+	bool		alone = conn->flights.n == 1;
+	bool		repeat = flight->repeat;
+	bool		stalled = flight->stalled;
+	bool		changed = has_changed_session(conn, flight);
+
+	if (flight->parsing)
+		conn_unprepare(conn, flight->statement, true);
+	if (req != NULL && !repeat)
+	{
+		check_end(conn, req, alone && conn_in_transaction(conn),
+				  changed);
+		conn_count_request(conn, req, us, req->failed);
+	}
+	if (!repeat)
+		note_run(conn, flight, us, req == NULL || req->failed);
+	flight_remove(conn, flight);
+	conn->flights.ended_at = now;
+	conn->used_at = now;
+	conn->worked_at = now;
+	if (req != NULL && repeat)
+		pool_repeat(req, stalled);
+	else if (req != NULL)
+		request_end(req);
+
+	if (conn_head_request(conn) != NULL)
+		conn_show_request(conn, conn_head_request(conn));
+	/* what is next may stall before it would have been looked at again */
+	if (stalled)
+		timer_stop(&conn->watch);
+	conn_watch(conn);
+	if (conn->state == CONN_CANCELLING)
+	{
+		conn_after_cancel(conn);
+		/* those behind may take long: it is not to wait for this connection */
+		if (repeat)
+			pool_mark(pool);
+	}
+	else if (conn->flights.n == 0)
+		conn_settle(conn);
+	else
+		pool_mark(pool);
+}
+
+typedef struct Checked
+{
+	Conn	   *conn;
+	Request    *req;
+} Checked;
+
+static void
+start_piece(void *arg)
+{
+	Checked    *pair = arg;
+
+	conn_start(pair->conn, pair->req);
+}
+
+/* The connection was checked for a request, which is off it, and works. */
+static void
+check_passed(Conn *conn, Request *req)
+{
+	Checked		pair = {conn, req};
+
+	if (conn->generation != conn->pool->generation)
+		pool_wait_again(req);
+	else if ((req->slot->traces & TRACE_READ_ONLY) && !conn->session.read_only)
+		request_fail(req, "0A000", "the remote server does not make transactions read-only",
+					 "The statement was not run.",
+					 "The local transaction is read-only, and dbpool.inherit_read_only is on.");
+	else
+		(void) work_guard(start_piece, &pair, request_recover, req);
+	if (conn->state == CONN_CHECKING)
+		conn_ready(conn);
+}
+
+/* The check or the reset that the connection was asked for has been answered. */
+static void
+own_answered(Conn *conn)
+{
+	Request    *req = conn->waiter;
+	Ticks		now = ticks_now();
+
+	timer_stop(&conn->deadline);
+	conn->used_at = now;
+	if (conn->state == CONN_RESETTING)
+	{
+		if (conn_reset_more(conn))
+			return;
+		/* every statement would be told that it has changed that */
+		if (session_text_changed(conn) != NULL)
+		{
+			conn_close(conn, "a reset does not make it what it was when it was new");
+			return;
+		}
+		conn->session.dirty = false;
+		conn->session.changed = false;
+		conn->session.read_only = false;
+		conn_ready(conn);
+		return;
+	}
+	pool_works(conn->pool);
+	pool_saw_round_trip(conn->pool, now - conn->asked_at);
+	conn->waiter = NULL;
+	if (req == NULL)
+	{
+		conn_ready(conn);
+		return;
+	}
+	req->conn = NULL;
+	check_passed(conn, req);
+	/* riders who came meanwhile can join */
+	pool_mark(conn->pool);
+}
+
+/* All results of what was sent outside a pipeline have been read. */
+void
+conn_all_read(Conn *conn)
+{
+	if (conn->loss.last_words || conn->loss.broken || conn_is_bad(conn))
+		conn_lost(conn);
+	else if (conn->flights.n > 0)
+		conn_flight_ended(conn);
+	else if (conn->state == CONN_CHECKING || conn->state == CONN_RESETTING)
+		own_answered(conn);
+}

@@ -1,0 +1,36 @@
+/*
+ * places.h
+ *	  Where a connection may be opened, see places.c.
+ */
+#ifndef DBPOOL_PLACES_H
+#define DBPOOL_PLACES_H
+
+#include "worker/worker.h"
+
+struct addrinfo;
+
+typedef struct Place
+{
+	char	   *host;			/* as configured; NULL: libpq's default */
+	char	   *hostaddr;		/* numeric; NULL for sockets */
+	char	   *port;			/* NULL: libpq's default */
+	bool		lookup;			/* host is a name still to be looked up */
+} Place;
+
+typedef struct Candidates
+{
+	MemoryContext context;
+	int			n;
+	int			at;
+	int			round;
+	const char *session_attrs;	/* target_session_attrs, or NULL */
+	bool		shuffle;		/* load_balance_hosts=random */
+	Place		places[DBPOOL_MAX_PLACES];
+} Candidates;
+
+extern const char *definition_value(const Pool *pool, const char *keyword);
+extern void places_list(Candidates *list, const Pool *pool);
+extern void places_put_addresses(Candidates *list, const struct addrinfo *found);
+extern bool places_next(Candidates *list);
+
+#endif							/* DBPOOL_PLACES_H */
