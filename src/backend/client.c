@@ -288,8 +288,8 @@ fill_ring(Client *client, Size sql_len)
 	RequestSlot *slot = client->slot;
 	const Definition *definition = client->definition;
 	const Call *call = client->call;
-	Size		types_len = slot->ntypes * sizeof(uint32);
-	Size		len = request_total(slot);
+	Size		types_len = slot->task.ntypes * sizeof(uint32);
+	Size		len = task_bytes(&slot->task);
 
 	if (len <= REQUEST_UP_SIZE)
 	{
@@ -298,7 +298,7 @@ fill_ring(Client *client, Size sql_len)
 		ring_write_begin(&writer, request_up(slot));
 		ring_write(&writer, definition->bytes, definition->len);
 		ring_write(&writer, call->sql, sql_len);
-		ring_write(&writer, call->params.data, slot->params_len);
+		ring_write(&writer, call->params.data, slot->task.params_len);
 		ring_write(&writer, call->types, types_len);
 		ring_write_end(&writer);
 		return;
@@ -309,7 +309,7 @@ fill_ring(Client *client, Size sql_len)
 	enlargeStringInfo(&client->up, (int) Min(len, INT_MAX));
 	message_put(&client->up, definition->bytes, definition->len);
 	message_put(&client->up, call->sql, sql_len);
-	message_put(&client->up, call->params.data, slot->params_len);
+	message_put(&client->up, call->params.data, slot->task.params_len);
 	message_put(&client->up, call->types, types_len);
 }
 
@@ -327,29 +327,29 @@ fill_slot(Client *client)
 	pg_atomic_write_u32(&slot->copy_phase, COPY_WAITING);
 	pg_atomic_write_u64(&slot->copy_rows, 0);
 	pg_atomic_write_u64(&slot->copy_bytes, 0);
-	slot->kind = call->kind;
-	slot->key = definition->key;
-	slot->procno = compat_my_proc_number();
-	slot->ticket = pg_atomic_fetch_add_u64(&dbpool_shared->request_ticket, 1);
+	slot->task.kind = call->kind;
+	slot->task.key = definition->key;
+	slot->task.procno = compat_my_proc_number();
+	slot->task.ticket = pg_atomic_fetch_add_u64(&dbpool_shared->request_ticket, 1);
 	slot->home_pid = 0;
-	slot->stamp = definition->stamp;
-	slot->traces = call_traces(call);
+	slot->task.stamp = definition->stamp;
+	slot->task.traces = call_traces(call);
 	if (dbpool_inherit_read_only && XactReadOnly &&
 		(call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT))
-		slot->traces |= TRACE_READ_ONLY;
-	slot->nparams = call->nparams;
-	slot->definition_len = definition->len;
-	slot->sql_len = sql_len;
-	slot->params_len = call->nparams > 0 ? call->params.len : 0;
-	slot->ntypes = call->ntypes;
+		slot->task.traces |= TRACE_READ_ONLY;
+	slot->task.nparams = call->nparams;
+	slot->task.definition_len = definition->len;
+	slot->task.sql_len = sql_len;
+	slot->task.params_len = call->nparams > 0 ? call->params.len : 0;
+	slot->task.ntypes = call->ntypes;
 
 	text_clip(sql, call->shown ? call->shown : call->sql, sizeof(sql));
 	text_clip(target, call->target ? call->target : "", sizeof(target));
 	SpinLockAcquire(&slot->mutex);
-	slot->pid = MyProcPid;
-	slot->roleid = GetUserId();
+	slot->task.pid = MyProcPid;
+	slot->task.roleid = GetUserId();
 	slot->dbid = MyDatabaseId;
-	slot->encoding = GetDatabaseEncoding();
+	slot->task.encoding = GetDatabaseEncoding();
 	slot->submitted_at = ticks_now();
 	slot->running_since = 0;
 	slot->server = definition->options->server;

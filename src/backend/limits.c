@@ -47,7 +47,7 @@ has_given_up(Oid roleid)
 		RequestSlot *slot = request_slot(i);
 
 		if (request_word_state(request_word(slot)) == REQUEST_ABANDONED &&
-			slot->roleid == roleid)
+			slot->task.roleid == roleid)
 			return true;
 	}
 	return false;

@@ -419,15 +419,15 @@ dbpool_get_requests(PG_FUNCTION_ARGS)
 		if (!copy_request(request_slot(i), &copy, &state))
 			continue;
 		put(&row, ObjectIdGetDatum(copy.dbid), false);
-		put_int(&row, copy.pid, false);
-		put(&row, ObjectIdGetDatum(copy.roleid), false);
-		put_sql(&row, copy.sql, copy.encoding, copy.roleid);
-		if (!may_see_role(copy.roleid))
+		put_int(&row, copy.task.pid, false);
+		put(&row, ObjectIdGetDatum(copy.task.roleid), false);
+		put_sql(&row, copy.sql, copy.task.encoding, copy.task.roleid);
+		if (!may_see_role(copy.task.roleid))
 		{
 			end_row(&row);
 			continue;
 		}
-		put_name(&row, NameStr(copy.server), copy.encoding);
+		put_name(&row, NameStr(copy.server), copy.task.encoding);
 		put(&row, CStringGetTextDatum(request_state_name(state)), false);
 		put_time(&row, copy.submitted_at);
 		put_time(&row, copy.running_since);
@@ -450,17 +450,17 @@ dbpool_get_bulk_inserts(PG_FUNCTION_ARGS)
 		RequestState state;
 
 		if (!copy_request(request_slot(i), &copy, &state) ||
-			state == REQUEST_ABANDONED || copy.kind != REQUEST_COPY)
+			state == REQUEST_ABANDONED || copy.task.kind != REQUEST_COPY)
 			continue;
-		put_int(&row, copy.pid, false);
+		put_int(&row, copy.task.pid, false);
 		put(&row, ObjectIdGetDatum(copy.dbid), false);
-		put_sql(&row, copy.target, copy.encoding, copy.roleid);
-		if (!may_see_role(copy.roleid))
+		put_sql(&row, copy.target, copy.task.encoding, copy.task.roleid);
+		if (!may_see_role(copy.task.roleid))
 		{
 			end_row(&row);
 			continue;
 		}
-		put_name(&row, NameStr(copy.server), copy.encoding);
+		put_name(&row, NameStr(copy.server), copy.task.encoding);
 		put(&row, CStringGetTextDatum(phases[pg_atomic_read_u32(&copy.copy_phase)]), false);
 		put_count(&row, pg_atomic_read_u64(&copy.copy_bytes));
 		put_count(&row, pg_atomic_read_u64(&copy.copy_rows));

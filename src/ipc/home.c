@@ -170,11 +170,11 @@ read_call(RequestSlot *slot, HomeCall *call)
 	if (request_word_state(word) != REQUEST_RUNNING)
 		return false;
 	call->runner = slot->home_pid;
-	call->ticket = slot->ticket;
-	call->gives_rows = slot->kind == REQUEST_COPY &&
+	call->ticket = slot->task.ticket;
+	call->gives_rows = slot->task.kind == REQUEST_COPY &&
 		pg_atomic_read_u32(&slot->copy_phase) == COPY_COPYING;
 	SpinLockAcquire(&slot->mutex);
-	call->session = slot->pid;
+	call->session = slot->task.pid;
 	SpinLockRelease(&slot->mutex);
 	pg_read_barrier();
 	return call->runner != 0 && request_word(slot) == word;

@@ -208,5 +208,5 @@ request_take_attention(int worker, int word)
 void
 request_wake_backend(const RequestSlot *slot)
 {
-	SetLatch(compat_proc_latch(slot->procno));
+	SetLatch(compat_proc_latch(slot->task.procno));
 }

@@ -170,6 +170,29 @@ typedef enum CopyPhase
 #define REQUEST_UP_SIZE		65536
 #define REQUEST_DOWN_SIZE	65536
 
+/*
+ * What is asked, and by whom.  The worker takes a copy when it takes the request, and
+ * does not look into the slot for it again.
+ */
+typedef struct TaskHeader
+{
+	RequestKind kind;
+	PoolKey		key;
+	uint64		ticket;			/* order of coming */
+	uint64		stamp;			/* of the definition, see DbpoolShared */
+	int			procno;			/* of the session */
+	int			pid;
+	Oid			roleid;
+	int			encoding;		/* of its database */
+	int			traces;			/* TRACE_ flags */
+	int			nparams;
+	int			ntypes;			/* columns that it wants, 0 when it does not
+								 * say */
+	Size		definition_len; /* lengths of the parts of "up", in order */
+	Size		sql_len;		/* with the terminating zero */
+	Size		params_len;
+} TaskHeader;
+
 typedef struct RequestSlot
 {
 	pg_atomic_uint64 word;		/* see request_word() */
@@ -193,26 +216,12 @@ typedef struct RequestSlot
 	pg_atomic_uint64 copy_bytes;
 
 	/* Filled in by the backend before it submits; constant afterwards. */
-	RequestKind kind;
-	PoolKey		key;
-	int			procno;
-	uint64		ticket;			/* order of coming */
-	uint64		stamp;			/* of the definition, see DbpoolShared */
+	TaskHeader	task;
 	int			quota;			/* where it is counted, see quota.h */
-	int			traces;			/* TRACE_ flags */
-	int			nparams;
-	Size		definition_len; /* lengths of the parts of "up", in order */
-	Size		sql_len;		/* with the terminating zero */
-	Size		params_len;
-	int			ntypes;			/* columns that it wants, 0 when it does not
-								 * say */
 
 	/* For the views. */
 	slock_t		mutex;			/* protects what follows */
-	int			pid;
-	Oid			roleid;
 	Oid			dbid;
-	int			encoding;
 	Ticks		submitted_at;
 	Ticks		running_since;	/* 0 before */
 	NameData	server;
@@ -242,10 +251,10 @@ extern void request_wake_backend(const RequestSlot *slot);
 
 /* Bytes of all parts of "up". */
 static inline Size
-request_total(const RequestSlot *slot)
+task_bytes(const TaskHeader *task)
 {
-	return slot->definition_len + slot->sql_len + slot->params_len +
-		slot->ntypes * sizeof(uint32);
+	return task->definition_len + task->sql_len + task->params_len +
+		task->ntypes * sizeof(uint32);
 }
 
 /*

@@ -139,7 +139,7 @@ request_done(Request *req)
 {
 	RequestSlot *slot = req->slot;
 	RequestState state = request_state(req);
-	int			procno = slot->procno;
+	int			procno = req->task.procno;
 
 	request_release(req);
 	if (state == REQUEST_ABANDONED || !request_move(slot, req->hold, state, REQUEST_DONE))

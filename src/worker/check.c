@@ -102,8 +102,8 @@ check_queue(dlist_head *queue, Pool *pool, bool rides)
 		Assert(req->pool == pool && req->conn == NULL && req->flight == NULL);
 		Assert(req->rides == rides);
 		Assert(req->deadline.armed);
-		Assert(req->slot->ticket > ticket);
-		ticket = req->slot->ticket;
+		Assert(req->task.ticket > ticket);
+		ticket = req->task.ticket;
 	}
 }
 

@@ -165,9 +165,9 @@ conn_show_request(Conn *conn, const Request *req)
 	Size		len = strnlen(slot->sql, DBPOOL_SHOWN_SQL - 1);
 
 	SpinLockAcquire(&shared->mutex);
-	shared->local_pid = slot->pid;
-	shared->roleid = slot->roleid;
-	shared->encoding = slot->encoding;
+	shared->local_pid = req->task.pid;
+	shared->roleid = req->task.roleid;
+	shared->encoding = req->task.encoding;
 	memcpy(shared->sql, slot->sql, len);
 	shared->sql[len] = '\0';
 	SpinLockRelease(&shared->mutex);

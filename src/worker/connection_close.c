@@ -111,7 +111,7 @@ conn_lost(Conn *conn)
 		else
 		{
 			conn_count_request(conn, req, us, true);
-			if (req->slot->kind == REQUEST_COPY && copy_lost(conn, req))
+			if (req->task.kind == REQUEST_COPY && copy_lost(conn, req))
 				continue;
 			request_fail(req, "08007", what, detail, NULL);
 		}

@@ -92,7 +92,7 @@ note_run(Conn *conn, Flight *flight, int64 us, bool failed)
 		return;
 	statement_took(statement, us);
 	/* what a parameter may do says nothing of the text */
-	if (flight->req != NULL && !failed && flight->req->slot->traces == 0)
+	if (flight->req != NULL && !failed && flight->req->task.traces == 0)
 		statement_ran(statement, flight->plain &&
 					  (conn->io.pipelined || (!conn->session.dirty && !session_changed(conn))),
 					  flight->req->bytes);
@@ -221,7 +221,7 @@ check_passed(Conn *conn, Request *req)
 
 	if (conn->generation != conn->pool->generation)
 		pool_wait_again(req);
-	else if ((req->slot->traces & TRACE_READ_ONLY) && !conn->session.read_only)
+	else if ((req->task.traces & TRACE_READ_ONLY) && !conn->session.read_only)
 		request_fail(req, "0A000", "the remote server does not make transactions read-only",
 					 "The statement was not run.",
 					 "The local transaction is read-only, and dbpool.inherit_read_only is on.");

@@ -204,7 +204,7 @@ conn_note_types(Conn *conn, const Flight *flight, int n, const Oid *types)
 static bool
 types_agree(const Prepared *prepared, const Request *req)
 {
-	int			n = req->slot->ntypes;
+	int			n = req->task.ntypes;
 
 	return n > 0 && n == prepared->ntypes &&
 		memcmp(req->types, prepared->types, sizeof(Oid) * n) == 0;

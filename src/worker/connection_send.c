@@ -43,11 +43,10 @@
 static const char **
 request_params(Request *req)
 {
-	RequestSlot *slot = req->slot;
-	const char **values = palloc(sizeof(char *) * Max(slot->nparams, 1));
+	const char **values = palloc(sizeof(char *) * Max(req->task.nparams, 1));
 	const char *at = req->params;
 
-	for (int i = 0; i < slot->nparams; i++)
+	for (int i = 0; i < req->task.nparams; i++)
 	{
 		int32		len;
 
@@ -79,7 +78,7 @@ send_pipelined(Conn *conn, Request *req, const char *const *values)
 {
 	bool		prepared = req->repeats < REPEATS_UNPREPARED &&
 	worth_preparing(conn->pool, req->statement);
-	int			nparams = req->slot->nparams;
+	int			nparams = req->task.nparams;
 	bool		sent;
 
 	if (!conn_set_pipelined(conn, true) ||
@@ -100,10 +99,10 @@ send_alone(Conn *conn, Request *req, const char *const *values)
 
 	if (!conn_set_pipelined(conn, false))
 		return false;
-	switch (req->slot->kind)
+	switch (req->task.kind)
 	{
 		case REQUEST_QUERY:
-			if (!wire_send_query(conn, req->sql, req->slot->nparams, values))
+			if (!wire_send_query(conn, req->sql, req->task.nparams, values))
 				return false;
 			break;
 		case REQUEST_SCRIPT:
@@ -148,7 +147,7 @@ send_piece(void *arg)
 	Request    *req = sending->req;
 	bool		sent;
 
-	if (req->slot->kind == REQUEST_QUERY && statement_is_plain(req->statement))
+	if (req->task.kind == REQUEST_QUERY && statement_is_plain(req->statement))
 		sent = send_pipelined(conn, req, sending->values);
 	else
 		sent = send_alone(conn, req, sending->values);
@@ -176,7 +175,7 @@ conn_start(Conn *conn, Request *req)
 	Sending		sending = {conn, req, NULL};
 	Flight	   *flight;
 
-	if (slot->kind == REQUEST_QUERY)
+	if (req->task.kind == REQUEST_QUERY)
 		sending.values = request_params(req);
 	flight = flight_make();
 	slot->home_pid = conn->session.home_pid;
@@ -189,10 +188,10 @@ conn_start(Conn *conn, Request *req)
 	}
 	timer_stop(&req->deadline);
 	req->started_at = ticks_now();
-	if (slot->sql_len + slot->params_len > BIG_REQUEST_BYTES)
+	if (req->task.sql_len + req->task.params_len > BIG_REQUEST_BYTES)
 		conn->io.big = true;
-	conn->session.dirty |= (slot->traces & TRACE_RESET) != 0;
-	conn->session.spoilt |= (slot->traces & TRACE_CLOSE) != 0;
+	conn->session.dirty |= (req->task.traces & TRACE_RESET) != 0;
+	conn->session.spoilt |= (req->task.traces & TRACE_CLOSE) != 0;
 	conn->io.flushed = false;
 	if (conn->state != CONN_BUSY)
 	{
@@ -202,7 +201,7 @@ conn_start(Conn *conn, Request *req)
 	}
 	flight_add(conn, flight, req);
 	show_start(conn, req);
-	pg_atomic_write_u32(&slot->sent, slot->kind != REQUEST_COPY);
+	pg_atomic_write_u32(&slot->sent, req->task.kind != REQUEST_COPY);
 	(void) work_guard(send_piece, &sending, conn_recover, conn);
 }
 
@@ -213,7 +212,7 @@ conn_start(Conn *conn, Request *req)
 static bool
 conn_shows_sequences(const Conn *conn, const Request *req)
 {
-	return (req->slot->traces & TRACE_READS_SEQUENCES) &&
+	return (req->task.traces & TRACE_READS_SEQUENCES) &&
 		conn->pool->options.reset == RESET_SMART;
 }
 
@@ -222,7 +221,7 @@ bool
 conn_needs_preparing(const Conn *conn, const Request *req)
 {
 	return conn_shows_sequences(conn, req) ||
-		(req->slot->traces & TRACE_READ_ONLY) != 0;
+		(req->task.traces & TRACE_READ_ONLY) != 0;
 }
 
 static void
@@ -232,7 +231,7 @@ check_piece(void *arg)
 	Request    *req = conn->waiter;
 	const char *sql = "";
 
-	if (req != NULL && (req->slot->traces & TRACE_READ_ONLY))
+	if (req != NULL && (req->task.traces & TRACE_READ_ONLY))
 		sql = conn_shows_sequences(conn, req) ? "DISCARD SEQUENCES; " MAKE_READ_ONLY_SQL : MAKE_READ_ONLY_SQL;
 	else if (req != NULL && conn_shows_sequences(conn, req))
 		sql = "DISCARD SEQUENCES";

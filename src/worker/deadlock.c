@@ -49,7 +49,7 @@ look_at_flight(Look *this, Conn *conn, Flight *flight)
 		return;
 	look_again_by(this, ticks_plus_ms(this->now, Max(DeadlockTimeout, HOME_CONFIRM_MS)));
 	deadlock = home_find_deadlock(flight->req->slot);
-	if (deadlock == NULL || deadlock->ticket != flight->req->slot->ticket)
+	if (deadlock == NULL || deadlock->ticket != flight->req->task.ticket)
 	{
 		flight->suspected = 0;
 		return;
@@ -111,7 +111,7 @@ look_at_waiter(Look *this, Request *req)
 
 	if (this->now < ticks_plus_ms(req->queued_at, DeadlockTimeout))
 		return;
-	deadlock = find_in_queue(req->pool, req->slot->pid);
+	deadlock = find_in_queue(req->pool, req->task.pid);
 	if (deadlock != NULL && req->suspected == deadlock->signature)
 	{
 		this->waiter = req;

@@ -235,16 +235,15 @@ void
 dispatch_submit(Request *req)
 {
 	Pool	   *pool = req->pool;
-	RequestSlot *slot = req->slot;
 
-	if (slot->kind == REQUEST_QUERY)
+	if (req->task.kind == REQUEST_QUERY)
 	{
-		req->statement = statement_use(pool, req->sql, slot->sql_len);
+		req->statement = statement_use(pool, req->sql, req->task.sql_len);
 		if (req->statement != NULL)
 			req->statement->refs++;
 	}
 	req->rides = pool->options.multiplex && pool->options.reset != RESET_ALWAYS &&
-		slot->traces == 0 && req->large == NULL && statement_is_short(req->statement);
+		req->task.traces == 0 && req->large == NULL && statement_is_short(req->statement);
 	if (req->rides)
 		pool->rider_at = req->queued_at;
 	if (!may_go_first(pool, req) || !try_start(pool, req, req->queued_at))

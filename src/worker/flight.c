@@ -96,7 +96,7 @@ conn_count_request(Conn *conn, Request *req, int64 us, bool failed)
 	Pool	   *pool = conn->pool;
 	PoolShared *shared = pool->shared;
 	int64		wait = req->started_at - req->queued_at;
-	Size		sent = req->slot->sql_len + req->slot->params_len + req->copied;
+	Size		sent = req->task.sql_len + req->task.params_len + req->copied;
 
 	req->remote_us = us;
 	if (!failed)

@@ -27,9 +27,9 @@ request_received(Request *req, const char *bytes)
 	RequestSlot *slot = req->slot;
 
 	req->definition = bytes;
-	req->sql = bytes + slot->definition_len;
-	req->params = req->sql + slot->sql_len;
-	req->types = req->params + slot->params_len;
+	req->sql = bytes + req->task.definition_len;
+	req->params = req->sql + req->task.sql_len;
+	req->types = req->params + req->task.params_len;
 	req->queued_at = ticks_now();
 	if (!request_move(slot, req->hold, REQUEST_RECEIVING, REQUEST_QUEUED))
 		request_gone(req);
@@ -43,7 +43,7 @@ request_receive(Request *req)
 {
 	RequestSlot *slot = req->slot;
 	Ring	   *up = request_up(slot);
-	Size		total = request_total(slot);
+	Size		total = task_bytes(&req->task);
 
 	req->received += ring_read(up, req->large + req->received,
 							   total - req->received);
@@ -63,6 +63,7 @@ take_slot(Request *req, uint64 hold)
 		return false;
 	large_unhold(req);
 	req->hold = hold;
+	req->task = slot->task;
 	shmem_worker(my_worker)->requests++;
 	req->active = true;
 	req->ending = false;
@@ -96,7 +97,7 @@ static void
 request_start(Request *req, uint64 hold)
 {
 	RequestSlot *slot = req->slot;
-	Size		total = request_total(slot);
+	Size		total = task_bytes(&slot->task);
 
 	if (total > REQUEST_UP_SIZE && !large_has_room(req))
 	{
@@ -135,7 +136,7 @@ request_held_too_long(Request *req)
 				 psprintf("could not take a large statement for pool \"%s\" within %g s",
 						  NameStr(options.server), options.acquire_timeout / 1000.0),
 				 psprintf("It has %zu bytes, and other large ones of the same role take the %d kB that dbpool.role_max_request_memory allows. The statement was not run.",
-						  request_total(req->slot), dbpool_role_max_request_memory),
+						  task_bytes(&req->task), dbpool_role_max_request_memory),
 				 "See dbpool_requests for what they are waiting for. A superuser can raise dbpool.role_max_request_memory; rows in bulk are better sent by dbpool_bulk_insert().");
 }
 
@@ -254,7 +255,7 @@ release_slot(RequestSlot *slot)
 		uint64		word = request_word(slot);
 		uint64		hold = request_word_hold(word);
 		RequestState state = request_word_state(word);
-		int			procno = slot->procno;
+		int			procno = slot->task.procno;
 
 		if (request_word_worker(word) != my_worker)
 			return;

@@ -52,15 +52,15 @@ large_has_room(const Request *req)
 		const Request *other = &requests[i];
 
 		if (other == req || !(other->held || other->large != NULL) ||
-			other->slot->roleid != slot->roleid)
+			other->slot->task.roleid != slot->task.roleid)
 			continue;
 		if (other->large != NULL)
-			bytes += request_total(other->slot);
-		else if (other->slot->ticket < slot->ticket)
+			bytes += task_bytes(&other->task);
+		else if (other->slot->task.ticket < slot->task.ticket)
 			return false;
 	}
 	return bytes == 0 ||
-		bytes + request_total(slot) <= dbpool_role_max_request_memory * INT64CONST(1024);
+		bytes + task_bytes(&slot->task) <= dbpool_role_max_request_memory * INT64CONST(1024);
 }
 
 /* There is no room for it now. */

@@ -123,7 +123,7 @@ make_pool(const PoolKey *key)
 static Pool *
 find_pool(const Request *req, int *why)
 {
-	const PoolKey *key = &req->slot->key;
+	const PoolKey *key = &req->task.key;
 	PoolEntry  *entry = hash_search(pools_by_key, key, HASH_FIND, NULL);
 	Pool	   *pool;
 	PoolOptions options;
@@ -185,34 +185,33 @@ new_generation(Pool *pool, const char *reason)
 static bool
 settle_definition(Pool *pool, Request *req)
 {
-	RequestSlot *slot = req->slot;
 	uint64		forget_stamp;
 	char	   *definition;
 
 	SpinLockAcquire(&pool->shared->mutex);
 	forget_stamp = pool->shared->forget_stamp;
 	SpinLockRelease(&pool->shared->mutex);
-	if (slot->stamp < forget_stamp)
+	if (req->task.stamp < forget_stamp)
 		return false;
 	if (pool->definition != NULL &&
-		pool->definition_len == slot->definition_len &&
-		memcmp(pool->definition, req->definition, slot->definition_len) == 0)
+		pool->definition_len == req->task.definition_len &&
+		memcmp(pool->definition, req->definition, req->task.definition_len) == 0)
 	{
-		pool->stamp = Max(pool->stamp, slot->stamp);
+		pool->stamp = Max(pool->stamp, req->task.stamp);
 		return true;
 	}
-	if (pool->definition != NULL && slot->stamp < pool->stamp)
+	if (pool->definition != NULL && req->task.stamp < pool->stamp)
 		return false;
 
-	definition = MemoryContextAlloc(pool->context, slot->definition_len);
-	memcpy(definition, req->definition, slot->definition_len);
+	definition = MemoryContextAlloc(pool->context, req->task.definition_len);
+	memcpy(definition, req->definition, req->task.definition_len);
 	pool_send_waiters_back(pool);
 	new_generation(pool, "the definition of the pool was changed");
 	if (pool->definition != NULL)
 		pfree(pool->definition);
 	pool->definition = definition;
-	pool->definition_len = slot->definition_len;
-	pool->stamp = slot->stamp;
+	pool->definition_len = req->task.definition_len;
+	pool->stamp = req->task.stamp;
 	memcpy(&pool->options, pool->definition, sizeof(PoolOptions));
 	statements_mistrust(pool->statements);
 	pool_set_owner(pool);
@@ -233,7 +232,7 @@ pool_submit(Request *req)
 	int			why = POOL_TOO_MANY;
 	Pool	   *pool = find_pool(req, &why);
 
-	if (pool == NULL && shmem_home_of(&req->slot->key) != my_worker)
+	if (pool == NULL && shmem_home_of(&req->task.key) != my_worker)
 	{
 		/* its first worker has it, if need be for all */
 		request_stale(req);
@@ -271,7 +270,7 @@ pool_submit(Request *req)
 	}
 	pool->used_at = req->queued_at;
 	split_count(pool);
-	if (req->slot->kind == REQUEST_WARM)
+	if (req->task.kind == REQUEST_WARM)
 	{
 		request_end(req);
 		pool_mark(pool);

@@ -34,7 +34,7 @@ pool_first_waiter(Pool *pool)
 		loner = dlist_head_element(Request, node, &pool->loners);
 	if (rider == NULL || loner == NULL)
 		return rider != NULL ? rider : loner;
-	return rider->slot->ticket < loner->slot->ticket ? rider : loner;
+	return rider->task.ticket < loner->task.ticket ? rider : loner;
 }
 
 /* Show how many wait, and since when. */
@@ -62,7 +62,7 @@ pool_enter_queue(Request *req)
 	{
 		after = dlist_tail_node(queue);
 		while (after != &queue->head &&
-			   dlist_container(Request, node, after)->slot->ticket > req->slot->ticket)
+			   dlist_container(Request, node, after)->task.ticket > req->task.ticket)
 			after = after->prev;
 	}
 	if (after == &queue->head)
@@ -109,8 +109,8 @@ unstart(Request *req)
 		request_gone(req);
 		return false;
 	}
-	if (pool->definition != NULL && pool->definition_len == slot->definition_len &&
-		memcmp(pool->definition, req->definition, slot->definition_len) == 0)
+	if (pool->definition != NULL && pool->definition_len == req->task.definition_len &&
+		memcmp(pool->definition, req->definition, req->task.definition_len) == 0)
 		return true;
 	if (request_restart(req))
 		request_stale(req);

@@ -42,7 +42,7 @@ copy_begin(Conn *conn, Request *req, PGresult *res)
 
 	/* a request that came in one piece still lies in the ring */
 	if (req->large == NULL)
-		ring_skip(request_up(slot), request_total(slot));
+		ring_skip(request_up(slot), task_bytes(&req->task));
 	req->definition = NULL;
 	req->sql = NULL;
 	req->params = NULL;

@@ -214,7 +214,7 @@ take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
 	}
 	if (req == NULL)
 		return false;
-	if (req->slot->kind == REQUEST_QUERY && status != PGRES_EMPTY_QUERY &&
+	if (req->task.kind == REQUEST_QUERY && status != PGRES_EMPTY_QUERY &&
 		status != PGRES_COMMAND_OK)
 	{
 		if (!flight->shape_sent)
@@ -231,7 +231,7 @@ take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
 	}
 	if (status != PGRES_SINGLE_TUPLE)
 	{
-		if (req->slot->kind == REQUEST_QUERY && PQntuples(res) > 0)
+		if (req->task.kind == REQUEST_QUERY && PQntuples(res) > 0)
 			elog(ERROR, "libpq gave the rows of a result at once");
 		req->answered = true;
 		reply_tag(req, res);
@@ -272,7 +272,7 @@ one_result(Conn *conn, PGresult *res)
 		case PGRES_COPY_IN:
 		case PGRES_COPY_OUT:
 			if (flight != NULL && flight->req != NULL && status == PGRES_COPY_IN &&
-				flight->req->slot->kind == REQUEST_COPY &&
+				flight->req->task.kind == REQUEST_COPY &&
 				flight->req->copy == COPY_WAITING)
 				copy_begin(conn, flight->req, res);
 			else if (flight != NULL && flight->req != NULL)

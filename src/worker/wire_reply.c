@@ -98,10 +98,10 @@ reply_error(Request *req, const PGresult *res, char type)
 	start = message_begin_frame(&frame, type);
 	/* what libpq itself has to say comes without fields */
 	if (PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) == NULL)
-		message_put_cut(&frame, 'M', PQresultErrorMessage(res), req->slot->encoding);
+		message_put_cut(&frame, 'M', PQresultErrorMessage(res), req->task.encoding);
 	for (int i = 0; i < lengthof(fields); i++)
 		message_put_cut(&frame, fields[i].field,
-						PQresultErrorField(res, fields[i].libpq), req->slot->encoding);
+						PQresultErrorField(res, fields[i].libpq), req->task.encoding);
 	appendStringInfoChar(&frame, '\0');
 	put_frame(req, &frame, start);
 	if (type == FRAME_ERROR)
@@ -127,7 +127,7 @@ reply_large_error(Request *req, const WireMessage *message)
 		return false;
 	initStringInfo(&frame);
 	start = message_begin_frame(&frame, FRAME_ERROR);
-	message_put_large(&frame, message, req->slot->encoding);
+	message_put_large(&frame, message, req->task.encoding);
 	appendStringInfoChar(&frame, '\0');
 	put_frame(req, &frame, start);
 	req->failed = true;

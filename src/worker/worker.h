@@ -52,6 +52,7 @@ struct Request
 {
 	RequestSlot *slot;
 	bool		active;			/* the rest but held is valid only when set */
+	TaskHeader	task;			/* as the slot had it when it was taken */
 	uint64		hold;			/* by which the slot is this request's */
 	bool		ending;			/* its END frame has been put */
 	bool		failed;			/* an error has been put */
