@@ -276,7 +276,7 @@ send_more(Client *client)
 							 client->up.len - client->up_sent);
 		ring_write_end(&writer);
 		client->up_sent += written;
-		if (client->up_sent < client->up.len && ring_writer_waits(up))
+		if (client->up_sent < client->up.len && ring_begin_wait(up))
 			break;
 	}
 }
@@ -514,7 +514,7 @@ receive(Client *client)
 		ring_skip(down, done);
 	else if (used > 0)
 		take_piece(client, down);
-	if (used > 0 && ring_should_wake_writer(down))
+	if (used > 0 && ring_end_wait(down))
 		ask_for_attention(client);
 	return used > 0;
 }
@@ -549,7 +549,7 @@ client_send(Client *client, const char *data, Size len)
 		/* telling the client of a notice may take a wake-up away: look again */
 		if (receive(client))
 			CHECK_FOR_INTERRUPTS();
-		else if (len > 0 && ring_writer_waits(up))
+		else if (len > 0 && ring_begin_wait(up))
 		{
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1,
 							 compat_wait_event(&wait_room_event, "DbpoolBulkInsert"));

@@ -323,9 +323,6 @@ dbpool_get_pools(PG_FUNCTION_ARGS)
 Datum
 dbpool_get_connections(PG_FUNCTION_ARGS)
 {
-	static const char *const states[] = {
-		"connecting", "idle", "checking", "busy", "cancelling", "resetting", "closed"
-	};
 	Row			row = start_rows(fcinfo);
 
 	for (int i = 0; i < dbpool_shared->nconns; i++)
@@ -358,7 +355,7 @@ dbpool_get_connections(PG_FUNCTION_ARGS)
 		encoding = encoding_of(key.dbid);
 		put(&row, ObjectIdGetDatum(key.dbid), false);
 		put_int(&row, conn.worker + 1, false);
-		put(&row, CStringGetTextDatum(states[conn.state]), false);
+		put(&row, CStringGetTextDatum(conn_state_name(conn.state)), false);
 		if (!may_see_pool(&key))
 		{
 			end_row(&row);

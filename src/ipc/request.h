@@ -105,7 +105,7 @@
  *	 the reader is done with bytes of a ring, then its tail
  *		 ring_read() and ring_skip(); ring_write_begin().
  *	 "a writer waits", then a look at the room; room, then a look at that
- *		 ring_writer_waits(); ring_should_wake_writer().  Full barriers between
+ *		 ring_begin_wait(); ring_end_wait().  Full barriers between
  *		 the write and the look on both sides: one sees the other.
  *	 rows in "up", then copy_phase
  *		 send_rows() in client.c; copy_send() in wire_copy.c.

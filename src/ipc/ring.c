@@ -78,16 +78,16 @@ ring_write_end(RingWriter *writer)
 }
 
 /*
- * The writer is about to wait until half of the ring is free.  Returns false
+ * The writer says that it will wait until half of the ring is free.  Returns false
  * when it is by now, and then the writer must not wait.  The flag is set
  * before the look at tail, and the reader moves tail before it looks at the
  * flag: one of the two sees the other.
  */
 bool
-ring_writer_waits(Ring *ring)
+ring_begin_wait(Ring *ring)
 {
 	pg_atomic_write_u32(&ring->writer_waits, 1);
-	/* the pair is in ring_should_wake_writer() */
+	/* the pair is in ring_end_wait() */
 	pg_memory_barrier();
 	if (ring_used(ring) > ring->size / 2)
 		return true;
@@ -158,14 +158,13 @@ ring_skip(Ring *ring, Size len)
 }
 
 /*
- * After reading: does the writer wait, and is it worth its while to go on?
- * It is once half of the ring is free.  Clears the flag when it says yes, so
- * that each wait is woken once.
+ * After reading: end the writer's wait, if it waits and half of the ring is free.
+ * Returns true when that was so, and then the caller wakes it; once for each wait.
  */
 bool
-ring_should_wake_writer(Ring *ring)
+ring_end_wait(Ring *ring)
 {
-	/* the pair is in ring_writer_waits() */
+	/* the pair is in ring_begin_wait() */
 	pg_memory_barrier();
 	if (pg_atomic_read_u32(&ring->writer_waits) == 0)
 		return false;

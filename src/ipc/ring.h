@@ -13,8 +13,8 @@
  * hundreds of MB.  Here a value passes through piece by piece.
  *
  * Waking the other side is the callers' business: a writer that finds no room
- * calls ring_writer_waits() and sleeps on its latch; a reader asks
- * ring_should_wake_writer() after it has read.
+ * calls ring_begin_wait() and sleeps on its latch; a reader asks
+ * ring_end_wait() after it has read.
  */
 #ifndef DBPOOL_RING_H
 #define DBPOOL_RING_H
@@ -57,13 +57,13 @@ extern void ring_reset(Ring *ring);
 extern void ring_write_begin(RingWriter *writer, Ring *ring);
 extern Size ring_write(RingWriter *writer, const void *data, Size len);
 extern void ring_write_end(RingWriter *writer);
-extern bool ring_writer_waits(Ring *ring);
+extern bool ring_begin_wait(Ring *ring);
 
 extern Size ring_used(Ring *ring);
 extern Size ring_read(Ring *ring, void *data, Size len);
 extern const char *ring_peek(Ring *ring, Size *len);
 extern void ring_skip(Ring *ring, Size len);
-extern bool ring_should_wake_writer(Ring *ring);
+extern bool ring_end_wait(Ring *ring);
 
 /* Room left for the writer, in bytes. */
 static inline Size

@@ -49,6 +49,23 @@ shmem_conn(int conn)
 	return &shmem_conns[conn];
 }
 
+/* As views and the log show it. */
+const char *
+conn_state_name(ConnState state)
+{
+	static const char *const names[CONN_NSTATES] = {
+		[CONN_CONNECTING] = "connecting",
+		[CONN_IDLE] = "idle",
+		[CONN_CHECKING] = "checking",
+		[CONN_BUSY] = "busy",
+		[CONN_CANCELLING] = "cancelling",
+		[CONN_RESETTING] = "resetting",
+		[CONN_CLOSED] = "closed",
+	};
+
+	return names[state];
+}
+
 /* Number of the first worker of the pool of that key; see worker/split.c. */
 int
 shmem_home_of(const PoolKey *key)

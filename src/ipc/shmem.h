@@ -243,6 +243,7 @@ extern WorkerShared *shmem_worker(int worker);
 extern int	shmem_worker_pid(int worker);
 extern PoolShared *shmem_pool(int pool);
 extern ConnShared *shmem_conn(int conn);
+extern const char *conn_state_name(ConnState state);
 
 extern int	shmem_home_of(const PoolKey *key);
 extern void shmem_wake_worker(int worker);

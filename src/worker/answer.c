@@ -191,7 +191,7 @@ request_flush(Request *req)
 		if (req->out.cursor == req->out.len)
 			resetStringInfo(&req->out);
 		request_wake_backend(req->slot);
-		if (req->out.len > 0 && ring_writer_waits(down))
+		if (req->out.len > 0 && ring_begin_wait(down))
 			return false;
 	}
 	if (req->ending)
@@ -304,7 +304,7 @@ request_restart(Request *req)
 		return false;
 	}
 	req->put = false;
-	req->answered = false;
+	req->has_outcome = false;
 	req->failed = false;
 	req->rows = 0;
 	req->bytes = 0;

@@ -117,12 +117,13 @@ conn_take_entry(Conn *conn)
 }
 
 /*
- * Move a connection to another state, that is, to another list of its pool.
+ * Move a connection to another state, that is, to another list of its pool; why is
+ * for the log.
  * Idle connections are a stack: last used is first taken.  One that was merely
  * checked goes to the end, where those are that a shrinking pool closes.
  */
 void
-conn_move(Conn *conn, ConnState to)
+conn_move(Conn *conn, ConnState to, const char *why)
 {
 	Pool	   *pool = conn->pool;
 	ConnState	from = conn->state;
@@ -131,6 +132,12 @@ conn_move(Conn *conn, ConnState to)
 	if ((legal_moves[from] & (1 << to)) == 0)
 		elog(FATAL, "impossible move of a dbpool connection from state %d to %d",
 			 from, to);
+	/* first, as it may fail; the end of one has a message of its own */
+	if (to != CONN_CLOSED)
+		ereport(DEBUG2,
+				(errmsg_internal("dbpool: connection %d of pool \"%s\", %s -> %s: %s",
+								 conn->index, NameStr(pool->options.server),
+								 conn_state_name(from), conn_state_name(to), why)));
 	dlist_delete(&conn->node);
 	pool->nconns[from]--;
 	conn->state = to;

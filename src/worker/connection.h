@@ -68,7 +68,7 @@ extern ConnHandlers conn_handlers;
 /* --- connection.c ------------------------------------------------------------------ */
 
 extern EntryTaken conn_take_entry(Conn *conn);
-extern void conn_move(Conn *conn, ConnState to);
+extern void conn_move(Conn *conn, ConnState to, const char *why);
 extern void conn_show_request(Conn *conn, const Request *req);
 extern void conn_set_deadline(Conn *conn, int ms);
 extern void connections_free_closed(void);
@@ -150,7 +150,7 @@ extern void conn_note_tag(Conn *conn, const char *tag);
 extern void conn_note_answer(Conn *conn, const char *column, bool yes);
 extern void conn_note_set(Conn *conn);
 extern bool conn_reset_more(Conn *conn);
-extern void conn_reset(Conn *conn);
+extern void conn_reset(Conn *conn, const char *why);
 extern void conn_reset_read_only(Conn *conn);
 extern void conn_idle(Conn *conn);
 extern void conn_ready(Conn *conn);

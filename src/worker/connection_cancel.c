@@ -309,7 +309,11 @@ conn_after_cancel(Conn *conn)
 void
 conn_cancel(Conn *conn)
 {
-	conn_move(conn, CONN_CANCELLING);
+	const Flight *head = conn_head(conn);
+
+	conn_move(conn, CONN_CANCELLING,
+			  flight_is_orphan(head) ? "its session has given up" :
+			  head->stalled ? "it holds up others" : "it is in a deadlock");
 	if (!cancel_head(conn))
 	{
 		conn_close(conn, "its statement could not be cancelled");

@@ -52,7 +52,7 @@ conn_close(Conn *conn, const char *reason)
 	offload_abandon(&conn->cancel.job);
 	reply_drop_rows(conn);
 	poll_forget(&conn->io.poll);
-	conn_move(conn, CONN_CLOSED);
+	conn_move(conn, CONN_CLOSED, reason);
 	conn_hang_up(conn);
 	pool_mark(conn->pool);
 	ereport(DEBUG1,

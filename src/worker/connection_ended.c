@@ -9,9 +9,6 @@
 
 #include "worker/connection.h"
 
-/* How often a statement is sent again that fails for no fault of its own. */
-#define MAX_REPEATS		5
-
 /* After an error that another preparation might have spared, none is tried so long. */
 #define FUTILE_USES		100
 
@@ -22,7 +19,7 @@
 static bool
 is_to_repeat(const Conn *conn, const Flight *flight, Cause cause)
 {
-	if (flight->req == NULL || flight->req->repeats >= MAX_REPEATS)
+	if (flight->req == NULL || flight->req->repeats >= REPEATS_MOST)
 		return false;
 	/* the cancel was for another on this connection, or it stalled */
 	if (cause == CAUSE_CANCEL)
@@ -123,7 +120,7 @@ check_end(Conn *conn, Request *req, bool in_transaction, bool own)
 								   setting, name),
 						  "The values it returned cannot be trusted. What it did on the remote server stays.",
 						  "Attach the setting to the function that makes it, by CREATE FUNCTION ... SET or ALTER FUNCTION ... SET, in place of a SET in its body: so it ends with the function.");
-	else if (!req->answered)
+	else if (!req->has_outcome)
 		request_put_error(req, "08P01",
 						  psprintf("the remote server of pool \"%s\" broke the protocol", name),
 						  "It ended the statement without a result. The statement may or may not have run.",

@@ -30,12 +30,6 @@
 /* A request above this makes libpq's buffers so large that they are given up. */
 #define BIG_REQUEST_BYTES	(16 * 1024 * 1024)
 
-/*
- * A request that was repeated so often does without what is prepared: behind a
- * pooler that may be missing, or be there already, time and again.
- */
-#define REPEATS_UNPREPARED	2
-
 /* So are all transactions that a statement may begin, in a script too. */
 #define MAKE_READ_ONLY_SQL	"SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
 
@@ -197,7 +191,7 @@ conn_start(Conn *conn, Request *req)
 	{
 		conn->flights.joinable = request_can_ride(req);
 		conn->flights.makes_way = false;
-		conn_move(conn, CONN_BUSY);
+		conn_move(conn, CONN_BUSY, "a statement");
 	}
 	flight_add(conn, flight, req);
 	show_start(conn, req);
@@ -243,7 +237,7 @@ check_piece(void *arg)
 void
 conn_check(Conn *conn, Request *req)
 {
-	conn_move(conn, CONN_CHECKING);
+	conn_move(conn, CONN_CHECKING, req != NULL ? "long unused, or to be prepared for a request" : "long unused");
 	conn->waiter = req;
 	if (req != NULL)
 		req->conn = conn;

@@ -173,11 +173,11 @@ conn_reset_more(Conn *conn)
 
 /* Put the remote session back to what it was when it was new. */
 void
-conn_reset(Conn *conn)
+conn_reset(Conn *conn, const char *why)
 {
 	bool		in_transaction = conn_in_transaction(conn);
 
-	conn_move(conn, CONN_RESETTING);
+	conn_move(conn, CONN_RESETTING, why);
 	conn_set_deadline(conn, CONN_ANSWER_MS);
 	if (!conn_send_simple(conn, in_transaction ? "ROLLBACK; " RESET_SQL : RESET_SQL))
 		conn_lost(conn);
@@ -187,7 +187,7 @@ conn_reset(Conn *conn)
 void
 conn_reset_read_only(Conn *conn)
 {
-	conn_move(conn, CONN_RESETTING);
+	conn_move(conn, CONN_RESETTING, "it was made read-only");
 	conn_set_deadline(conn, CONN_ANSWER_MS);
 	if (!conn_send_simple(conn, "RESET default_transaction_read_only"))
 		conn_lost(conn);
@@ -241,7 +241,7 @@ conn_ready(Conn *conn)
 		conn_reset_read_only(conn);
 	else
 	{
-		conn_move(conn, CONN_IDLE);
+		conn_move(conn, CONN_IDLE, "nothing is left to do");
 		conn_want(conn, WL_SOCKET_READABLE);
 		conn_idle(conn);
 		pool_mark(pool);
@@ -259,11 +259,15 @@ conn_settle(Conn *conn)
 		conn_close(conn, "a large value has blown up its buffers");
 	else if (conn->session.spoilt && policy != RESET_NEVER)
 		conn_close(conn, "a statement may have left what no reset puts away");
-	else if (in_transaction || policy == RESET_ALWAYS ||
-			 (policy == RESET_SMART &&
-			  (conn->session.dirty || session_changed(conn))) ||
-			 session_text_changed(conn))
-		conn_reset(conn);
+	else if (in_transaction)
+		conn_reset(conn, "a transaction was left open");
+	else if (policy == RESET_ALWAYS)
+		conn_reset(conn, "reset is \"always\"");
+	else if (policy == RESET_SMART && conn->session.dirty)
+		conn_reset(conn, "a statement may have left something");
+	else if (session_text_changed(conn) ||
+			 (policy == RESET_SMART && session_changed(conn)))
+		conn_reset(conn, "a setting was changed");
 	else
 		conn_ready(conn);
 }

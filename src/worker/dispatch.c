@@ -46,9 +46,13 @@
 /* Riders who came so long ago still have a connection left for their like. */
 #define RIDERS_STAY_US		100000
 
-/* Can a rider join the connection? */
+/*
+ * Can a rider join the connection?  That all before it is handed to the kernel
+ * (flushed) is what conn_lost() rests on: of a connection that broke, only the last
+ * statement can have been sent in part, and that one has surely not run.
+ */
 static bool
-can_join(Conn *conn, const Request *req, Ticks now)
+can_join(Conn *conn, Ticks now)
 {
 	return conn->flights.joinable && conn->flights.n < RIDE_MOST && conn->io.flushed &&
 		conn->flights.orphans == 0 && conn->rows.result == NULL && !conn->session.dirty && !conn->io.big && !conn->loss.broken &&
@@ -61,7 +65,7 @@ can_join(Conn *conn, const Request *req, Ticks now)
 
 /* The shared connection with the least before a rider, or NULL. */
 static Conn *
-find_ride(Pool *pool, const Request *req, Ticks now)
+find_ride(Pool *pool, Ticks now)
 {
 	Conn	   *best = NULL;
 	dlist_iter	iter;
@@ -70,30 +74,30 @@ find_ride(Pool *pool, const Request *req, Ticks now)
 	{
 		Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
-		if ((best == NULL || conn->flights.load < best->flights.load) && can_join(conn, req, now))
+		if ((best == NULL || conn->flights.load < best->flights.load) && can_join(conn, now))
 			best = conn;
 	}
 	return best;
 }
 
-/* Does a loner leave a connection for riders, if there were any of late? */
+/*
+ * Would a loner that took the last idle connection leave riders none, of whom there
+ * were some of late?
+ */
 static bool
-loner_may_start(Pool *pool, Ticks now)
+loner_starves_riders(Pool *pool, Ticks now)
 {
 	dlist_iter	iter;
 
 	if (pool_max(pool) == 1 || pool->nconns[CONN_IDLE] > 1 ||
 		now - pool->rider_at > RIDERS_STAY_US)
-		return true;
+		return false;
 	dlist_foreach(iter, &pool->conns[CONN_BUSY])
 	{
 		if (dlist_container(Conn, node, iter.cur)->flights.joinable)
-			return true;
+			return false;
 	}
-	if (pool_size(pool) < pool_max(pool))
-		return true;
-	timer_set_by(&pool->upkeep, pool->rider_at + RIDERS_STAY_US);
-	return false;
+	return pool_size(pool) >= pool_max(pool);
 }
 
 /* Give an idle connection to a request, after a check if it is long unused. */
@@ -119,7 +123,7 @@ try_start(Pool *pool, Request *req, Ticks now)
 {
 	/* its text may have turned out slow, or worse, while it waited */
 	bool		rides = req->rides && statement_is_short(req->statement);
-	Conn	   *ride = rides ? find_ride(pool, req, now) : NULL;
+	Conn	   *ride = rides ? find_ride(pool, now) : NULL;
 
 	if (ride != NULL && ride->flights.load > RIDE_WAIT_US)
 	{
@@ -128,9 +132,13 @@ try_start(Pool *pool, Request *req, Ticks now)
 		else
 			pool->crowded = true;
 	}
-	if (ride == NULL &&
-		(pool->nconns[CONN_IDLE] == 0 || (!rides && !loner_may_start(pool, now))))
+	if (ride == NULL && pool->nconns[CONN_IDLE] == 0)
 		return false;
+	if (!rides && loner_starves_riders(pool, now))
+	{
+		timer_set_by(&pool->upkeep, pool->rider_at + RIDERS_STAY_US);
+		return false;
+	}
 	if (req->queued)
 		pool_leave_queue(req);
 	req->rides = rides;

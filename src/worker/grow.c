@@ -103,25 +103,75 @@ open_recover(void *owner, int sqlerrcode)
 }
 
 /*
- * Would the waiters be served sooner by the connections there are than by a
- * new one?  Not when the first of them has waited so long already that the
- * averages cannot be true.
+ * Until when would the waiters be served sooner by the connections there are than
+ * by a new one?  Not any more when the first of them has waited so long already that
+ * the averages cannot be true.  0: they would not.
  */
-static bool
-growth_can_wait(Pool *pool, Ticks now)
+static Ticks
+growth_waits_until(Pool *pool, Ticks now)
 {
 	int			busy = pool->nconns[CONN_BUSY] + pool->nconns[CONN_CHECKING];
 	Request    *first = pool_first_waiter(pool);
 	Ticks		patience;
 
 	if (first == NULL || busy == 0 || pool->exec_us == 0 || pool->connect_us == 0)
-		return false;
+		return 0;
 	patience = first->queued_at + Max((int64) pool->connect_us, GROW_PATIENCE_US);
 	if (now >= patience ||
 		pool->nwaiting * pool->exec_us / busy > pool->connect_us)
-		return false;
-	timer_set_by(&pool->upkeep, patience);
-	return true;
+		return 0;
+	return patience;
+}
+
+/* Why a pool is not given a connection more, for now. */
+typedef enum Growth
+{
+	GROW,
+	GROW_ENOUGH,				/* nobody would use it */
+	GROW_FULL,					/* it has its share of max_size */
+	GROW_CONNECTING,			/* as many are being opened as are open */
+	GROW_BACK_OFF,				/* the remote did not let us in of late */
+	GROW_SOONER_FREE			/* one that there is will be free sooner */
+} Growth;
+
+static const char *const growth_names[] = {
+	"opens a connection", "has enough", "has all that it may have",
+	"waits for those that are being opened", "waits, as the last attempt failed",
+	"waits for one to come free"
+};
+
+/*
+ * Does the pool need a connection more?  crowded: riders would be better off with
+ * one.  *until is when to ask again, where the answer changes by time alone.
+ */
+static Growth
+growth_due(Pool *pool, bool crowded, Ticks *until)
+{
+	int			size = pool_size(pool);
+	int			connecting = pool->nconns[CONN_CONNECTING];
+	int			open = size - connecting;
+	bool		short_of_min = size < pool_min(pool);
+	bool		wanted = short_of_min || (crowded && connecting == 0) ||
+	(pool->nwaiting > connecting + pool->nconns[CONN_IDLE] && !pool->paused);
+	Ticks		now;
+
+	*until = 0;
+	if (size >= pool_max(pool))
+		return GROW_FULL;
+	/* it doubles at most, so that a slow remote is not stormed */
+	if (connecting >= Max(open, 1))
+		return GROW_CONNECTING;
+	if (!wanted)
+		return GROW_ENOUGH;
+	now = ticks_now();
+	if (now < pool->retry_at && (open > 0 || pool->nwaiting == 0))
+	{
+		*until = pool->retry_at;
+		return GROW_BACK_OFF;
+	}
+	if (!short_of_min && (*until = growth_waits_until(pool, now)) != 0)
+		return GROW_SOONER_FREE;
+	return GROW;
 }
 
 /* Open connections if the pool needs more. */
@@ -134,23 +184,17 @@ pool_grow(Pool *pool)
 	while (pool->definition != NULL)
 	{
 		int			size = pool_size(pool);
-		int			connecting = pool->nconns[CONN_CONNECTING];
-		int			open = size - connecting;
-		bool		short_of_min = size < pool_min(pool);
-		Ticks		now;
+		Ticks		until;
+		Growth		growth = growth_due(pool, crowded, &until);
 
-		if (size >= pool_max(pool) || connecting > Max(open, 1) - 1)
-			break;
-		if (!short_of_min && !(crowded && connecting == 0) &&
-			(pool->nwaiting <= connecting + pool->nconns[CONN_IDLE] || pool->paused))
-			break;
-		now = ticks_now();
-		if (now < pool->retry_at && (open > 0 || pool->nwaiting == 0))
-		{
-			timer_set_by(&pool->upkeep, pool->retry_at);
-			break;
-		}
-		if (!short_of_min && growth_can_wait(pool, now))
+		if (growth != GROW_ENOUGH)
+			elog(DEBUG2, "dbpool: pool \"%s\" %s: %d open, %d being opened, %d wait",
+				 NameStr(pool->options.server), growth_names[growth],
+				 size - pool->nconns[CONN_CONNECTING], pool->nconns[CONN_CONNECTING],
+				 pool->nwaiting);
+		if (until != 0)
+			timer_set_by(&pool->upkeep, until);
+		if (growth != GROW)
 			break;
 		(void) work_guard(open_piece, pool, open_recover, pool);
 		if (pool_size(pool) == size)

@@ -47,7 +47,7 @@ request_receive(Request *req)
 
 	req->received += ring_read(up, req->large + req->received,
 							   total - req->received);
-	if (ring_should_wake_writer(up))
+	if (ring_end_wait(up))
 		request_wake_backend(slot);
 	if (req->received == total)
 		request_received(req, req->large);
@@ -83,7 +83,7 @@ take_slot(Request *req, uint64 hold)
 	req->bytes = 0;
 	req->copied = 0;
 	req->copy = COPY_WAITING;
-	req->answered = false;
+	req->has_outcome = false;
 	req->put = false;
 	req->cut = false;
 	req->queued = false;

@@ -15,12 +15,6 @@
 
 #include "worker/worker.h"
 
-/* From so many repeats on, a request has a connection of its own. */
-#define REPEATS_ALONE		2
-
-/* How often a request is given another connection when one proved dead. */
-#define MAX_ATTEMPTS		3
-
 /* The first of those who wait, or NULL. */
 Request *
 pool_first_waiter(Pool *pool)
@@ -135,7 +129,7 @@ pool_requeue(Request *req)
 		return;
 	if (req->started_at != 0)
 		req->queued_at = ticks_now();
-	if (++req->attempts >= MAX_ATTEMPTS)
+	if (++req->attempts >= ATTEMPTS_MOST)
 	{
 		char		what[DBPOOL_SHOWN_ERROR];
 		char		detail[64];

@@ -188,7 +188,7 @@ copy_send(Conn *conn)
 		ring_skip(up, len);
 		sent += len;
 		req->copied += len;
-		if (ring_should_wake_writer(up))
+		if (ring_end_wait(up))
 			request_wake_backend(slot);
 	}
 	return true;

@@ -221,7 +221,7 @@ notice_receiver(void *arg, const PGresult *res)
 	/* commits wait for standbys here by now: cancel no more of them */
 	if (function != NULL && strcmp(function, "SyncRepWaitForLSN") == 0)
 		conn->pool->synchronous = true;
-	if (req != NULL && (conn->flights.n == 1 || !conn_head(conn)->answered))
+	if (req != NULL && (conn->flights.n == 1 || !conn_head(conn)->read_to_end))
 		reply_error(req, res, FRAME_NOTICE);
 }
 
@@ -328,17 +328,17 @@ place_failed(Conn *conn, const char *message, const char *hint)
 	char		what[LOGIN_MESSAGE_BYTES];
 	const char *host;
 	const char *port;
-	bool		answered = conn->opening.login.sqlstate[0] != '\0';
+	bool		was_server = conn->opening.login.sqlstate[0] != '\0';
 
 	conn_open_place(conn, &host, &port);
 	login_describe(what, sizeof(what), host, port, message);
 	if (conn->opening.errors.len > 0)
 		appendStringInfoChar(&conn->opening.errors, '\n');
 	appendStringInfoString(&conn->opening.errors, what);
-	if (hint != NULL && (answered || !conn->opening.hint_of_server))
+	if (hint != NULL && (was_server || !conn->opening.hint_of_server))
 	{
 		conn->opening.hint = hint;
-		conn->opening.hint_of_server = answered;
+		conn->opening.hint_of_server = was_server;
 	}
 	memset(&conn->opening.login, 0, sizeof(Login));
 

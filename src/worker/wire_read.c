@@ -141,7 +141,7 @@ error_result(Conn *conn, PGresult *res)
 	}
 	else if (flight != NULL)
 	{
-		flight->answered = true;
+		flight->read_to_end = true;
 		if (flight_failed(conn, flight, cause_of(res)))
 			reply_error(flight->req, res, FRAME_ERROR);
 	}
@@ -208,7 +208,7 @@ take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
 
 	if (status != PGRES_SINGLE_TUPLE)
 	{
-		flight->answered = true;
+		flight->read_to_end = true;
 		conn_note_tag(conn, PQcmdStatus(res));
 		flight->plain &= session_tag_is_plain(PQcmdStatus(res));
 	}
@@ -233,7 +233,7 @@ take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
 	{
 		if (req->task.kind == REQUEST_QUERY && PQntuples(res) > 0)
 			elog(ERROR, "libpq gave the rows of a result at once");
-		req->answered = true;
+		req->has_outcome = true;
 		reply_tag(req, res);
 	}
 	return false;

@@ -336,7 +336,7 @@ reply_pump(Conn *conn, Request *req)
 			request_wake_backend(req->slot);
 		if (conn->rows.row == PQntuples(conn->rows.result))
 			break;
-		if (ring_writer_waits(down))
+		if (ring_begin_wait(down))
 		{
 			request_wake_backend(req->slot);
 			return keep && keep_rows(conn, req);

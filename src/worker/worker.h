@@ -48,6 +48,21 @@ extern int	my_worker;
 /* For what outlives a turn of the loop; CurrentMemoryContext ends with it. */
 extern MemoryContext worker_context;
 
+/* How often a request is given another connection when one proved dead under it. */
+#define ATTEMPTS_MOST		3
+
+/* How often a statement is sent again that failed for no fault of its own. */
+#define REPEATS_MOST		5
+
+/* From so many repeats on, it has a connection of its own. */
+#define REPEATS_ALONE		2
+
+/*
+ * From so many on, it does without what is prepared: behind a pooler that may be
+ * missing, or be there already, time and again.
+ */
+#define REPEATS_UNPREPARED	2
+
 struct Request
 {
 	RequestSlot *slot;
@@ -56,7 +71,7 @@ struct Request
 	uint64		hold;			/* by which the slot is this request's */
 	bool		ending;			/* its END frame has been put */
 	bool		failed;			/* an error has been put */
-	bool		answered;		/* a result or an error has come to an end */
+	bool		has_outcome;	/* a result or an error has come to an end */
 	bool		put;			/* something has been put for the backend */
 	bool		cut;			/* something could not be put wholly */
 	bool		held;			/* not active: waits for room, see large.c */
@@ -157,7 +172,7 @@ struct Flight
 	bool		row_mode;		/* libpq gives its result row by row */
 	bool		shape_sent;
 	bool		plain;			/* tags so far are of plain reads and writes */
-	bool		answered;		/* all but its end has been read */
+	bool		read_to_end;	/* all of its answer but the Sync's has been */
 	bool		stalled;		/* it holds up others, and is to run alone */
 	bool		cancelled;		/* a cancel was sent for it */
 	bool		repeat;			/* failed for no fault of its own: once more */
