@@ -18,6 +18,13 @@
 /* A statement has one error, that of a remote that ends perhaps another. */
 #define MAX_ERRORS		10
 
+/* What is to be done after a result. */
+typedef enum Next
+{
+	NEXT_RESULT,				/* libpq may have another */
+	NEXT_SOCKET					/* more has to be read from the socket first */
+} Next;
+
 /* COPY needs a connection that its session can talk to; ours cannot. */
 static void
 refuse_copy(Conn *conn, ExecStatusType status)
@@ -158,8 +165,8 @@ error_result(Conn *conn, PGresult *res)
 	}
 }
 
-/* A statement that was given up turns out to be a COPY; false: more will come. */
-static bool
+/* A statement that was given up turns out to be a COPY: throw away what comes. */
+static Next
 drain_copy(Conn *conn, ExecStatusType status)
 {
 	char	   *data = NULL;
@@ -168,11 +175,12 @@ drain_copy(Conn *conn, ExecStatusType status)
 	if (status == PGRES_COPY_IN)
 	{
 		refuse_copy(conn, status);
-		return true;
+		return NEXT_RESULT;
 	}
 	while ((len = PQgetCopyData(conn->io.pg, &data, 1)) > 0)
 		PQfreemem(data);
-	return len != 0;
+	/* libpq gives the same result again, as long as rows are to come */
+	return len != 0 ? NEXT_RESULT : NEXT_SOCKET;
 }
 
 static void
@@ -239,16 +247,13 @@ take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
 	return false;
 }
 
-/*
- * One result of libpq; this takes it over.  Returns false when libpq will give
- * it again, and more has to be read from the socket first.
- */
-static bool
+/* One result of libpq; this takes it over. */
+static Next
 one_result(Conn *conn, PGresult *res)
 {
 	Flight	   *flight = conn_head(conn);
 	ExecStatusType status = PQresultStatus(res);
-	bool		more = true;
+	Next		next = NEXT_RESULT;
 
 	switch (status)
 	{
@@ -261,12 +266,12 @@ one_result(Conn *conn, PGresult *res)
 			else if (flight->parsing)
 				flight->parsing = false;
 			else if (!flight->chore && take_result(conn, flight, res, status))
-				return true;
+				return NEXT_RESULT;
 			break;
 		case PGRES_PIPELINE_SYNC:
 			PQclear(res);
 			conn_flight_ended(conn);
-			return true;
+			return NEXT_RESULT;
 		case PGRES_PIPELINE_ABORTED:
 			break;
 		case PGRES_COPY_IN:
@@ -278,7 +283,7 @@ one_result(Conn *conn, PGresult *res)
 			else if (flight != NULL && flight->req != NULL)
 				refuse_copy(conn, status);
 			else
-				more = drain_copy(conn, status);
+				next = drain_copy(conn, status);
 			break;
 		case PGRES_FATAL_ERROR:
 			error_result(conn, res);
@@ -286,10 +291,10 @@ one_result(Conn *conn, PGresult *res)
 		default:
 			PQclear(res);
 			conn_close(conn, "the remote sent something unexpected");
-			return true;
+			return NEXT_RESULT;
 	}
 	PQclear(res);
-	return more;
+	return next;
 }
 
 /*
@@ -306,18 +311,15 @@ want_rows(Conn *conn)
 		flight->row_mode = PQsetSingleRowMode(conn->io.pg) == 1;
 }
 
-/*
- * Take the next result from libpq, or see that there is none.  Returns false
- * when more has to be read from the socket first.
- */
-static bool
+/* Take the next result from libpq, or see that there is none. */
+static Next
 next_result(Conn *conn)
 {
 	PGresult   *res;
 
 	want_rows(conn);
 	if (PQisBusy(conn->io.pg))
-		return false;
+		return NEXT_SOCKET;
 	res = PQgetResult(conn->io.pg);
 	if (res != NULL)
 	{
@@ -332,12 +334,12 @@ next_result(Conn *conn)
 	 * last words.
 	 */
 	if (conn->io.pipelined && conn->flights.n > 0 && ++conn->io.empty_results < 3)
-		return true;
+		return NEXT_RESULT;
 	if (conn->io.pipelined && conn->flights.n > 0)
 		conn_lost(conn);
 	else
 		conn_all_read(conn);
-	return false;
+	return NEXT_SOCKET;
 }
 
 /* Handle what libpq has read, as far as the backends keep up. */
@@ -356,7 +358,7 @@ read_results(Conn *conn)
 		}
 		if (conn_copies(conn) && !copy_send(conn))
 			return;
-		if (!next_result(conn))
+		if (next_result(conn) == NEXT_SOCKET)
 			break;
 	}
 	if (conn->state == CONN_CLOSED || conn->state == CONN_IDLE)
