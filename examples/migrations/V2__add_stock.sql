@@ -1,0 +1,1 @@
+ALTER TABLE products ADD stock int NOT NULL DEFAULT 0;
