@@ -114,7 +114,7 @@ compat_setting_place(const char *name)
 #include <unistd.h>
 
 #include "port/pg_bswap.h"
-#include "wire.h"
+#include "pq/wire.h"
 
 /*
  * Cancelling: libpq 17 has an object that cancels over TLS when the connection

@@ -51,57 +51,6 @@ message_put_field(StringInfo buf, char field, const char *str)
 	message_put_string(buf, str);
 }
 
-/* The first part of a text, and a word on how much is missing. */
-static void
-put_beginning(StringInfo buf, char field, const char *str, Size len, Size rest,
-			  int encoding)
-{
-	int			most = (int) Min(len, WIRE_FIELD_MOST);
-	int			kept = pg_encoding_mbcliplen(encoding, str, most, most);
-
-	appendStringInfoChar(buf, field);
-	message_put(buf, str, kept);
-	appendStringInfo(buf, "... (%zu bytes left out)", rest + len - kept);
-	appendStringInfoChar(buf, '\0');
-}
-
-/* The same for text of the remote, in that encoding, which may be of any length. */
-void
-message_put_cut(StringInfo buf, char field, const char *str, int encoding)
-{
-	Size		len = str ? strlen(str) : 0;
-
-	if (len <= WIRE_FIELD_MOST)
-		message_put_field(buf, field, str);
-	else
-		put_beginning(buf, field, str, len, 0, encoding);
-}
-
-/* The fields of an error as far as they can be seen. */
-void
-message_put_large(StringInfo buf, const WireMessage *message, int encoding)
-{
-	static const char letters[] = "VCMDHPpqWstcdn";
-
-	for (int i = 0; letters[i] != '\0'; i++)
-	{
-		Size		len;
-		bool		cut;
-		const char *str = wire_field(message, letters[i], &len, &cut);
-
-		if (str == NULL || len == 0)
-			continue;
-		if (cut)
-			put_beginning(buf, letters[i], str, len, message->length - message->have,
-						  encoding);
-		else
-		{
-			appendStringInfoChar(buf, letters[i]);
-			message_put(buf, str, len + 1);
-		}
-	}
-}
-
 void
 message_get(MessageReader *reader, void *data, Size len)
 {

@@ -46,7 +46,6 @@
 
 #include "dbpool.h"
 #include "lib/stringinfo.h"
-#include "wire.h"
 
 typedef enum ResetPolicy
 {
@@ -109,8 +108,6 @@ extern void message_put_string(StringInfo buf, const char *str);
 extern int	message_begin_frame(StringInfo buf, char type);
 extern void message_end_frame(StringInfo buf, int start);
 extern void message_put_field(StringInfo buf, char field, const char *str);
-extern void message_put_cut(StringInfo buf, char field, const char *str, int encoding);
-extern void message_put_large(StringInfo buf, const WireMessage *message, int encoding);
 
 extern void message_get(MessageReader *reader, void *data, Size len);
 extern const char *message_get_string(MessageReader *reader);

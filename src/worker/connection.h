@@ -31,18 +31,6 @@
 
 #include "worker/worker.h"
 
-/*
- * What is set in each remote session, so that text means the same at both
- * ends whatever either side's settings are; as postgres_fdw and pg_dump do.
- * lc_monetary is for money.  backend/params.c has the other end.  And what is
- * asked with that, see conn_note_answer().
- */
-#define CONN_SETTINGS_SQL \
-	"SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; " \
-	"SET extra_float_digits = 3; SET lc_monetary = 'C'; SET xmloption = 'content'; " \
-	"SELECT 1 AS dbpool_synchronous" \
-	" WHERE pg_catalog.current_setting('synchronous_standby_names', true) OPERATOR(pg_catalog.<>) ''"
-
 typedef enum EntryTaken
 {
 	ENTRY_TAKEN,

@@ -12,19 +12,8 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "pq/session.h"
 #include "worker/connection.h"
-
-/*
- * What a session may leave behind, and our settings again.  This is the list
- * of DISCARD ALL (reference page of DISCARD), but that what dbpool itself has
- * prepared stays, with its plans, unless somebody else has prepared something.
- */
-#define RESET_SQL \
-	"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; " \
-	"UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); " \
-	"DISCARD TEMP; DISCARD SEQUENCES; " \
-	"SELECT 1 AS dbpool_prepared FROM pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1; " \
-	CONN_SETTINGS_SQL
 
 /*
  * Settings that the remote reports when they change, without being asked.  As
@@ -179,7 +168,7 @@ conn_reset(Conn *conn, const char *why)
 
 	conn_move(conn, CONN_RESETTING, why);
 	conn_set_deadline(conn, CONN_ANSWER_MS);
-	if (!conn_send_simple(conn, in_transaction ? "ROLLBACK; " RESET_SQL : RESET_SQL))
+	if (!conn_send_simple(conn, in_transaction ? "ROLLBACK; " CONN_RESET_SQL : CONN_RESET_SQL))
 		conn_lost(conn);
 }
 

@@ -5,73 +5,12 @@
  */
 #include "postgres.h"
 
-#include <arpa/inet.h>
 #include <netdb.h>
 
 #include "common/pg_prng.h"
 #include "utils/memutils.h"
 
 #include "worker/places.h"
-
-/* The value of a keyword in the pool's definition, or NULL. */
-const char *
-definition_value(const Pool *pool, const char *keyword)
-{
-	const char *at = pool->definition + sizeof(PoolOptions);
-	const char *end = pool->definition + pool->definition_len;
-
-	while (at < end)
-	{
-		const char *value = at + strlen(at) + 1;
-
-		if (strcmp(at, keyword) == 0)
-			return value;
-		at = value + strlen(value) + 1;
-	}
-	return NULL;
-}
-
-/* Element n of a comma-separated list; NULL when empty or not there. */
-static char *
-list_element(const char *list, int n)
-{
-	const char *end;
-
-	if (list == NULL)
-		return NULL;
-	for (; n > 0; n--)
-	{
-		list = strchr(list, ',');
-		if (list == NULL)
-			return NULL;
-		list++;
-	}
-	end = strchr(list, ',');
-	if (end == NULL)
-		end = list + strlen(list);
-	return end == list ? NULL : pnstrdup(list, end - list);
-}
-
-static int
-list_elements(const char *list)
-{
-	int			n = 1;
-
-	if (list == NULL || list[0] == '\0')
-		return 0;
-	for (; *list; list++)
-		n += *list == ',';
-	return n;
-}
-
-static bool
-is_numeric(const char *host)
-{
-	struct in6_addr address;
-
-	return inet_pton(AF_INET, host, &address) == 1 ||
-		inet_pton(AF_INET6, host, &address) == 1;
-}
 
 /* Shuffle the places from one up to, but not including, another. */
 static void
@@ -87,36 +26,19 @@ shuffle(Candidates *list, int from, int to)
 	}
 }
 
-/* Fill in the places that the definition names. */
+/* Fill in the places that the pool's definition names. */
 void
 places_list(Candidates *list, const Pool *pool)
 {
-	const char *hosts = definition_value(pool, "host");
-	const char *addrs = definition_value(pool, "hostaddr");
-	const char *ports = definition_value(pool, "port");
-	int			nports = list_elements(ports);
-	int			n = Max(Max(list_elements(hosts), list_elements(addrs)), 1);
+	const char *definition = pool->definition;
+	Size		len = pool->definition_len;
+	const char *balance = definition_value(definition, len, "load_balance_hosts");
 
-	list->n = Min(n, DBPOOL_MAX_PLACES);
+	list->n = definition_places(definition, len);
 	for (int i = 0; i < list->n; i++)
-	{
-		Place	   *place = &list->places[i];
-
-		place->host = list_element(hosts, i);
-		place->hostaddr = list_element(addrs, i);
-		place->port = list_element(ports, nports == 1 ? 0 : i);
-		if (place->hostaddr != NULL || place->host == NULL ||
-			place->host[0] == '/' || place->host[0] == '@')
-			continue;
-		if (is_numeric(place->host))
-			place->hostaddr = place->host;
-		else
-			place->lookup = true;
-	}
-	list->session_attrs = definition_value(pool, "target_session_attrs");
-	list->shuffle =
-		definition_value(pool, "load_balance_hosts") != NULL &&
-		strcmp(definition_value(pool, "load_balance_hosts"), "random") == 0;
+		definition_place(definition, len, i, &list->places[i]);
+	list->session_attrs = definition_value(definition, len, "target_session_attrs");
+	list->shuffle = balance != NULL && strcmp(balance, "random") == 0;
 	if (list->shuffle)
 		shuffle(list, 0, list->n);
 }

@@ -5,17 +5,10 @@
 #ifndef DBPOOL_PLACES_H
 #define DBPOOL_PLACES_H
 
+#include "pq/keywords.h"
 #include "worker/worker.h"
 
 struct addrinfo;
-
-typedef struct Place
-{
-	char	   *host;			/* as configured; NULL: libpq's default */
-	char	   *hostaddr;		/* numeric; NULL for sockets */
-	char	   *port;			/* NULL: libpq's default */
-	bool		lookup;			/* host is a name still to be looked up */
-} Place;
 
 typedef struct Candidates
 {
@@ -28,7 +21,6 @@ typedef struct Candidates
 	Place		places[DBPOOL_MAX_PLACES];
 } Candidates;
 
-extern const char *definition_value(const Pool *pool, const char *keyword);
 extern void places_list(Candidates *list, const Pool *pool);
 extern void places_put_addresses(Candidates *list, const struct addrinfo *found);
 extern bool places_next(Candidates *list);

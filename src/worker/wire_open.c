@@ -27,10 +27,9 @@
 #include "compat.h"
 #include "ipc/home.h"
 #include "worker/connection.h"
+#include "pq/session.h"
 #include "worker/offload.h"
 #include "worker/places.h"
-
-#define MAX_KEYWORDS	96
 
 /* A lifetime is shortened by up to this part, so that not all end at once. */
 #define LIFETIME_JITTER		0.1
@@ -147,62 +146,23 @@ lookup_abandon(Conn *conn)
 	offload_abandon(&conn->opening.lookup);
 }
 
-/* libpq's keywords and values for a place. */
+/* What libpq is told for a place. */
 static void
-make_keywords(Conn *conn, const Place *place, const char **keywords,
-			  const char **values)
+make_keywords(Conn *conn, const Place *place, Keywords *keywords)
 {
-	const char *at = conn->pool->definition + sizeof(PoolOptions);
-	const char *end = conn->pool->definition + conn->pool->definition_len;
-	int			n = 0;
+	const Pool *pool = conn->pool;
+	const Candidates *list = conn->opening.candidates;
+	const char *attrs = list->session_attrs;
 
-	/* may be overridden by the definition, being earlier in the list */
-	keywords[n] = "gssencmode";
-	values[n++] = "disable";
-	while (at < end && n < MAX_KEYWORDS - 8)
-	{
-		const char *value = at + strlen(at) + 1;
-
-		if (strcmp(at, "host") != 0 && strcmp(at, "hostaddr") != 0 &&
-			strcmp(at, "port") != 0 && strcmp(at, "target_session_attrs") != 0 &&
-			strcmp(at, "load_balance_hosts") != 0)
-		{
-			keywords[n] = at;
-			values[n++] = value;
-		}
-		at = value + strlen(value) + 1;
-	}
+	keywords_init(keywords, pool->definition, pool->definition_len);
 	/* libpq's own: bounds cancels, which open a connection each (libpq 17) */
-	keywords[n] = "connect_timeout";
-	values[n++] = psprintf("%d", (conn->pool->options.connect_timeout + 999) / 1000);
-	if (place->host != NULL)
-	{
-		keywords[n] = "host";
-		values[n++] = place->host;
-	}
-	if (place->hostaddr != NULL)
-	{
-		keywords[n] = "hostaddr";
-		values[n++] = place->hostaddr;
-	}
-	if (place->port != NULL)
-	{
-		keywords[n] = "port";
-		values[n++] = place->port;
-	}
-	if (conn->opening.candidates->session_attrs != NULL)
-	{
-		const char *attrs = conn->opening.candidates->session_attrs;
-
-		if (strcmp(attrs, "prefer-standby") == 0)
-			attrs = conn->opening.candidates->round == 0 ? "standby" : "any";
-		keywords[n] = "target_session_attrs";
-		values[n++] = attrs;
-	}
-	keywords[n] = "fallback_application_name";
-	values[n++] = "dbpool";
-	keywords[n] = NULL;
-	values[n] = NULL;
+	keywords_add(keywords, "connect_timeout",
+				 psprintf("%d", (pool->options.connect_timeout + 999) / 1000));
+	keywords_add_place(keywords, place);
+	if (attrs != NULL && strcmp(attrs, "prefer-standby") == 0)
+		attrs = list->round == 0 ? "standby" : "any";
+	keywords_add(keywords, "target_session_attrs", attrs);
+	keywords_add(keywords, "fallback_application_name", "dbpool");
 }
 
 /*
@@ -251,8 +211,7 @@ static void
 attempt(Conn *conn)
 {
 	Candidates *list = conn->opening.candidates;
-	const char *keywords[MAX_KEYWORDS];
-	const char *values[MAX_KEYWORDS];
+	Keywords	keywords;
 
 	if (list->at >= list->n)
 	{
@@ -268,14 +227,14 @@ attempt(Conn *conn)
 		return;
 	}
 	conn->opening.phase = PHASE_LOGIN;
-	make_keywords(conn, &list->places[list->at], keywords, values);
+	make_keywords(conn, &list->places[list->at], &keywords);
 	if (!AcquireExternalFD())
 	{
 		open_failed(conn, "too many files are open in the dbpool worker; "
 					"see max_files_per_process");
 		return;
 	}
-	conn->io.pg = PQconnectStartParams(keywords, values, 0);
+	conn->io.pg = PQconnectStartParams(keywords.names, keywords.values, 0);
 	if (conn->io.pg == NULL)
 	{
 		ReleaseExternalFD();
@@ -397,7 +356,8 @@ password_not_asked(Conn *conn)
 static bool
 libpq_missed_password(Conn *conn)
 {
-	const char *methods = definition_value(conn->pool, "require_auth");
+	const char *methods = definition_value(conn->pool->definition,
+										   conn->pool->definition_len, "require_auth");
 
 	return conn->pool->options.need_password && methods != NULL &&
 		!PQconnectionUsedPassword(conn->io.pg) &&

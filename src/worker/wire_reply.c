@@ -11,6 +11,7 @@
 #include <libpq-fe.h>
 
 #include "compat.h"
+#include "pq/error_fields.h"
 #include "worker/connection.h"
 
 /*
@@ -71,37 +72,14 @@ reply_tag(Request *req, PGresult *res)
 void
 reply_error(Request *req, const PGresult *res, char type)
 {
-	static const struct
-	{
-		int			libpq;
-		char		field;
-	}			fields[] = {
-		{PG_DIAG_SEVERITY_NONLOCALIZED, 'V'},
-		{PG_DIAG_SQLSTATE, 'C'},
-		{PG_DIAG_MESSAGE_PRIMARY, 'M'},
-		{PG_DIAG_MESSAGE_DETAIL, 'D'},
-		{PG_DIAG_MESSAGE_HINT, 'H'},
-		{PG_DIAG_STATEMENT_POSITION, 'P'},
-		{PG_DIAG_INTERNAL_POSITION, 'p'},
-		{PG_DIAG_INTERNAL_QUERY, 'q'},
-		{PG_DIAG_CONTEXT, 'W'},
-		{PG_DIAG_SCHEMA_NAME, 's'},
-		{PG_DIAG_TABLE_NAME, 't'},
-		{PG_DIAG_COLUMN_NAME, 'c'},
-		{PG_DIAG_DATATYPE_NAME, 'd'},
-		{PG_DIAG_CONSTRAINT_NAME, 'n'},
-	};
 	StringInfoData frame;
 	int			start;
 
 	initStringInfo(&frame);
 	start = message_begin_frame(&frame, type);
-	/* what libpq itself has to say comes without fields */
-	if (PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) == NULL)
-		message_put_cut(&frame, 'M', PQresultErrorMessage(res), req->task.encoding);
-	for (int i = 0; i < lengthof(fields); i++)
-		message_put_cut(&frame, fields[i].field,
-						PQresultErrorField(res, fields[i].libpq), req->task.encoding);
+	error_fields_put(&frame, res, req->task.encoding);
+	error_field_put(&frame, 'P', PQresultErrorField(res, PG_DIAG_STATEMENT_POSITION),
+					req->task.encoding);
 	appendStringInfoChar(&frame, '\0');
 	put_frame(req, &frame, start);
 	if (type == FRAME_ERROR)
@@ -127,7 +105,7 @@ reply_large_error(Request *req, const WireMessage *message)
 		return false;
 	initStringInfo(&frame);
 	start = message_begin_frame(&frame, FRAME_ERROR);
-	message_put_large(&frame, message, req->task.encoding);
+	error_fields_put_seen(&frame, message, req->task.encoding);
 	appendStringInfoChar(&frame, '\0');
 	put_frame(req, &frame, start);
 	req->failed = true;

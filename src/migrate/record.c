@@ -1,0 +1,619 @@
+/*
+ * record.c
+ *	  The local history of migrations, table dbpool_migration_history.
+ *
+ * What was done to a remote has been done, whatever becomes of the transaction
+ * that called.  So the rows are written by a process of their own, "dbpool
+ * recorder", in transactions of its own: one is started for a run and ends with
+ * it.  The two talk through a pair of shm_mq in a segment that the session has
+ * made:
+ *
+ *	 session				recorder
+ *	 'B' and an attempt	->	inserts a row with status "running"
+ *						<-	'k' and its id
+ *	 'E', id, the end	->	updates the row
+ *						<-	'k' and the id
+ *	 'S'					->	what is "running" on the pool has been interrupted
+ *						<-	'k'
+ *	 detaches			->	what is still open was interrupted: notes that,
+ *							exits
+ *
+ * or 'e', the error's code and its message, when the recorder could not do it.  The session waits
+ * for each answer.  If the whole server crashes, the row that says "running"
+ * stays; the next run on that pool, which has the remote's lock, corrects it.
+ *
+ * Numbers and strings in messages are as in message.h.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "migrate/migrate.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "migrate/remote.h"
+#include "ipc/message.h"
+#include "ipc/shmem.h"
+#include "lib/stringinfo.h"
+#include "libpq/pqsignal.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/dsm.h"
+#include "storage/ipc.h"
+#include "storage/shm_mq.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+
+PGDLLEXPORT void dbpool_record_main(Datum arg);
+
+#define QUEUE_BYTES		16384
+
+/* Longer error texts are cut. */
+#define MAX_ERROR_BYTES	(QUEUE_BYTES / 2)
+
+/* The recorder has so long for each message. */
+#define ANSWER_MS		15000
+
+/* A recorder that has just ended is waited for, whatever the caller's patience. */
+#define PLACE_LEAST_MS	2000
+#define PLACE_POLL_MS	20
+
+/* At the start of the segment; then the queue up, then the queue down. */
+typedef struct RecordShared
+{
+	Oid			dbid;
+	Oid			schema;
+	Oid			serverid;		/* the pool */
+	Oid			roleid;			/* who migrates */
+	int			pid;
+	int			place;			/* see quota.h */
+} RecordShared;
+
+#define UP_OFFSET	MAXALIGN(sizeof(RecordShared))
+#define DOWN_OFFSET	(UP_OFFSET + QUEUE_BYTES)
+
+/* --- in the session -------------------------------------------------------------- */
+
+/* The recorder of this session, while segment is set. */
+static struct
+{
+	dsm_segment *segment;
+	shm_mq_handle *up;
+	shm_mq_handle *down;
+	int			unanswered;		/* messages */
+} recorder;
+
+/* Where a recorder that has not started yet is counted; and then it is its own. */
+static int	place = QUOTA_NONE;
+
+static void
+wait_for_recorder(Ticks until)
+{
+	static uint32 wait_event;
+	long		left = ticks_left_ms(until);
+
+	if (left <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("the process that writes the history of migrations has not answered within %d s",
+						ANSWER_MS / 1000),
+				 errhint("Look for \"dbpool recorder\" in pg_stat_activity.")));
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, left,
+					 compat_wait_event(&wait_event, "DbpoolRecorder"));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Send a message and wait for the answer; returns its number.  The wait has an
+ * end, as this is also called with interrupts held.  Who was interrupted here
+ * may come again: the answer to what was sent before is not taken for that to
+ * what is sent now.
+ */
+static int64
+ask(StringInfo message)
+{
+	Ticks		until = ticks_plus_ms(ticks_now(), ANSWER_MS);
+	shm_mq_result result = SHM_MQ_DETACHED;
+	Size		len = 0;
+	void	   *data = NULL;
+	MessageReader reader;
+	char		kind;
+	int64		id;
+
+	if (recorder.segment != NULL)
+	{
+		/* a message that was begun must be sent to its end */
+		HOLD_INTERRUPTS();
+		while ((result = shm_mq_send(recorder.up, message->len, message->data, true,
+									 true)) == SHM_MQ_WOULD_BLOCK)
+			wait_for_recorder(until);
+		RESUME_INTERRUPTS();
+		if (result == SHM_MQ_SUCCESS)
+			recorder.	unanswered++;
+
+		while (result == SHM_MQ_SUCCESS && recorder.unanswered > 0)
+		{
+			result = shm_mq_receive(recorder.down, &len, &data, true);
+			if (result == SHM_MQ_SUCCESS)
+				recorder.	unanswered--;
+
+			else if (result == SHM_MQ_WOULD_BLOCK)
+			{
+				wait_for_recorder(until);
+				result = SHM_MQ_SUCCESS;
+			}
+		}
+	}
+	if (result != SHM_MQ_SUCCESS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("the process that writes the history of migrations has ended"),
+				 errhint("See the server's log.")));
+	reader.at = data;
+	reader.end = reader.at + len;
+	message_get(&reader, &kind, 1);
+	if (kind == 'e')
+	{
+		int			sqlstate = message_get_int32(&reader);
+
+		ereport(ERROR,
+				(errcode(sqlstate),
+				 errmsg("could not write the history of migrations: %s",
+						message_get_string(&reader))));
+	}
+	message_get(&reader, &id, sizeof(id));
+	return id;
+}
+
+static shm_mq *
+make_queue(Size offset, BackgroundWorkerHandle *handle)
+{
+	(void) handle;
+	return shm_mq_create((char *) dsm_segment_address(recorder.segment) + offset, QUEUE_BYTES);
+}
+
+/*
+ * Has the pool attempts that say "running", though nobody runs any?  Called with
+ * the remote's lock.
+ */
+bool
+record_is_open_ended(Oid serverid)
+{
+	MigrateTables tables;
+	const char *schema = migrate_tables_begin(&tables);
+	Oid			type = OIDOID;
+	Datum		value = ObjectIdGetDatum(serverid);
+	bool		found;
+
+	if (SPI_execute_with_args(psprintf("SELECT FROM %s.dbpool_migration_history h "
+									   "WHERE " OF_SERVER("h") " "
+									   "AND status OPERATOR(pg_catalog.=) 'running' LIMIT 1",
+									   schema),
+							  1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the history of migrations");
+	found = SPI_processed > 0;
+	migrate_tables_end(&tables);
+	return found;
+}
+
+static void
+leave_place_at_exit(int code, Datum arg)
+{
+	(void) code;
+	(void) arg;
+	quota_give_recorder(place);
+}
+
+/* Give the place back unless a recorder has it. */
+static void
+leave_place(void)
+{
+	quota_give_recorder(place);
+	place = QUOTA_NONE;
+}
+
+/*
+ * Register the process, if the role may have one more and the server has one.
+ * Returns false if not, with what to say of it.
+ */
+static bool
+try_register(BackgroundWorker *bgw, BackgroundWorkerHandle **handle, char **why, char **hint)
+{
+	if (!superuser())
+		place = quota_take_recorder(GetUserId());
+	if (place == QUOTA_EXCEEDED)
+	{
+		place = QUOTA_NONE;
+		*why = psprintf("Role \"%s\" has %d runs of migrations under way, as many as one role may have.",
+						GetUserNameFromId(GetUserId(), false), quota_recorders_of_role());
+		*hint = "Wait until one has ended, or raise lock_timeout or max_worker_processes.";
+		return false;
+	}
+	if (place == QUOTA_NONE && !superuser())
+	{
+		*why = psprintf("%d runs of migrations are under way, as many as roles other than superusers may have together.",
+						quota_recorders());
+		*hint = "Wait until one has ended, or raise lock_timeout or max_worker_processes.";
+		return false;
+	}
+	((RecordShared *) dsm_segment_address(recorder.segment))->place = place;
+	if (RegisterDynamicBackgroundWorker(bgw, handle))
+		return true;
+	leave_place();
+	*why = psprintf("All background workers that max_worker_processes (%d) allows are taken.",
+					max_worker_processes);
+	*hint = "Raise max_worker_processes.";
+	return false;
+}
+
+/*
+ * Start the recorder for a run on a pool, which holds the remote's lock.  With
+ * none to be had, wait for so many milliseconds.  record_close() is to follow in
+ * any case.
+ */
+void
+record_open(Oid serverid, const char *pool, int patience)
+{
+	static bool registered = false;
+	Ticks		until = ticks_plus_ms(ticks_now(), Max(patience, PLACE_LEAST_MS));
+	char	   *why;
+	char	   *hint;
+	RecordShared *shared;
+	shm_mq	   *up;
+	shm_mq	   *down;
+	BackgroundWorker bgw;
+	BackgroundWorkerHandle *handle;
+	StringInfoData message;
+
+	recorder.	segment = dsm_create(DOWN_OFFSET + QUEUE_BYTES, 0);
+
+	shared = dsm_segment_address(recorder.segment);
+	shared->dbid = MyDatabaseId;
+	shared->schema = migrate_schema();
+	shared->serverid = serverid;
+	shared->roleid = GetUserId();
+	shared->pid = MyProcPid;
+	up = make_queue(UP_OFFSET, NULL);
+	down = make_queue(DOWN_OFFSET, NULL);
+	shm_mq_set_sender(up, MyProc);
+	shm_mq_set_receiver(down, MyProc);
+
+	dbpool_fill_bgworker(&bgw, "dbpool_record_main", "dbpool recorder", 0);
+	bgw.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	snprintf(bgw.bgw_name, sizeof(bgw.bgw_name), "dbpool recorder for pid %d", MyProcPid);
+	bgw.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(recorder.segment));
+	bgw.bgw_notify_pid = MyProcPid;
+	if (!registered)
+		before_shmem_exit(leave_place_at_exit, (Datum) 0);
+	registered = true;
+	while (!try_register(&bgw, &handle, &why, &hint))
+	{
+		if (ticks_now() >= until)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("could not start the process that writes the history of migrations"),
+					 errdetail("%s Nothing was run on pool \"%s\".", why, pool),
+					 errhint("%s", hint)));
+		migrate_show_phase("waiting for process");
+		remote_wait(PLACE_POLL_MS);
+	}
+	recorder.	up = shm_mq_attach(up, recorder.segment, handle);
+	recorder.	down = shm_mq_attach(down, recorder.segment, handle);
+
+	initStringInfo(&message);
+	appendStringInfoChar(&message, 'S');
+	(void) ask(&message);
+}
+
+/* The run is over.  What has begun and not ended counts as interrupted. */
+void
+record_close(void)
+{
+	leave_place();
+	if (recorder.segment == NULL)
+		return;
+	dsm_detach(recorder.segment);
+	memset(&recorder, 0, sizeof(recorder));
+}
+
+/* An attempt begins; returns what record_end() wants to know. */
+int64
+record_begin(const Attempt *attempt)
+{
+	StringInfoData message;
+
+	initStringInfo(&message);
+	appendStringInfoChar(&message, 'B');
+	message_put_string(&message, attempt->migration->version);
+	message_put_string(&message, attempt->pool);
+	message_put_string(&message, attempt->migration->name);
+	message_put_string(&message, direction_name(attempt->direction));
+	message_put_string(&message, attempt->mode);
+	message_put_string(&message, attempt->checksum);
+	return ask(&message);
+}
+
+/*
+ * An attempt has ended: "done", "failed", "rolled back", "unknown" or
+ * "interrupted".  Duration in milliseconds.  sqlstate and error may be NULL.
+ */
+void
+record_end(int64 id, const char *status, double duration,
+		   const char *sqlstate, const char *error)
+{
+	StringInfoData message;
+
+	initStringInfo(&message);
+	appendStringInfoChar(&message, 'E');
+	message_put(&message, &id, sizeof(id));
+	message_put(&message, &duration, sizeof(duration));
+	message_put_string(&message, status);
+	message_put_string(&message, sqlstate ? sqlstate : "");
+	/* a message that does not fit into the queue may be waited for in vain */
+	message_put_string(&message, error ?
+					   pnstrdup(error, pg_mbcliplen(error, (int) strlen(error), MAX_ERROR_BYTES)) : "");
+	(void) ask(&message);
+}
+
+/* --- in the recorder ------------------------------------------------------------- */
+
+static RecordShared *task;
+
+/* What has begun and not ended: int64s, in TopMemoryContext. */
+static List *open_ids;
+
+/* Run a statement with parameters, as text; "" is NULL.  Returns the first value. */
+static int64
+run(const char *sql, int n, const char *const *params)
+{
+	Oid			types[16];
+	Datum		values[16];
+	char		nulls[16];
+	int64		result = 0;
+	bool		isnull = true;
+
+	Assert(n <= 16);
+	for (int i = 0; i < n; i++)
+	{
+		types[i] = TEXTOID;
+		nulls[i] = params[i][0] == '\0' ? 'n' : ' ';
+		values[i] = CStringGetTextDatum(params[i]);
+	}
+	if (SPI_execute_with_args(sql, n, types, values, nulls, false, 0) < 0)
+		elog(ERROR, "could not run: %s", sql);
+	if (SPI_tuptable != NULL && SPI_processed > 0)
+		result = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+											 SPI_tuptable->tupdesc, 1, &isnull));
+	return isnull ? 0 : result;
+}
+
+static char *
+history_table(void)
+{
+	char	   *schema = get_namespace_name(task->schema);
+
+	if (schema == NULL)
+		elog(ERROR, "extension dbpool is gone");
+	return quote_qualified_identifier(schema, "dbpool_migration_history");
+}
+
+static int64
+do_begin(MessageReader *reader)
+{
+	const char *params[9];
+
+	for (int i = 0; i <= 5; i++)
+		params[i] = message_get_string(reader);
+	params[6] = GetUserNameFromId(task->roleid, false);
+	params[7] = psprintf("%d", task->pid);
+	params[8] = psprintf("%u", task->serverid);
+	return run(psprintf("INSERT INTO %s (version, pool, name, direction, mode, checksum, status, "
+						"started_at, executed_by, pid, serverid) "
+						"VALUES ($1, $2::pg_catalog.name, $3, $4, $5, $6, 'running', "
+						"pg_catalog.clock_timestamp(), $7::pg_catalog.name, $8::int, $9::pg_catalog.oid) RETURNING id",
+						history_table()), 9, params);
+}
+
+static int64
+do_end(MessageReader *reader)
+{
+	const char *params[5];
+	int64		id;
+	double		duration;
+
+	message_get(reader, &id, sizeof(id));
+	message_get(reader, &duration, sizeof(duration));
+	params[0] = psprintf(INT64_FORMAT, id);
+	params[1] = psprintf("%.6f", duration / 1000.0);
+	for (int i = 2; i < 5; i++)
+		params[i] = message_get_string(reader);
+	(void) run(psprintf("UPDATE %s SET duration = pg_catalog.make_interval(secs => $2::double precision), "
+						"status = $3, sqlstate = $4, error = $5 WHERE id OPERATOR(pg_catalog.=) $1::bigint",
+						history_table()), 5, params);
+	return id;
+}
+
+/* What says "running" of a pool is not true. */
+static int64
+do_sweep(void)
+{
+	const char *params[1];
+
+	params[0] = psprintf("%u", task->serverid);
+	(void) run(psprintf("UPDATE %s SET status = 'interrupted' "
+						"WHERE serverid OPERATOR(pg_catalog.=) $1::pg_catalog.oid "
+						"AND status OPERATOR(pg_catalog.=) 'running'",
+						history_table()), 1, params);
+	return 0;
+}
+
+static void
+note_begin(int64 id)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	int64	   *copy = palloc(sizeof(int64));
+
+	*copy = id;
+	open_ids = lappend(open_ids, copy);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+note_end(int64 id)
+{
+	ListCell   *lc;
+
+	foreach(lc, open_ids)
+	{
+		if (*(int64 *) lfirst(lc) == id)
+			open_ids = foreach_delete_current(open_ids, lc);
+	}
+}
+
+/* The session has gone, and left attempts open. */
+static int64
+do_interrupted(void)
+{
+	const char *params[1];
+	StringInfoData ids;
+	ListCell   *lc;
+
+	initStringInfo(&ids);
+	foreach(lc, open_ids)
+		appendStringInfo(&ids, "%s" INT64_FORMAT, ids.len > 0 ? "," : "{", *(int64 *) lfirst(lc));
+	if (ids.len == 0)
+		return 0;
+	appendStringInfoChar(&ids, '}');
+	params[0] = ids.data;
+	(void) run(psprintf("UPDATE %s SET status = 'interrupted', "
+						"duration = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started_at "
+						"WHERE id OPERATOR(pg_catalog.=) ANY ($1::bigint[]) "
+						"AND status OPERATOR(pg_catalog.=) 'running'",
+						history_table()), 1, params);
+	return 0;
+}
+
+/* Do what a message says; in a transaction.  NULL: the session has gone. */
+static int64
+serve(MessageReader *reader)
+{
+	char		op = '\0';
+	int64		id;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (reader == NULL)
+		id = do_interrupted();
+	else
+	{
+		message_get(reader, &op, 1);
+		id = op == 'B' ? do_begin(reader) : op == 'E' ? do_end(reader) : do_sweep();
+	}
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (reader != NULL && op == 'B')
+		note_begin(id);
+	else if (reader != NULL && op == 'E')
+		note_end(id);
+	return id;
+}
+
+/* The same; an error becomes the answer. */
+static void
+try_serve(MessageReader *reader, StringInfo answer)
+{
+	MemoryContext old = CurrentMemoryContext;
+	int64		id;
+
+	resetStringInfo(answer);
+	PG_TRY();
+	{
+		id = serve(reader);
+		MemoryContextSwitchTo(old);
+		appendStringInfoChar(answer, 'k');
+		message_put(answer, &id, sizeof(id));
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(old);
+		error = CopyErrorData();
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+		MemoryContextSwitchTo(old);
+		resetStringInfo(answer);
+		appendStringInfoChar(answer, 'e');
+		message_put(answer, &error->sqlerrcode, sizeof(int32));
+		message_put_string(answer, error->message ? error->message : "unknown error");
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+}
+
+/* arg: the segment. */
+void
+dbpool_record_main(Datum arg)
+{
+	dsm_segment *segment;
+	shm_mq	   *up;
+	shm_mq	   *down;
+	shm_mq_handle *up_handle;
+	shm_mq_handle *down_handle;
+	Size		len;
+	void	   *data;
+	StringInfoData answer;
+
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	segment = dsm_attach(DatumGetUInt32(arg));
+	if (segment == NULL)
+		return;					/* the session has gone */
+	task = dsm_segment_address(segment);
+	place = task->place;
+	if (place != QUOTA_NONE && !quota_adopt_recorder(place, task->pid))
+		return;
+	before_shmem_exit(leave_place_at_exit, (Datum) 0);
+	up = (shm_mq *) ((char *) task + UP_OFFSET);
+	down = (shm_mq *) ((char *) task + DOWN_OFFSET);
+	shm_mq_set_receiver(up, MyProc);
+	shm_mq_set_sender(down, MyProc);
+	up_handle = shm_mq_attach(up, segment, NULL);
+	down_handle = shm_mq_attach(down, segment, NULL);
+	dsm_pin_mapping(segment);
+
+	tables_write_always();
+	BackgroundWorkerInitializeConnectionByOid(task->dbid, InvalidOid, BGWORKER_BYPASS_ALLOWCONN);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", "10s", PGC_USERSET, PGC_S_OVERRIDE);
+	/* a standby that is away is no reason to keep a remote locked */
+	SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_OVERRIDE);
+	initStringInfo(&answer);
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	while (shm_mq_receive(up_handle, &len, &data, false) == SHM_MQ_SUCCESS)
+	{
+		MessageReader reader = {data, (char *) data + len};
+
+		try_serve(&reader, &answer);
+		if (shm_mq_send(down_handle, answer.len, answer.data, false,
+						true) != SHM_MQ_SUCCESS)
+			break;
+	}
+	try_serve(NULL, &answer);
+}

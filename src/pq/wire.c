@@ -1,0 +1,474 @@
+/*
+ * wire.c
+ *	  A look at what a remote sends, before libpq reads it.
+ *
+ * A message is a letter, four bytes of length, which count themselves, and a
+ * body ("Message Formats" in PostgreSQL's manual).  The look is a peek: what
+ * libpq then reads may be more than was seen, and if that was more than it has
+ * room for, less.  Where the next message begins is not known then, and is found
+ * by its looks: several messages in a row, each where the one before ends.
+ *
+ * What was found that way is not certain: a value may contain anything.  So
+ * nothing of what it says is believed but that it is too large.
+ *
+ * Nothing here allocates or throws.
+ */
+#include "dbpool.h"
+
+#include "port/pg_bswap.h"
+#include "pq/wire.h"
+
+/* So many messages in a row are not taken for something else. */
+#define ENOUGH_MESSAGES	3
+
+/* Headers looked at in search of messages, for each byte that is seen. */
+#define SEARCH_STEPS		4
+
+/* libpq's input buffer has this size, and is doubled until a message fits. */
+#define FIRST_BUFFER	(16 * 1024)
+
+/* It has room for as much at any time (pqReadData()). */
+#define SURE_ROOM		(8 * 1024)
+
+/* libpq takes messages of other types for garbage if they are longer. */
+#define SHORT_MOST		30000
+
+/* 32 times at most nothing is looked at. */
+#define MOST_FUTILE		5
+
+#define HEADER			5
+
+/* A new connection. */
+void
+wire_init(Wire *wire)
+{
+	memset(wire, 0, sizeof(Wire));
+	wire->certain = true;
+	wire->reach = FIRST_BUFFER;
+}
+
+/*
+ * All has been answered.  So the next byte is the first of a message, unless the
+ * remote has begun one without being asked.
+ */
+void
+wire_idle(Wire *wire)
+{
+	if (!wire->lost && (wire->skip > 0 || wire->nhead > 0))
+		return;
+	wire->lost = false;
+	wire->certain = true;
+	wire->in_body = false;
+	wire->skip = 0;
+	wire->futile = 0;
+	wire->pause = 0;
+}
+
+/*
+ * Is there a point in looking?  Where messages are so long that their beginnings
+ * are seldom seen, it is done less and less often.
+ */
+bool
+wire_wants(Wire *wire)
+{
+	return !wire->lost || wire->pause == 0 || --wire->pause == 0;
+}
+
+/* libpq has given a result: a long message that was under way is complete. */
+void
+wire_result(Wire *wire)
+{
+	if (wire->in_body)
+		wire->lost = true;
+	wire->in_body = false;
+}
+
+/* Is it a row, or a piece of a COPY? */
+static bool
+is_row(char type)
+{
+	return type == 'D' || type == 'd';
+}
+
+/* Letters of messages: 1 for those that are short, 2 for the others. */
+static const uint8 letters[256] = {
+	['1'] = 1,['2'] = 1,['3'] = 1,['A'] = 2,['C'] = 1,['D'] = 2,['E'] = 2,
+	['G'] = 1,['H'] = 1,['I'] = 1,['K'] = 1,['N'] = 2,['R'] = 1,['S'] = 1,
+	['T'] = 2,['V'] = 2,['W'] = 1,['Z'] = 1,['c'] = 1,['d'] = 2,['n'] = 1,
+	['s'] = 1,['t'] = 1,['v'] = 1
+};
+
+/* The length of a message's body, from its first five bytes; -1: it is none. */
+static int64
+body_length(const char *at)
+{
+	int			kind = letters[(unsigned char) at[0]];
+	uint32		length;
+
+	if (kind == 0)
+		return -1;
+	memcpy(&length, at + 1, sizeof(length));
+	length = pg_ntoh32(length);
+	if (length < sizeof(length) || length > PG_INT32_MAX)
+		return -1;
+	if (length > SHORT_MOST && kind == 1)
+		return -1;
+	return (int64) length - sizeof(length);
+}
+
+/* What comes next is the rest of the key that cancels ask for, if any is missing. */
+static void
+take_key(Wire *wire, const char *buf, Size n)
+{
+	if (wire->key_missing == 0)
+		return;
+	n = Min(n, (Size) wire->key_missing);
+	memcpy(wire->key + sizeof(wire->key) - wire->key_missing, buf, n);
+	wire->key_missing -= (int) n;
+	wire->has_key = wire->key_missing == 0;
+}
+
+/* Note what is at hand; false when it is too large. */
+static bool
+note_message(Wire *wire, const char *head, const char *body, Size have,
+			 WireMessage *large)
+{
+	int64		length = body_length(head);
+
+	if (head[0] == 'S')
+		wire->settings += length;
+	while (wire->reach < WIRE_WINDOW && wire->reach < HEADER + length)
+		wire->reach *= 2;
+	if (head[0] == 'K' && length == sizeof(wire->key))
+	{
+		wire->key_missing = sizeof(wire->key);
+		take_key(wire, body, have);
+	}
+	wire->large |= wire->settings > WIRE_SETTINGS_LARGE ||
+		length > (is_row(head[0]) ? WIRE_ROW_LARGE : WIRE_OTHER_LARGE);
+	if (length <= (is_row(head[0]) ? wire->row_most : wire->other_most))
+		return true;
+	large->type = head[0];
+	large->length = (uint32) length;
+	large->body = body;
+	large->have = Min(have, (Size) length);
+	large->certain = wire->certain;
+	return false;
+}
+
+/*
+ * Do messages begin here, and go on to the end of what is seen?  *steps is how many
+ * headers may still be looked at.
+ */
+static bool
+messages_begin(const char *buf, Size n, Size at, Size *steps)
+{
+	int			count = 0;
+
+	while (at + HEADER <= n && *steps > 0)
+	{
+		int64		length = body_length(buf + at);
+
+		(*steps)--;
+		if (length < 0)
+			return false;
+		count++;
+		at += HEADER + length;
+	}
+	return count >= ENOUGH_MESSAGES && *steps > 0;
+}
+
+/*
+ * Find a place where messages begin.  In bytes that were made for it, each place can
+ * begin a chain that is long and leads nowhere: so there is an end to the search.
+ */
+static bool
+find_messages(Wire *wire, const char *buf, Size n, Size *at)
+{
+	Size		steps = SEARCH_STEPS * n;
+
+	wire->certain = false;
+	wire->nhead = 0;
+	wire->skip = 0;
+	wire->in_body = false;
+	for (*at = 0; *at + ENOUGH_MESSAGES * HEADER <= n && steps > 0; (*at)++)
+	{
+		if (messages_begin(buf, n, *at, &steps))
+		{
+			wire->lost = false;
+			wire->futile = 0;
+			return true;
+		}
+	}
+	wire->lost = true;
+	if (n == (Size) wire->reach && wire->reach < WIRE_WINDOW)
+		wire->reach *= 2;
+	else if (wire->futile < MOST_FUTILE)
+		wire->futile++;
+	wire->pause = 1 << wire->futile;
+	return false;
+}
+
+/* The message whose header was not complete: true when it is now, or might be. */
+static bool
+complete_header(Wire *wire, const char *buf, Size n, Size *at, bool *fits,
+				WireMessage *large)
+{
+	Size		more = Min((Size) (HEADER - wire->nhead), n);
+	int64		length;
+
+	*fits = true;
+	memcpy(wire->head + wire->nhead, buf, more);
+	wire->nhead += (int) more;
+	*at = more;
+	if (wire->nhead < HEADER)
+		return true;
+	length = body_length(wire->head);
+	if (length < 0)
+		return false;
+	wire->nhead = 0;
+	*fits = note_message(wire, wire->head, buf + more, n - more, large);
+	*at += length;
+	return true;
+}
+
+/*
+ * Look at the n bytes that come next, as many as there are but wire->reach at
+ * most.  Returns false when a message is larger than it may be; then it
+ * is in *large, as far as it can be seen.
+ */
+bool
+wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
+{
+	Size		at = 0;
+	bool		fits = true;
+
+	if (!wire->lost)
+		take_key(wire, buf, n);
+	if (!wire->lost && wire->skip >= (int64) n)
+	{
+		wire->skip -= n;
+		return true;
+	}
+	if (!wire->lost)
+	{
+		at = (Size) wire->skip;
+		wire->skip = 0;
+		wire->in_body = false;
+		if (wire->nhead > 0)
+			wire->lost = !complete_header(wire, buf, n, &at, &fits, large);
+		else if (at + HEADER <= n)
+			wire->lost = body_length(buf + at) < 0;
+		if (!fits)
+			return false;
+	}
+	if (wire->lost && !find_messages(wire, buf, n, &at))
+		return true;
+	while (at + HEADER <= n)
+	{
+		int64		length = body_length(buf + at);
+
+		if (length < 0)
+		{
+			wire->lost = true;
+			return true;
+		}
+		if (!note_message(wire, buf + at, buf + at + HEADER, n - at - HEADER, large))
+			return false;
+		at += HEADER + length;
+	}
+	if (at < n)
+	{
+		wire->nhead = (int) (n - at);
+		memcpy(wire->head, buf + at, wire->nhead);
+	}
+	else if (at > n)
+		wire->skip = at - n;
+	/* a long body is read in pieces of any size, until it is complete */
+	wire->in_body = wire->skip > WIRE_WINDOW;
+	if (n > SURE_ROOM && !wire->in_body)
+		wire->lost = true;
+	return true;
+}
+
+/* Numbers that authentication requests begin with. */
+#define AUTH_OK				0
+#define AUTH_GSS			7
+#define AUTH_GSS_CONTINUE	8
+#define AUTH_SSPI			9
+#define AUTH_SASL_CONTINUE	11
+#define AUTH_SASL_FINAL		12
+
+/* The iterations that a server-first-message of SCRAM asks for (RFC 5802). */
+static int64
+scram_iterations(const char *at, const char *end)
+{
+	int64		most = 0;
+
+	while (at < end)
+	{
+		const char *comma = memchr(at, ',', end - at);
+		int64		count = 0;
+
+		if (comma == NULL)
+			comma = end;
+		if (comma - at > 2 && at[0] == 'i' && at[1] == '=')
+		{
+			/*
+			 * libpq reads it as strtol() does, which lets blanks and a sign
+			 * pass
+			 */
+			for (at += 2; at < comma; at++)
+			{
+				if (*at >= '0' && *at <= '9')
+					count = Min(count * 10 + (*at - '0'), PG_INT32_MAX);
+			}
+			most = Max(most, count);
+		}
+		at = comma + 1;
+	}
+	return most;
+}
+
+/*
+ * What does the remote ask for?  buf has what it has sent and libpq not read,
+ * from the beginning of a message on.  *iterations is how many times SCRAM has
+ * to hash the password, 0 if it has not to.
+ */
+WireLogin
+wire_login(const char *buf, Size n, int64 *iterations)
+{
+	Size		at = 0;
+	WireLogin	found = WIRE_LOGIN_QUICK;
+
+	*iterations = 0;
+	while (at < n)
+	{
+		int64		length = at + HEADER <= n ? body_length(buf + at) : 0;
+		const char *body = buf + at + HEADER;
+		uint32		request;
+
+		/* what is none, and what is too long, libpq refuses by itself */
+		if (length < 0 || length > SHORT_MOST)
+			return found;
+		if (at + HEADER + length > n)
+			return WIRE_LOGIN_PARTIAL;
+		at += HEADER + length;
+		if (body[-HEADER] != 'R' || length < (int64) sizeof(request))
+			continue;
+		memcpy(&request, body, sizeof(request));
+		switch (pg_ntoh32(request))
+		{
+			case AUTH_OK:
+			case AUTH_SASL_FINAL:
+				return found == WIRE_LOGIN_SLOW ? found : WIRE_LOGIN_DONE;
+			case AUTH_SASL_CONTINUE:
+				*iterations = Max(*iterations,
+								  scram_iterations(body + sizeof(request), body + length));
+				found = WIRE_LOGIN_SLOW;
+				break;
+			case AUTH_GSS:
+			case AUTH_GSS_CONTINUE:
+			case AUTH_SSPI:
+				found = WIRE_LOGIN_SLOW;
+				break;
+			default:
+				break;
+		}
+	}
+	return found;
+}
+
+/* Is the end of a log-in among it, good or bad? */
+bool
+wire_greeted(const char *buf, Size n)
+{
+	Size		at = 0;
+
+	while (at + HEADER <= n)
+	{
+		int64		length = body_length(buf + at);
+
+		if (length < 0 || buf[at] == 'E' ||
+			(buf[at] == 'Z' && at + HEADER + length <= n))
+			return true;
+		at += HEADER + length;
+	}
+	return false;
+}
+
+/*
+ * Is there an error among it?  Then sqlstate, which has room for six bytes, gets its
+ * code.  buf begins with a message.
+ */
+void
+wire_error_state(const char *buf, Size n, char *sqlstate)
+{
+	for (Size at = 0; at + HEADER <= n;)
+	{
+		int64		length = body_length(buf + at);
+		WireMessage message = {.type = buf[at],.body = buf + at + HEADER};
+		const char *code;
+		Size		len;
+		bool		cut;
+
+		if (length < 0)
+			return;
+		message.have = Min((Size) length, n - at - HEADER);
+		if (message.type == 'E')
+		{
+			code = wire_field(&message, 'C', &len, &cut);
+			if (code != NULL && !cut && len == 5)
+				strlcpy(sqlstate, code, 6);
+			return;
+		}
+		at += HEADER + length;
+	}
+}
+
+/*
+ * A field of an error or a notice, or NULL; not terminated.  *cut: it goes on
+ * beyond what can be seen.
+ */
+const char *
+wire_field(const WireMessage *message, char letter, Size *len, bool *cut)
+{
+	const char *at = message->body;
+	const char *end = message->body + message->have;
+
+	while (at < end && *at != '\0')
+	{
+		const char *text = at + 1;
+		const char *zero = memchr(text, '\0', end - text);
+
+		*cut = zero == NULL;
+		*len = (zero ? zero : end) - text;
+		if (*at == letter)
+			return text;
+		if (zero == NULL)
+			break;
+		at = zero + 1;
+	}
+	return NULL;
+}
+
+/* What a message is called in texts. */
+const char *
+wire_name(char type)
+{
+	switch (type)
+	{
+		case 'A':
+			return "a notification";
+		case 'D':
+			return "a row";
+		case 'E':
+			return "an error";
+		case 'N':
+			return "a notice";
+		case 'T':
+			return "a description of rows";
+		default:
+			return "a message";
+	}
+}
