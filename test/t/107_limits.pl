@@ -353,13 +353,16 @@ is($answer->{state}, '53400', 'a further pool of the owner has none');
 like($answer->{err}, qr/dbpool\.role_max_connections \(6\)/, 'it says which limit');
 is($other->value(q{SELECT dbpool_query('others', 'SELECT 1')}), '(1)', 'others have theirs');
 give_up($_) foreach @hogs;
-$_->quit foreach @hogs;
 wait_for_sleepers(0);
 # one of the owner's own that is idle makes room
 $s->value(q{ALTER SERVER g0 OPTIONS (DROP min_size)});
-$greedy->value(q{SELECT dbpool_ping('g0')});
+$_->send(query_sleeps('g0', 600, 'sleeper')) foreach @hogs[ 0 .. 2 ];
+wait_for_sleepers(3);
+give_up($_) foreach @hogs[ 0 .. 2 ];
+$_->quit foreach @hogs;
+$s->poll(q{SELECT count(*) FROM dbpool_connections WHERE pool IN ('g0', 'g1') AND state = 'idle'}, '6');
 is($s->value(q{SELECT count(*) FROM dbpool_connections WHERE pool = 'others' AND state = 'idle'}), '1', 'another owner has one that has been idle for longer');
-is($greedy->value(q{SELECT dbpool_query('g2', 'SELECT 1')}), '(1)', 'an idle one of the owner\'s makes room');
+is($greedy->query(q{SELECT dbpool_query('g2', 'SELECT 1')})->{out}, '(1)', 'an idle one of the owner\'s makes room');
 is($s->value(q{SELECT count(*) FROM dbpool_connections WHERE pool = 'others'}), '1', 'and not another owner\'s');
 
 # What was allowed once counts as far as it is allowed now.
