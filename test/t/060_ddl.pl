@@ -204,6 +204,23 @@ subtest 'another user' => sub {
 	is($control->query($who)->{state}, '', 'made again, it works');
 };
 
+subtest 'a statement on its way to a server that is dropped' => sub {
+	my $worker = worker_pid($control);
+
+	is(port_reached($busy), $remote->port, 'the session knows the pool');
+	suspend($worker);
+	$busy->send("SELECT * FROM dbpool_query('p', 'SHOW port') AS t(port int)");
+	$control->poll(
+		q{SELECT count(*) FROM dbpool_requests WHERE state = 'submitted'}, '1');
+	$control->value('DROP SERVER p CASCADE');
+	resume($worker);
+	like($busy->wait->{err}, qr/"p" does not exist/, 'finds no pool');
+	ok($control->poll('SELECT count(*) FROM dbpool_pools', '0'),
+		'and has not brought it back');
+	create_pool($local, 'p', $remote, max_size => 1);
+	is(port_reached(), $remote->port, 'made again, it works');
+};
+
 subtest 'no server' => sub {
 	make_busy(2);
 	$queued->send(query_sleeps('p', 60));

@@ -67,22 +67,28 @@ subtest 'loners leave riders a connection' => sub {
 
 # A statement that waits is not forgotten, whatever comes meanwhile.
 subtest 'a text waits while hundreds of others come' => sub {
-	my $text = 'SELECT 42 -- ' . 'x' x 80;
-	my $waiting = session($local);
+	my @waiting = map { session($local) } 1 .. 2;
 	my $others = session($local);
 
-	learn($control, "dbpool_query('one', '$text')");
-	$control->value("SELECT dbpool_pause('one')");
-	$waiting->send("SELECT dbpool_query('one', '$text')");
-	$control->poll("SELECT waiting FROM dbpool_pools WHERE pool = 'one'",
-		'1');
+	# as long as the others, which would take its place; and these come so often
+	# that they are worth preparing
+	my $call = q{dbpool_query('known', 'SELECT %3d')};
+	my $ours = sprintf $call, 42;
+
+	create_pool($local, 'known', $remote, max_size => 1, prepare_threshold => 1);
+	learn($control, $ours);
+	$control->value("SELECT dbpool_pause('known')");
+	$_->send("SELECT $ours") foreach @waiting;
+	$control->poll("SELECT waiting FROM dbpool_pools WHERE pool = 'known'",
+		'2');
 	$others->query("SET statement_timeout = '3ms'");
 	$others->send(
 		join "\n",
-		map { "SELECT dbpool_query('one', 'SELECT $_');" } 1 .. 300);
+		map { sprintf "SELECT $call; SELECT $call;", $_, $_ } 100 .. 400);
 	$others->wait;
-	$control->value("SELECT dbpool_resume('one')");
-	is($waiting->wait->{out}, '(42)', 'it gets its answer');
+	$control->value("SELECT dbpool_resume('known')");
+	is($_->wait->{out}, '(42)', 'it gets its answer') foreach @waiting;
+	$_->quit foreach (@waiting, $others);
 	is(worker_pid($control), $worker, 'the worker goes on');
 };
 
