@@ -119,9 +119,9 @@ $s->poll("SELECT busy = 1 FROM dbpool_pools WHERE pool = 'one'");
 $waiter->send("SELECT dbpool_ping('one')");
 waits('one');
 step(-$hour);
-my $answer = $waiter->wait;
-is($answer->{state}, '53300', 'who waits in vain hears of it all the same');
-cmp_ok($answer->{seconds}, '<', 30, 'and in time');
+my $answer = $waiter->ends('who waits in vain hears of it all the same');
+is($answer->{state}, '53300', 'by an error');
+cmp_ok($answer->{seconds}, '<', 30, 'in time');
 like(
 	$answer->{err},
 	qr/the longest for \d{1,2}\.\d s/,
@@ -180,8 +180,8 @@ $waiter->send(q{SELECT * FROM dbpool_migrate('silent')});
 $s->poll(
 	q{SELECT count(*) = 1 FROM dbpool_progress_migrate WHERE phase = 'connecting'});
 step(0);
-$answer = $waiter->wait;
-is($answer->{state}, '08001', 'connect_timeout holds for migrations');
+$answer = $waiter->ends('connect_timeout holds for migrations');
+is($answer->{state}, '08001', 'by an error');
 cmp_ok($answer->{seconds}, '<', 30, 'in time');
 
 done_testing();

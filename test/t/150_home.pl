@@ -266,6 +266,14 @@ sub is_deadlock
 	return;
 }
 
+sub deadlocks
+{
+	my ($session, $call, $name) = @_;
+
+	is_deadlock($session->send($call)->ends("$name: it ends"), $name);
+	return;
+}
+
 subtest 'a call waits for its own session' => sub {
 	foreach my $case (
 		[ $update, update('self', 1) ],
@@ -291,7 +299,7 @@ subtest 'a call waits for its own session' => sub {
 		my $s = session($local);
 
 		$s->value("BEGIN; $lock");
-		is_deadlock($s->query($call), $call);
+		deadlocks($s, $call, $call);
 		$s->value('ROLLBACK');
 		is($s->value("SELECT dbpool_exec('self', 'UPDATE t SET a = 0')"),
 			'9', 'the next call works');
@@ -304,15 +312,13 @@ subtest 'a call waits for its own session' => sub {
 subtest 'the query of a bulk insert waits for its rows' => sub {
 	my $s = session($local);
 
-	is_deadlock(
-		$s->query(
-			q{SELECT dbpool_bulk_insert('self', 'u', 'SELECT i, put(i, 20000) || repeat(''x'', 100) FROM generate_series(1, 30000) AS i')}
-		),
+	deadlocks(
+		$s,
+		q{SELECT dbpool_bulk_insert('self', 'u', 'SELECT i, put(i, 20000) || repeat(''x'', 100) FROM generate_series(1, 30000) AS i')},
 		'a bulk insert');
-	is_deadlock(
-		$s->query(
-			q{SELECT dbpool_bulk_insert('self', 'u', $$SELECT i, CASE i WHEN 20000 THEN dbpool_exec('tcp', 'INSERT INTO u VALUES (1)')::text ELSE repeat('x', 100) END FROM generate_series(1, 30000) AS i$$)}
-		),
+	deadlocks(
+		$s,
+		q{SELECT dbpool_bulk_insert('self', 'u', $$SELECT i, CASE i WHEN 20000 THEN dbpool_exec('tcp', 'INSERT INTO u VALUES (1)')::text ELSE repeat('x', 100) END FROM generate_series(1, 30000) AS i$$)},
 		'a call in a bulk insert');
 	is($control->value('SELECT count(*) FROM u'), '0', 'nothing is inserted');
 	$s->quit;
@@ -326,7 +332,7 @@ subtest 'two sessions, each of whose calls waits for the other' => sub {
 		$s[$_]->value('BEGIN; UPDATE t SET a = 1 WHERE id = ' . ($_ + 1))
 		  foreach 0, 1;
 		$s[$_]->send(update($pools->[$_], 2 - $_)) foreach 0, 1;
-		my @answers = map { $_->wait } @s;
+		my @answers = map { $_->ends("@{$pools}: it ends") } @s;
 		my ($victim) = grep { $_->{state} ne '' } @answers;
 		my ($other) = grep { $_->{state} eq '' } @answers;
 
@@ -343,7 +349,7 @@ subtest 'over other locks' => sub {
 	# the second one waits for the first one's row by itself
 	$s[$_]->value('BEGIN; UPDATE t SET a = 1 WHERE id = ' . ($_ + 1)) foreach 0, 1;
 	$s[1]->send('UPDATE t SET a = 1 WHERE id = 1');
-	is_deadlock($s[0]->query(update('self', 2)), 'over a row');
+	deadlocks($s[0], update('self', 2), 'over a row');
 	$s[0]->value('ROLLBACK');
 	is($s[1]->wait->{state}, '', 'the other one goes on');
 	$s[1]->value('ROLLBACK');
@@ -352,8 +358,7 @@ subtest 'over other locks' => sub {
 	$s[0]->value('BEGIN; SELECT 1 FROM t LIMIT 1');
 	$s[1]->send('BEGIN; LOCK TABLE t');
 	$control->poll('SELECT count(*) FROM pg_locks WHERE NOT granted', '1');
-	is_deadlock(
-		$s[0]->query("SELECT * FROM dbpool_query('self', 'SELECT 1 FROM t') AS t (x int)"),
+	deadlocks($s[0], "SELECT * FROM dbpool_query('self', 'SELECT 1 FROM t') AS t (x int)",
 		'over a queue');
 	$s[0]->value('ROLLBACK');
 	is($s[1]->wait->{state}, '', 'the other one goes on');
@@ -371,7 +376,7 @@ subtest 'a call waits for a connection' => sub {
 	my $other = session($local);
 	$other->send(update('narrow', 3));
 	$control->poll("SELECT count(*) FROM dbpool_requests WHERE state = 'queued'", '1');
-	is_deadlock($s[0]->query(update('narrow', 2)), 'for a connection');
+	deadlocks($s[0], update('narrow', 2), 'for a connection');
 	is($s[1]->wait->{out}, '1', 'the other one goes on');
 	is($other->wait->{out}, '1', 'and so does the next');
 	$_->quit foreach (@s, $other);
@@ -389,7 +394,7 @@ subtest 'a migration' => sub {
 		q{SELECT dbpool_add_migration('elsewhere', 1, 'x', 'UPDATE public.t SET a = 101 WHERE id = 1')}
 	);
 	$s->value("BEGIN; $update");
-	is_deadlock($s->query(q{SELECT dbpool_migrate('elsewhere')}), 'a migration');
+	deadlocks($s, q{SELECT dbpool_migrate('elsewhere')}, 'a migration');
 	$s->value('ROLLBACK');
 	is( $control->value('SELECT count(*) FROM t WHERE a = 101'),
 		'0', 'nothing is committed');

@@ -524,6 +524,18 @@ sub wait
 	return \%answer;
 }
 
+# Wait for the end of what was sent when it is in question whether that comes. If
+# it does not, the test of that name fails, and it is cancelled.
+sub ends
+{
+	my ($self, $name) = @_;
+	my $ended = DbpoolTest::wait_until($name, sub { return $self->is_done });
+
+	ok($ended, $name);
+	CORE::kill('INT', $self->{pid}) unless $ended;
+	return $self->wait;
+}
+
 # Run a statement.
 sub query
 {
