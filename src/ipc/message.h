@@ -80,6 +80,10 @@ typedef struct PoolOptions
 								 * gets no byte of SQL */
 } PoolOptions;
 
+/* Definitions are compared by their bytes, and these are the first. */
+StaticAssertDecl(sizeof(PoolOptions) == 2 * NAMEDATALEN + 15 * sizeof(int),
+				 "PoolOptions has no gaps");
+
 #define FRAME_SHAPE		'T'
 #define FRAME_ROW		'D'
 #define FRAME_TAG		'C'
@@ -95,6 +99,8 @@ typedef struct FrameHeader
 	uint32		type;
 	uint32		length;
 } FrameHeader;
+
+StaticAssertDecl(sizeof(FrameHeader) == 8, "both sides read it as two words");
 
 /* A position in bytes that were received, with its end. */
 typedef struct MessageReader

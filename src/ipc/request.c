@@ -139,7 +139,6 @@ request_claim(RequestSlot *slot, int worker, uint64 *hold)
 {
 	uint64		word = request_word(slot);
 
-	StaticAssertStmt(DBPOOL_MAX_WORKERS <= 256, "a worker's number has 8 bits");
 	if (request_word_state(word) != REQUEST_FREE)
 		return false;
 	*hold = ((word >> 16) + 1) << 16 | (uint64) worker << 8;

@@ -166,9 +166,15 @@ typedef enum CopyPhase
 #define TRACE_READ_ONLY			0x08	/* is to find transactions read-only,
 										 * and leaves them so */
 
-/* Capacities of the two rings; powers of two. */
+/* Capacities of the two rings. */
 #define REQUEST_UP_SIZE		65536
 #define REQUEST_DOWN_SIZE	65536
+
+StaticAssertDecl((REQUEST_UP_SIZE & (REQUEST_UP_SIZE - 1)) == 0 &&
+				 (REQUEST_DOWN_SIZE & (REQUEST_DOWN_SIZE - 1)) == 0,
+				 "rings have sizes that are powers of two");
+StaticAssertDecl(REQUEST_ABANDONED <= 0xFF && DBPOOL_MAX_WORKERS <= 256,
+				 "a slot's word has 8 bits for the state and 8 for the worker");
 
 /*
  * What is asked, and by whom.  The worker takes a copy when it takes the request, and

@@ -39,6 +39,10 @@ typedef struct Ring
 	char		data[FLEXIBLE_ARRAY_MEMBER];
 } Ring;
 
+StaticAssertDecl(offsetof(Ring, tail) == RING_CACHELINE &&
+				 offsetof(Ring, data) == 2 * RING_CACHELINE,
+				 "writer and reader have cache lines of their own");
+
 /*
  * A writer's view of a ring, for the time of a batch of small writes.  What
  * is written becomes visible to the reader at ring_write_end().

@@ -43,6 +43,9 @@ typedef struct PoolKey
 	TransactionId xid;
 } PoolKey;
 
+StaticAssertDecl(sizeof(PoolKey) == 3 * sizeof(Oid) + sizeof(TransactionId),
+				 "a PoolKey is hashed and compared by its bytes, and has no gaps");
+
 typedef enum ConnState
 {
 	CONN_CONNECTING = 0,		/* name look-up, log-in, session settings */
@@ -230,6 +233,10 @@ typedef struct DbpoolShared
 	FaultShared faults;
 #endif
 } DbpoolShared;
+
+StaticAssertDecl(offsetof(PoolShared, mutex) > offsetof(PoolShared, workers),
+				 "what stands before the mutex is not protected by it");
+StaticAssertDecl(CONN_NSTATES <= 8, "a set of states of a connection fits into a byte");
 
 extern DbpoolShared *dbpool_shared;
 

@@ -2,7 +2,9 @@
  * answer.c
  *	  What goes back to the session of a request.
  *
- * Frames are written into the "down" ring, and what has no room there is kept.
+ * Frames are written into the "down" ring, and what has no room there is kept.  This
+ * is the one file that knows where answers go: whoever has one for somebody else than
+ * the session of a slot (a job, a cache) begins here.
  *
  * Ending a request neither throws nor needs memory, as recoveries do it: where
  * there is no room for its last frames, it ends without an END frame, which
@@ -39,6 +41,7 @@ answers_init(void)
 static void
 drop_statement(Request *req)
 {
+	Assert(req->statement == NULL || req->statement->refs > 0);
 	if (req->statement != NULL)
 		req->statement->refs--;
 	req->statement = NULL;
@@ -126,6 +129,7 @@ try_put(Request *req, const void *data, Size len)
 void
 request_put(Request *req, const void *data, Size len)
 {
+	Assert(req->active && !req->ending);
 	if (!try_put(req, data, len))
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
@@ -199,6 +203,37 @@ request_flush(Request *req)
 	return true;
 }
 
+void
+answer_open(Request *req, AnswerRoom *room)
+{
+	Assert(req->active && !req->ending && req->out.len == 0);
+	ring_write_begin(&room->writer, request_down(req->slot));
+	room->at_first = ring_room(&room->writer);
+}
+
+/* Show what was written.  The session, which may be asleep, is woken now and then. */
+void
+answer_shut(Request *req, AnswerRoom *room)
+{
+	ring_write_end(&room->writer);
+	if (room->at_first > REQUEST_DOWN_SIZE / 2 &&
+		ring_room(&room->writer) <= REQUEST_DOWN_SIZE / 2)
+		request_wake_backend(req->slot);
+}
+
+/*
+ * There was no room for all.  Returns false when there is by now; else the session
+ * has been woken, and will set the request's attention bit when it has made room.
+ */
+bool
+answer_is_full(Request *req)
+{
+	if (!ring_begin_wait(request_down(req->slot)))
+		return false;
+	request_wake_backend(req->slot);
+	return true;
+}
+
 /* The last of a request: an END frame, and the slot is the backend's again. */
 void
 request_end(Request *req)
@@ -207,6 +242,7 @@ request_end(Request *req)
 	FrameHeader header = {FRAME_END, sizeof(req->remote_us) + sizeof(workers)};
 	char		frame[sizeof(header) + sizeof(req->remote_us) + sizeof(workers)];
 
+	Assert(req->active && !req->ending && !req->queued);
 	memcpy(frame, &header, sizeof(header));
 	memcpy(frame + sizeof(header), &req->remote_us, sizeof(req->remote_us));
 	memcpy(frame + sizeof(header) + sizeof(req->remote_us), &workers, sizeof(workers));
@@ -298,6 +334,7 @@ request_restart(Request *req)
 {
 	FrameHeader header = {FRAME_RESTART, 0};
 
+	Assert(req->active && !req->ending);
 	if (req->put && !try_put(req, &header, sizeof(header)))
 	{
 		request_break(req);
@@ -317,6 +354,7 @@ request_gone(Request *req)
 {
 	RequestSlot *slot = req->slot;
 
+	Assert(req->active && !req->queued && req->flight == NULL);
 	request_release(req);
 	request_free_abandoned(slot, req->hold);
 }
@@ -328,6 +366,7 @@ request_gone(Request *req)
 void
 request_keep(Request *req)
 {
+	Assert(req->active && !req->queued && req->flight == NULL);
 	request_release(req);
 	req->kept = true;
 }
@@ -335,6 +374,7 @@ request_keep(Request *req)
 void
 request_let_go(Request *req)
 {
+	Assert(req->kept && !req->active);
 	req->kept = false;
 	request_free_abandoned(req->slot, req->hold);
 }

@@ -226,6 +226,7 @@ cancel_head(Conn *conn)
 {
 	bool		orphan = flight_is_orphan(conn_head(conn));
 
+	Assert(conn->state == CONN_CANCELLING && conn->cancel.job == NULL);
 	if (orphan)
 		give_time(conn);
 	else
@@ -276,6 +277,7 @@ conn_after_cancel(Conn *conn)
 {
 	Flight	   *head = conn_head(conn);
 
+	Assert(conn->state == CONN_CANCELLING);
 	if (conn->cancel.waits && !is_unwanted(head))
 	{
 		/* it ended by itself */
@@ -311,6 +313,7 @@ conn_cancel(Conn *conn)
 {
 	const Flight *head = conn_head(conn);
 
+	Assert(conn->state == CONN_BUSY && is_unwanted(conn_head(conn)));
 	conn_move(conn, CONN_CANCELLING,
 			  flight_is_orphan(head) ? "its session has given up" :
 			  head->stalled ? "it holds up others" : "it is in a deadlock");

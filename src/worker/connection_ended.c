@@ -48,6 +48,7 @@ is_to_repeat(const Conn *conn, const Flight *flight, Cause cause)
 bool
 flight_failed(Conn *conn, Flight *flight, Cause cause)
 {
+	Assert(!flight->chore && flight == conn_head(conn));
 	flight->repeat = is_to_repeat(conn, flight, cause);
 	if (!flight->repeat)
 	{
@@ -158,6 +159,7 @@ conn_flight_ended(Conn *conn)
 	bool		stalled = flight->stalled;
 	bool		changed = has_changed_session(conn, flight);
 
+	Assert(conn->flights.n > 0);
 	if (flight->parsing)
 		conn_unprepare(conn, flight->statement, true);
 	if (req != NULL && !repeat)
@@ -216,6 +218,7 @@ check_passed(Conn *conn, Request *req)
 {
 	Checked		pair = {conn, req};
 
+	Assert(conn->state == CONN_CHECKING && req->conn == NULL);
 	if (conn->generation != conn->pool->generation)
 		pool_wait_again(req);
 	else if ((req->task.traces & TRACE_READ_ONLY) && !conn->session.read_only)

@@ -169,6 +169,9 @@ conn_start(Conn *conn, Request *req)
 	Sending		sending = {conn, req, NULL};
 	Flight	   *flight;
 
+	Assert(!req->queued && req->flight == NULL && req->conn == NULL);
+	Assert(conn->state == CONN_IDLE || conn->state == CONN_CHECKING ||
+		   (conn->state == CONN_BUSY && conn->flights.joinable));
 	if (req->task.kind == REQUEST_QUERY)
 		sending.values = request_params(req);
 	flight = flight_make();
@@ -237,6 +240,8 @@ check_piece(void *arg)
 void
 conn_check(Conn *conn, Request *req)
 {
+	Assert(conn->state == CONN_IDLE && conn->waiter == NULL);
+	Assert(req == NULL || (!req->queued && req->conn == NULL));
 	conn_move(conn, CONN_CHECKING, req != NULL ? "long unused, or to be prepared for a request" : "long unused");
 	conn->waiter = req;
 	if (req != NULL)

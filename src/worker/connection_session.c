@@ -166,6 +166,7 @@ conn_reset(Conn *conn, const char *why)
 {
 	bool		in_transaction = conn_in_transaction(conn);
 
+	Assert(conn->flights.n == 0 && conn->waiter == NULL);
 	conn_move(conn, CONN_RESETTING, why);
 	conn_set_deadline(conn, CONN_ANSWER_MS);
 	if (!conn_send_simple(conn, in_transaction ? "ROLLBACK; " CONN_RESET_SQL : CONN_RESET_SQL))
@@ -210,6 +211,7 @@ conn_idle(Conn *conn)
 {
 	Ticks		due = idle_due(conn);
 
+	Assert(conn->state == CONN_IDLE);
 	if (due != 0)
 		timer_set_by(&conn->janitor, due);
 }
@@ -220,6 +222,7 @@ conn_ready(Conn *conn)
 {
 	Pool	   *pool = conn->pool;
 
+	Assert(conn->flights.n == 0 && conn->waiter == NULL);
 	if (conn->generation != pool->generation)
 		conn_close(conn, "the definition of the pool was changed");
 	else if (pool_size(pool) > pool_max(pool))
@@ -244,6 +247,7 @@ conn_settle(Conn *conn)
 	ResetPolicy policy = conn->pool->options.reset;
 	bool		in_transaction = conn_in_transaction(conn);
 
+	Assert(conn->flights.n == 0 && conn->rows.result == NULL);
 	if (conn->io.big)
 		conn_close(conn, "a large value has blown up its buffers");
 	else if (conn->session.spoilt && policy != RESET_NEVER)

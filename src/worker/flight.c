@@ -41,6 +41,7 @@ chore_add(Conn *conn)
 {
 	Flight	   *flight = flight_make();
 
+	Assert(conn->flights.n > 0 && conn->io.pipelined);
 	flight->chore = true;
 	flight->sent_at = ticks_now();
 	dlist_insert_before(dlist_tail_node(&conn->flights.list), &flight->node);
@@ -51,6 +52,7 @@ chore_add(Conn *conn)
 void
 flight_add(Conn *conn, Flight *flight, Request *req)
 {
+	Assert(req->flight == NULL && req->conn == NULL && !req->queued);
 	dlist_push_tail(&conn->flights.list, &flight->node);
 	conn->shared->in_flight = ++conn->flights.n;
 	flight->req = req;
@@ -70,6 +72,7 @@ flight_add(Conn *conn, Flight *flight, Request *req)
 void
 flight_remove(Conn *conn, Flight *flight)
 {
+	Assert(flight == conn_head(conn));
 	if (flight->req != NULL)
 	{
 		flight->req->flight = NULL;
@@ -135,6 +138,7 @@ conn_orphan(Conn *conn, Flight *flight)
 {
 	Request    *req = flight->req;
 
+	Assert(req != NULL && req->flight == flight);
 	if (conn_head(conn) == flight)
 		reply_drop_rows(conn);
 	req->flight = NULL;

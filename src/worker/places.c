@@ -50,6 +50,7 @@ places_put_addresses(Candidates *list, const struct addrinfo *found)
 	Place		named = list->places[list->at];
 	int			at = list->at;
 
+	Assert(list->at < list->n);
 	list->n--;
 	memmove(&list->places[at], &list->places[at + 1], sizeof(Place) * (list->n - at));
 	named.lookup = false;

@@ -282,6 +282,7 @@ poll_socket(PollEntry *entry, pgsocket sock, uint32 wants)
 void
 poll_want(PollEntry *entry, uint32 wants)
 {
+	Assert(wants != 0);
 	if (entry->wants != wants)
 		poll_socket(entry, entry->sock, wants);
 }

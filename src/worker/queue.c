@@ -52,6 +52,7 @@ pool_enter_queue(Request *req)
 	dlist_head *queue = req->rides ? &pool->riders : &pool->loners;
 	dlist_node *after = &queue->head;
 
+	Assert(!req->queued && req->conn == NULL && req->flight == NULL);
 	if (!dlist_is_empty(queue))
 	{
 		after = dlist_tail_node(queue);
@@ -96,6 +97,7 @@ unstart(Request *req)
 	RequestSlot *slot = req->slot;
 	Pool	   *pool = req->pool;
 
+	Assert(!req->queued && req->conn == NULL && req->flight == NULL);
 	pg_atomic_write_u32(&slot->sent, 0);
 	if (request_state(req) == REQUEST_RUNNING &&
 		!request_move(slot, req->hold, REQUEST_RUNNING, REQUEST_QUEUED))

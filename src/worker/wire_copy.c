@@ -40,6 +40,7 @@ copy_begin(Conn *conn, Request *req, PGresult *res)
 	FrameHeader header = {FRAME_COPY, sizeof(uint32)};
 	uint32		columns = (uint32) PQnfields(res);
 
+	Assert(req->task.kind == REQUEST_COPY && req->copy == COPY_WAITING);
 	/* a request that came in one piece still lies in the ring */
 	if (req->large == NULL)
 		ring_skip(request_up(slot), task_bytes(&req->task));
@@ -140,6 +141,7 @@ copy_send(Conn *conn)
 	Ring	   *up = request_up(slot);
 	Size		sent = 0;
 
+	Assert(conn_copies(conn));
 	while (req->copy == COPY_COPYING)
 	{
 		uint32		phase = pg_atomic_read_u32(&slot->copy_phase);

@@ -64,6 +64,7 @@ conn_set_pipelined(Conn *conn, bool on)
 bool
 conn_send_simple(Conn *conn, const char *sql)
 {
+	Assert(conn->flights.n == 0);
 	conn->io.flushed = false;
 	conn->asked_at = ticks_now();
 	return conn_set_pipelined(conn, false) &&

@@ -116,6 +116,7 @@ reply_large_error(Request *req, const WireMessage *message)
 void
 reply_rows(Conn *conn, PGresult *res)
 {
+	Assert(conn->rows.result == NULL && conn_head_request(conn) != NULL);
 	conn->rows.result = res;
 	conn->rows.row = 0;
 	conn->rows.piece = 0;
@@ -253,7 +254,7 @@ keep_rows(Conn *conn, Request *req)
 	{
 		Size		bytes = row_bytes(conn->rows.result, conn->rows.row, ncols);
 
-		if (req->out.len + bytes > KEPT_MOST_BYTES)
+		if (answer_kept_bytes(req) + bytes > KEPT_MOST_BYTES)
 			return false;
 		for (; conn->rows.piece < 1 + 2 * ncols; conn->rows.piece++)
 		{
@@ -279,46 +280,37 @@ keep_rows(Conn *conn, Request *req)
 bool
 reply_pump(Conn *conn, Request *req)
 {
-	Ring	   *down = request_down(req->slot);
 	bool		keep = conn_head(conn)->stalled;
 	int			ncols;
 
-	if (!request_flush(req) && (!keep || req->out.len > KEPT_MOST_BYTES))
+	if (!request_flush(req) && (!keep || answer_kept_bytes(req) > KEPT_MOST_BYTES))
 		return false;
 	if (conn->rows.result == NULL)
 		return true;
-	if (req->out.len > 0)
+	if (answer_kept_bytes(req) > 0)
 		return keep_rows(conn, req);
 	ncols = PQnfields(conn->rows.result);
 	for (;;)
 	{
-		RingWriter	writer;
-		Size		room;
+		AnswerRoom	room;
 
-		ring_write_begin(&writer, down);
-		room = ring_room(&writer);
+		answer_open(req, &room);
 		while (conn->rows.row < PQntuples(conn->rows.result))
 		{
 			Size		bytes = row_bytes(conn->rows.result, conn->rows.row, ncols);
 
 			if (conn->rows.piece == 0 && conn->rows.piece_off == 0 &&
-				sizeof(FrameHeader) + bytes <= ring_room(&writer))
-				put_whole_row(conn->rows.result, conn->rows.row, ncols, bytes, &writer);
-			else if (!put_row(conn, &writer, ncols))
+				sizeof(FrameHeader) + bytes <= ring_room(&room.writer))
+				put_whole_row(conn->rows.result, conn->rows.row, ncols, bytes, &room.writer);
+			else if (!put_row(conn, &room.writer, ncols))
 				break;
 			count_row(conn, req, bytes);
 		}
-		ring_write_end(&writer);
-		/* once in a while, not with each row: the backend may be asleep */
-		if (room > REQUEST_DOWN_SIZE / 2 && ring_room(&writer) <= REQUEST_DOWN_SIZE / 2)
-			request_wake_backend(req->slot);
+		answer_shut(req, &room);
 		if (conn->rows.row == PQntuples(conn->rows.result))
 			break;
-		if (ring_begin_wait(down))
-		{
-			request_wake_backend(req->slot);
+		if (answer_is_full(req))
 			return keep && keep_rows(conn, req);
-		}
 	}
 	reply_drop_rows(conn);
 	return true;

@@ -36,6 +36,7 @@ wire_rows_one_by_one(Conn *conn)
 bool
 wire_send_prepare(Conn *conn, const char *name, const char *sql)
 {
+	Assert(conn->io.pipelined);
 	return PQsendPrepare(conn->io.pg, name, sql, 0, NULL) == 1;
 }
 
@@ -44,6 +45,7 @@ bool
 wire_send_prepared(Conn *conn, const char *name, int nparams, const char *const *values,
 				   bool binary)
 {
+	Assert(conn->io.pipelined);
 	return PQsendQueryPrepared(conn->io.pg, name, nparams, values, NULL, NULL, binary) == 1;
 }
 
@@ -51,6 +53,7 @@ wire_send_prepared(Conn *conn, const char *name, int nparams, const char *const 
 bool
 wire_send_close(Conn *conn, const char *name)
 {
+	Assert(conn->io.pipelined);
 	return compat_send_close_prepared(conn->io.pg, name) == 1;
 }
 
@@ -58,5 +61,6 @@ wire_send_close(Conn *conn, const char *name)
 bool
 wire_send_sync(Conn *conn)
 {
+	Assert(conn->io.pipelined);
 	return compat_send_sync(conn->io.pg) == 1;
 }

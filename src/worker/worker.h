@@ -348,6 +348,20 @@ extern void requests_release_all(void);
 
 extern void answers_init(void);
 extern void requests_wake(void);
+
+/*
+ * Room for what is written in many small pieces, which are seen when it is shut.
+ * What had no room before has to be flushed first.
+ */
+typedef struct AnswerRoom
+{
+	RingWriter	writer;
+	Size		at_first;		/* bytes that there were */
+} AnswerRoom;
+
+extern void answer_open(Request *req, AnswerRoom *room);
+extern void answer_shut(Request *req, AnswerRoom *room);
+extern bool answer_is_full(Request *req);
 extern void request_put(Request *req, const void *data, Size len);
 extern bool request_flush(Request *req);
 extern void request_put_error(Request *req, const char *sqlstate,
@@ -363,6 +377,13 @@ extern void request_gone(Request *req);
 extern void request_keep(Request *req);
 extern void request_let_go(Request *req);
 extern void request_break(Request *req);
+
+/* Bytes of its answer for which the session has no room so far. */
+static inline Size
+answer_kept_bytes(const Request *req)
+{
+	return req->out.len;
+}
 
 /* --- large.c: what is held of large requests --------------------------------------- */
 
