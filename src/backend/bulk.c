@@ -58,7 +58,7 @@ give_rows(RowSource *source, Client *client, int columns)
 }
 
 static void
-take_frame(AnswerSink *sink, char type, MessageReader *body)
+bulk_frame(AnswerSink *sink, char type, MessageReader *body)
 {
 	Bulk	   *bulk = (Bulk *) ((char *) sink - offsetof(Bulk, sink));
 
@@ -207,7 +207,7 @@ take_types(AnswerSink *sink, char type, MessageReader *body)
 
 /* Do the query's columns have the types that the remote has said it has? */
 static bool
-types_agree(const Bulk *bulk, const char *types)
+is_still_of_types(const Bulk *bulk, const char *types)
 {
 	const char *at = types;
 
@@ -244,7 +244,7 @@ choose_format(Bulk *bulk, const Target *target)
 			return;
 	}
 	client_run(&call, &sink.sink);
-	if (sink.types == NULL || !types_agree(bulk, sink.types))
+	if (sink.types == NULL || !is_still_of_types(bulk, sink.types))
 		return;
 	bulk->binary = true;
 	bulk->call.shown = bulk->call.sql;
@@ -345,7 +345,7 @@ dbpool_bulk_insert(PG_FUNCTION_ARGS)
 		read_columns(&target, PG_GETARG_ARRAYTYPE_P(3));
 
 	bulk->source.give = give_rows;
-	bulk->sink.frame = take_frame;
+	bulk->sink.frame = bulk_frame;
 	bulk->call.kind = REQUEST_COPY;
 	bulk->call.sql = copy_statement(&target);
 	bulk->call.rows = &bulk->source;

@@ -90,7 +90,7 @@ text_form(Oid type)
 
 /* Of those that binary_type() has. */
 static ColumnForm
-binary_form(Oid type)
+binary_sender(Oid type)
 {
 	switch (type)
 	{
@@ -222,7 +222,7 @@ may_need_escape(const char *at)
 }
 
 static void
-put_text(Bulk *bulk, const char *text, Size len)
+copy_text(Bulk *bulk, const char *text, Size len)
 {
 	const char *end = text + len;
 	const char *start = text;
@@ -270,7 +270,7 @@ put_text_value(Bulk *bulk, BulkColumn *column, Datum value)
 			{
 				struct varlena *packed = PG_DETOAST_DATUM_PACKED(value);
 
-				put_text(bulk, VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed));
+				copy_text(bulk, VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed));
 				break;
 			}
 		case FORM_PLAIN:
@@ -279,7 +279,7 @@ put_text_value(Bulk *bulk, BulkColumn *column, Datum value)
 			break;
 		default:
 			text = OutputFunctionCall(&column->output, value);
-			put_text(bulk, text, strlen(text));
+			copy_text(bulk, text, strlen(text));
 			break;
 	}
 }
@@ -358,7 +358,7 @@ put_binary_row(Bulk *bulk, TupleTableSlot *slot)
 }
 
 static void
-put_row(Bulk *bulk, TupleTableSlot *slot)
+copy_row(Bulk *bulk, TupleTableSlot *slot)
 {
 	MemoryContext old = MemoryContextSwitchTo(bulk->row_context);
 
@@ -382,7 +382,7 @@ put_aside(Bulk *bulk)
 	for (int i = 0; i < bulk->naside && !bulk->refused; i++)
 	{
 		ExecStoreMinimalTuple(bulk->aside[i], bulk->aside_slot, false);
-		put_row(bulk, bulk->aside_slot);
+		copy_row(bulk, bulk->aside_slot);
 	}
 	modes_leave(level);
 	ExecClearTuple(bulk->aside_slot);
@@ -399,7 +399,7 @@ start_column(Bulk *bulk, BulkColumn *column, Oid type)
 	Oid			output;
 	bool		varlena;
 
-	column->form = bulk->binary ? binary_form(type) : text_form(type);
+	column->form = bulk->binary ? binary_sender(type) : text_form(type);
 	if (column->form == FORM_SEND)
 		getTypeBinaryOutputInfo(type, &output, &varlena);
 	else
@@ -409,7 +409,7 @@ start_column(Bulk *bulk, BulkColumn *column, Oid type)
 }
 
 static void
-start_rows(DestReceiver *dest, int operation, TupleDesc desc)
+receiver_start(DestReceiver *dest, int operation, TupleDesc desc)
 {
 	Bulk	   *bulk = (Bulk *) dest;
 	int			level;
@@ -448,14 +448,14 @@ receive_row(TupleTableSlot *slot, DestReceiver *dest)
 
 	if (bulk->binary)
 	{
-		put_row(bulk, slot);
+		copy_row(bulk, slot);
 		return !bulk->refused;
 	}
 	if (bulk->aside == NULL)
 	{
 		int			level = modes_enter(bulk->money);
 
-		put_row(bulk, slot);
+		copy_row(bulk, slot);
 		modes_leave(level);
 		return !bulk->refused;
 	}
@@ -469,7 +469,7 @@ receive_row(TupleTableSlot *slot, DestReceiver *dest)
 }
 
 static void
-end_rows(DestReceiver *dest)
+receiver_end(DestReceiver *dest)
 {
 	Bulk	   *bulk = (Bulk *) dest;
 
@@ -493,8 +493,8 @@ void
 bulk_init_receiver(Bulk *bulk)
 {
 	bulk->dest.receiveSlot = receive_row;
-	bulk->dest.rStartup = start_rows;
-	bulk->dest.rShutdown = end_rows;
+	bulk->dest.rStartup = receiver_start;
+	bulk->dest.rShutdown = receiver_end;
 	bulk->dest.rDestroy = destroy_receiver;
 	bulk->dest.mydest = DestNone;
 }

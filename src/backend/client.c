@@ -365,9 +365,9 @@ fill_slot(Client *client)
 static int
 choose_worker(const Definition *definition)
 {
-	int			home = shmem_home_of(&definition->key);
+	int			first = shmem_first_worker(&definition->key);
 
-	return (home + compat_my_proc_number() % definition->workers) % dbpool_shared->nworkers;
+	return (first + compat_my_proc_number() % definition->workers) % dbpool_shared->nworkers;
 }
 
 /* Steps 1 to 3 of "the backend" in request.h. */
@@ -421,7 +421,7 @@ submit(Client *client)
 
 /* A frame has come as a whole. */
 static void
-take_frame(Client *client, char type, const char *bytes, Size len)
+client_frame(Client *client, char type, const char *bytes, Size len)
 {
 	MessageReader body = {bytes, bytes + len};
 	const Call *call = client->call;
@@ -481,8 +481,8 @@ take_piece(Client *client, Ring *down)
 	if (client->frame.len == (int) client->header.length)
 	{
 		client->header_got = 0;
-		take_frame(client, (char) client->header.type, client->frame.data,
-				   client->frame.len);
+		client_frame(client, (char) client->header.type, client->frame.data,
+					 client->frame.len);
 	}
 }
 
@@ -507,7 +507,7 @@ receive(Client *client)
 		memcpy(&header, at + done, sizeof(header));
 		if (header.length > used - done - sizeof(header))
 			break;
-		take_frame(client, (char) header.type, at + done + sizeof(header), header.length);
+		client_frame(client, (char) header.type, at + done + sizeof(header), header.length);
 		done += sizeof(header) + header.length;
 	}
 	if (done > 0)

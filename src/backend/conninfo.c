@@ -57,7 +57,7 @@ is_in(const char *keyword, const char *const *list, int n)
 }
 
 static bool
-is_left_out(const char *keyword)
+is_not_for_pools(const char *keyword)
 {
 	for (int i = 0; i < lengthof(left_out); i++)
 	{
@@ -109,7 +109,7 @@ conninfo_options(int *n)
 		for (PQconninfoOption *at = libpq; at->keyword != NULL; at++)
 		{
 			if (strchr(at->dispchar, 'D') ||
-				is_left_out(at->keyword))
+				is_not_for_pools(at->keyword))
 				continue;
 			list[noptions].keyword = MemoryContextStrdup(TopMemoryContext, at->keyword);
 			list[noptions].file = is_in(at->keyword, files, lengthof(files));

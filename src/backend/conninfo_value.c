@@ -157,7 +157,7 @@ is_valid(const char *value, const struct ValueRule *rule)
 
 /* What is valid, as a sentence. */
 static char *
-describe(const struct ValueRule *rule)
+valid_values(const struct ValueRule *rule)
 {
 	StringInfoData buf;
 	const char *words = rule->words;
@@ -205,7 +205,7 @@ conninfo_check_value(const char *keyword, const char *value)
 
 		if (strcmp(rule->keyword, keyword) != 0 || is_valid(value, rule))
 			continue;
-		hint = describe(rule);
+		hint = valid_values(rule);
 		nearest_init(&nearest, value);
 		while ((word = next_element(&words)) != NULL)
 			nearest_try(&nearest, word);

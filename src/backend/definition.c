@@ -493,7 +493,7 @@ definition_spread(const char *pool, int workers)
 
 /* A server, a user mapping or a database is made, changed or dropped. */
 static void
-on_object_access(ObjectAccessType access, Oid classid, Oid objectid,
+on_server_change(ObjectAccessType access, Oid classid, Oid objectid,
 				 int subid, void *arg)
 {
 	if (prev_object_access_hook)
@@ -583,7 +583,7 @@ void
 backend_register(void)
 {
 	prev_object_access_hook = object_access_hook;
-	object_access_hook = on_object_access;
+	object_access_hook = on_server_change;
 	RegisterResourceReleaseCallback(on_xact_end, NULL);
 	guard_register();
 }

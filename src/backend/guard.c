@@ -94,7 +94,7 @@ check_function(Oid oid)
 }
 
 static void
-on_object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, void *arg)
+on_planting(ObjectAccessType access, Oid classid, Oid objectid, int subid, void *arg)
 {
 	if (prev_object_access_hook)
 		prev_object_access_hook(access, classid, objectid, subid, arg);
@@ -108,5 +108,5 @@ void
 guard_register(void)
 {
 	prev_object_access_hook = object_access_hook;
-	object_access_hook = on_object_access;
+	object_access_hook = on_planting;
 }

@@ -136,7 +136,7 @@ local_type(Oid remote)
 
 /* The columns of the declared row, as a list for an error. */
 static char *
-describe(TupleDesc desc)
+describe_columns(TupleDesc desc)
 {
 	StringInfoData buf;
 
@@ -198,7 +198,7 @@ check_columns(ResultSink *sink, TupleDesc remote)
 				 errmsg("wrong number of columns in the result of pool \"%s\": %d, expected %d",
 						sink->call->pool, remote->natts, live),
 				 errdetail("The result is (%s), expected is (%s).",
-						   describe(remote), describe(sink->desc)),
+						   describe_columns(remote), describe_columns(sink->desc)),
 				 sink->form == RESULT_RECORD ?
 				 errhint("Change the column definition list, or the statement.") :
 				 errhint("Change the type that is asked for, or the statement.")));
@@ -226,7 +226,7 @@ check_binary(ResultSink *sink, TupleDesc remote)
 				 errmsg("the types of the result of pool \"%s\" have just changed",
 						sink->call->pool),
 				 errdetail("The result is (%s), expected is (%s).",
-						   describe(remote), describe(sink->desc)),
+						   describe_columns(remote), describe_columns(sink->desc)),
 				 errhint("The statement may have run. Call it again if that does no harm.")));
 }
 
@@ -261,7 +261,7 @@ check_same_shape(ResultSink *sink)
 				 errmsg("results of pool \"%s\" differ in shape from call to call",
 						sink->call->pool),
 				 errdetail("One result is (%s), an earlier one was (%s).",
-						   describe(sink->desc), describe(flinfo->fn_extra)),
+						   describe_columns(sink->desc), describe_columns(flinfo->fn_extra)),
 				 errhint("Use dbpool_query() in FROM with a column definition list, or dbpool_query_json().")));
 }
 
@@ -295,7 +295,7 @@ type_name_of(Oid type, int32 typmod)
 
 /* What comes in binary for a type that binary_type() has. */
 static ColumnForm
-binary_form(Oid type)
+binary_reader(Oid type)
 {
 	switch (type)
 	{
@@ -334,7 +334,7 @@ start_columns(ResultSink *sink, int ncolumns)
 		column->type = att->atttypid;
 		column->typmod = att->atttypmod;
 		column->type_name = type_name_of(att->atttypid, att->atttypmod);
-		column->form = sink->binary ? binary_form(att->atttypid) : FORM_TEXT;
+		column->form = sink->binary ? binary_reader(att->atttypid) : FORM_TEXT;
 		if (column->form == FORM_BINARY)
 			getTypeBinaryInputInfo(att->atttypid, &input, &column->ioparam);
 		else
@@ -443,7 +443,7 @@ put_value(ResultSink *sink)
 }
 
 static void
-put_row(ResultSink *sink)
+store_row(ResultSink *sink)
 {
 	if (OidIsValid(sink->domain))
 	{
@@ -489,7 +489,7 @@ make_value(Column *column, char *bytes, int len)
 }
 
 static void
-take_row(ResultSink *sink, MessageReader *body)
+read_row(ResultSink *sink, MessageReader *body)
 {
 	MemoryContext old = MemoryContextSwitchTo(sink->row_context);
 
@@ -520,7 +520,7 @@ take_row(ResultSink *sink, MessageReader *body)
 		}
 	}
 	sink->column = -1;
-	put_row(sink);
+	store_row(sink);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(sink->row_context);
 }
@@ -539,14 +539,14 @@ start_over(ResultSink *sink)
 }
 
 static void
-take_frame(AnswerSink *base, char type, MessageReader *body)
+result_frame(AnswerSink *base, char type, MessageReader *body)
 {
 	ResultSink *sink = (ResultSink *) base;
 
 	if (type == FRAME_SHAPE)
 		take_shape(sink, body);
 	else if (type == FRAME_ROW)
-		take_row(sink, body);
+		read_row(sink, body);
 	else if (type == FRAME_RESTART)
 		start_over(sink);
 }
@@ -633,7 +633,7 @@ run_into(ResultSink *sink, FunctionCallInfo fcinfo, Call *call, ResultForm form)
 	ErrorContextCallback context;
 
 	memset(sink, 0, sizeof(ResultSink));
-	sink->sink.frame = take_frame;
+	sink->sink.frame = result_frame;
 	sink->call = call;
 	sink->fcinfo = fcinfo;
 	sink->form = form;

@@ -189,7 +189,7 @@ warm_mapping(const Mapping *mapping, int worker)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (definition_to_warm(mapping->serverid, mapping->umuser, &definition) &&
 		definition.options->min_size > 0 &&
-		shmem_home_of(&definition.key) == worker)
+		shmem_first_worker(&definition.key) == worker)
 	{
 		call.pool = NameStr(definition.options->server);
 		call.definition = &definition;

@@ -319,7 +319,7 @@ find_from(Search *search, int pid)
 }
 
 static void
-describe(StringInfo buf, const Wait *wait)
+describe_wait(StringInfo buf, const Wait *wait)
 {
 	if (buf->len > 0)
 		appendStringInfoChar(buf, '\n');
@@ -359,7 +359,7 @@ take_path(const Search *search, HomeDeadlock *deadlock)
 		/* the sum does not depend on where the search has begun */
 		deadlock->signature += hash_combine64(hash_bytes_uint32_extended(wait->pid, wait->kind),
 											  hash_combine64(wait->number, wait->on));
-		describe(&detail, wait);
+		describe_wait(&detail, wait);
 	}
 	deadlock->detail = detail.data;
 }

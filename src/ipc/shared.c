@@ -68,7 +68,7 @@ conn_state_name(ConnState state)
 
 /* Number of the first worker of the pool of that key; see worker/split.c. */
 int
-shmem_home_of(const PoolKey *key)
+shmem_first_worker(const PoolKey *key)
 {
 	uint32		hash = hash_bytes((const unsigned char *) key, sizeof(PoolKey));
 

@@ -252,7 +252,7 @@ extern PoolShared *shmem_pool(int pool);
 extern ConnShared *shmem_conn(int conn);
 extern const char *conn_state_name(ConnState state);
 
-extern int	shmem_home_of(const PoolKey *key);
+extern int	shmem_first_worker(const PoolKey *key);
 extern void shmem_wake_worker(int worker);
 
 extern void shmem_want(bool (*matches) (const PoolKey *key, void *arg),

@@ -35,7 +35,7 @@ require(FunctionCallInfo fcinfo, int n, const char *what)
 }
 
 static const char *
-pool_argument(FunctionCallInfo fcinfo)
+migration_pool(FunctionCallInfo fcinfo)
 {
 	return PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0));
 }
@@ -89,7 +89,7 @@ set_option(char *key, const JsonbValue *value, void *arg)
 Datum
 dbpool_add_migration(PG_FUNCTION_ARGS)
 {
-	const char *pool = pool_argument(fcinfo);
+	const char *pool = migration_pool(fcinfo);
 	Migration	migration = {.transaction = true};
 	AddOptions	options = {&migration};
 	Oid			serverid;
@@ -156,7 +156,7 @@ dbpool_add_migration(PG_FUNCTION_ARGS)
 Datum
 dbpool_drop_migration(PG_FUNCTION_ARGS)
 {
-	const char *pool = pool_argument(fcinfo);
+	const char *pool = migration_pool(fcinfo);
 	Oid			serverid = migrate_check_right(pool, fcinfo->flinfo->fn_oid);
 
 	require(fcinfo, 1, "version");

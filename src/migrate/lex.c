@@ -95,12 +95,6 @@ is_newline(char c)
 	return c == '\n' || c == '\r';
 }
 
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
 /* May it begin a name? */
 static bool
 is_letter(char c)

@@ -5,6 +5,12 @@
 #ifndef DBPOOL_MIGRATE_LINE_H
 #define DBPOOL_MIGRATE_LINE_H
 
+static inline bool
+is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
 /* A line of a text, its line end not in. */
 typedef struct Line
 {

@@ -18,6 +18,7 @@
 
 #include <sys/stat.h>
 
+#include "migrate/line.h"
 #include "migrate/migrate.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
@@ -110,12 +111,6 @@ has_suffix(const char *name, const char *suffix)
 	Size		suffix_len = strlen(suffix);
 
 	return len >= suffix_len && strcmp(name + len - suffix_len, suffix) == 0;
-}
-
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
 }
 
 /* That of so many bytes; an underscore stands for a point, as in V1_2__name.sql. */
@@ -247,7 +242,7 @@ looks_like_migration(const char *name)
  * without a word; of what may have been meant for one, there is a word.
  */
 static bool
-is_left_out(const Load *load, const char *name, const char *path)
+is_beside_them(const Load *load, const char *name, const char *path)
 {
 	Size		len = strlen(name);
 	struct stat status;
@@ -309,7 +304,7 @@ list_directory(Load *load)
 		SourceFile *file;
 
 		CHECK_FOR_INTERRUPTS();
-		if (is_left_out(load, entry->d_name, path))
+		if (is_beside_them(load, entry->d_name, path))
 			continue;
 		if (load->n == load->size)
 		{
@@ -526,7 +521,7 @@ status_name(SourceStatus status)
 }
 
 static void
-put_row(ReturnSetInfo *rsinfo, const Migration *migration, SourceStatus status)
+return_row(ReturnSetInfo *rsinfo, const Migration *migration, SourceStatus status)
 {
 	Datum		values[4];
 	bool		nulls[4] = {false};
@@ -595,7 +590,7 @@ load_files(Load *load, ReturnSetInfo *rsinfo)
 			warn_of_kept(load, &migration);
 		else if (status == SOURCE_OVERRIDDEN)
 			source_note_override(load->pool, &migration);
-		put_row(rsinfo, &migration, status);
+		return_row(rsinfo, &migration, status);
 		load->current = NULL;
 		MemoryContextReset(scratch);
 	}

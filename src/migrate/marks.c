@@ -365,7 +365,7 @@ typedef struct Sections
 
 static void
 __attribute__((noreturn))
-refuse(int number, const char *what, const char *hint)
+refuse_marks(int number, const char *what, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SYNTAX_ERROR),
@@ -438,10 +438,10 @@ begin_section(const MarkTool *tool, const char *sql, Sections *this, const Secti
 	const char *name = down ? tool->down : tool->up;
 
 	if (this->n > 0 && !tool->repeats)
-		refuse(line->number, psprintf("second \"%s\"", name),
-			   tool == &tools[TOOL_DBMATE] ? "Make a file of its own for each pair." : NULL);
+		refuse_marks(line->number, psprintf("second \"%s\"", name),
+					 tool == &tools[TOOL_DBMATE] ? "Make a file of its own for each pair." : NULL);
 	if (down && other->n == 0 && !tool->skips)
-		refuse(line->number, psprintf("\"%s\" before \"%s\"", name, tool->up), NULL);
+		refuse_marks(line->number, psprintf("\"%s\" before \"%s\"", name, tool->up), NULL);
 	if (!down && !tool->skips)
 	{
 		/* comments before it hold the places of their lines */
@@ -469,7 +469,7 @@ read_tern_file(const char *sql, MarkedFile *file)
 		int			column;
 
 		split_position(sql, strstr(sql, "{{") - sql, &number, &column);
-		refuse(number, "template of tern", "Write into the file what tern would make of it.");
+		refuse_marks(number, "template of tern", "Write into the file what tern would make of it.");
 	}
 	read_line(&line, sql, 1);
 	section = add_section(&up, sql, &line);
@@ -529,7 +529,7 @@ marks_read(const MarkTool *tool, const char *sql, MarkedFile *file)
 		{
 			case MARK_NONE:
 				if (current == NULL && !tool->skips && !is_void(&line))
-					refuse(line.number, psprintf("statement before \"%s\"", tool->up), NULL);
+					refuse_marks(line.number, psprintf("statement before \"%s\"", tool->up), NULL);
 				break;
 			case MARK_UP:
 			case MARK_DOWN:
@@ -548,15 +548,15 @@ marks_read(const MarkTool *tool, const char *sql, MarkedFile *file)
 			case MARK_NEEDLESS:
 				break;
 			case MARK_SUBSTITUTION:
-				refuse(line.number, "goose's substitution of environment variables",
-					   "A migration has to be the same wherever it runs. Write the values into the file.");
+				refuse_marks(line.number, "goose's substitution of environment variables",
+							 "A migration has to be the same wherever it runs. Write the values into the file.");
 			case MARK_UNKNOWN:
-				refuse(line.number, psprintf("unknown remark of %s", tool->name),
-					   tool == &tools[TOOL_GOOSE] ?
-					   "There are Up, Down, StatementBegin, StatementEnd and NO TRANSACTION." :
-					   tool == &tools[TOOL_SQL_MIGRATE] ?
-					   "There are Up, Down, StatementBegin and StatementEnd, in these letters." :
-					   "There are \"-- rambler up\" and \"-- rambler down\".");
+				refuse_marks(line.number, psprintf("unknown remark of %s", tool->name),
+							 tool == &tools[TOOL_GOOSE] ?
+							 "There are Up, Down, StatementBegin, StatementEnd and NO TRANSACTION." :
+							 tool == &tools[TOOL_SQL_MIGRATE] ?
+							 "There are Up, Down, StatementBegin and StatementEnd, in these letters." :
+							 "There are \"-- rambler up\" and \"-- rambler down\".");
 		}
 	} while (next_line(&line));
 	if (current != NULL)

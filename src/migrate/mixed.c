@@ -88,7 +88,7 @@ read_comment(const Line *line, Comment *comment)
 }
 
 static bool
-is_one_of(const char *word, const char *const *list)
+is_in_list(const char *word, const char *const *list)
 {
 	for (; *list != NULL; list++)
 	{
@@ -108,8 +108,8 @@ is_direction(const char *word, bool down, bool *plain)
 		{"undo", "rollback", "revert", "reverse", "downgrade", "backward", "backwards", NULL}
 	};
 
-	*plain = is_one_of(word, others[down]);
-	return *plain || is_one_of(word, names[down]);
+	*plain = is_in_list(word, others[down]);
+	return *plain || is_in_list(word, names[down]);
 }
 
 /* How much does the comment look like the mark of that direction? */
@@ -140,7 +140,7 @@ likeness(const Comment *comment, bool down)
 			directions++;
 			plain = this_plain;
 		}
-		else if (!is_one_of(comment->words[i], around))
+		else if (!is_in_list(comment->words[i], around))
 			others++;
 	}
 	if (comment->n <= WORDS && directions == 1 &&

@@ -267,7 +267,7 @@ throw_large(Remote *remote, RemoteWatcher *watcher, int n)
  * in: keep the notice for show_notices().
  */
 static void
-notice_receiver(void *arg, const PGresult *res)
+keep_notice(void *arg, const PGresult *res)
 {
 	Remote	   *remote = arg;
 	MemoryContext old = MemoryContextSwitchTo(remote->notices_context);
@@ -279,7 +279,7 @@ notice_receiver(void *arg, const PGresult *res)
 }
 
 static void
-ignore_notice(void *arg, const PGresult *res)
+drop_notice(void *arg, const PGresult *res)
 {
 	(void) arg;
 	(void) res;
@@ -402,7 +402,7 @@ remote_close(Remote *remote)
 		Ticks		until = ticks_plus_ms(ticks_now(), CANCEL_MS);
 		CompatCancel *cancel = compat_cancel_create(remote->pg, &remote->wire);
 
-		PQsetNoticeReceiver(remote->pg, ignore_notice, NULL);
+		PQsetNoticeReceiver(remote->pg, drop_notice, NULL);
 		if (cancel != NULL && compat_cancel_run(cancel, CANCEL_MS))
 			drain(remote, until);
 		if (cancel != NULL)
@@ -471,7 +471,7 @@ finish_connection(Remote *remote, Ticks until, char **why, const char **hint)
 			*hint = login_hint(remote->pg, &login, *why);
 		return false;
 	}
-	PQsetNoticeReceiver(remote->pg, notice_receiver, remote);
+	PQsetNoticeReceiver(remote->pg, keep_notice, remote);
 	wire_init(&remote->wire);
 	/* so that one who does not read cannot hold us either */
 	(void) PQsetnonblocking(remote->pg, 1);
@@ -514,18 +514,6 @@ finish_connection(Remote *remote, Ticks until, char **why, const char **hint)
 	}
 }
 
-/* libpq breaks off by itself if it is new enough for require_auth, and repeats that. */
-static bool
-libpq_missed_password(Remote *remote, const Definition *definition)
-{
-	const char *methods = definition_value(definition->bytes, definition->len,
-										   "require_auth");
-
-	return definition->options->need_password && methods != NULL &&
-		!PQconnectionUsedPassword(remote->pg) &&
-		strstr(PQerrorMessage(remote->pg), methods) != NULL;
-}
-
 static void
 throw_unasked(Remote *remote, const char *places)
 {
@@ -565,7 +553,10 @@ connect_somewhere(Remote *remote, const Definition *definition)
 				return;
 			why = NULL;
 		}
-		if (why == NULL || libpq_missed_password(remote, definition))
+		if (why == NULL ||
+			(definition->options->need_password &&
+			 login_missed_password(remote->pg, definition_value(definition->bytes, definition->len,
+																"require_auth"))))
 		{
 			unasked = true;
 			why = psprintf("The remote at host \"%s\", port %s did not ask for a password.",
@@ -703,7 +694,7 @@ look_for_deadlock(Remote *remote)
 
 /* The next result; NULL at the end, or before a message that is too large. */
 static PGresult *
-next_result(Remote *remote)
+wait_for_result(Remote *remote)
 {
 	while (PQisBusy(remote->pg))
 	{
@@ -728,7 +719,7 @@ next_result(Remote *remote)
 
 /* The values of the one row in a result, to the end of the list. */
 static void
-take_row(RemoteRows *rows, const PGresult *res)
+keep_row(RemoteRows *rows, const PGresult *res)
 {
 	Size		n = (Size) rows->nrows * rows->ncolumns;
 
@@ -758,7 +749,7 @@ take_row(RemoteRows *rows, const PGresult *res)
 
 /* No statement of a migration can have data from elsewhere. */
 static void
-refuse_copy(Remote *remote, RemoteWatcher *watcher, int n)
+give_up_copy(Remote *remote, RemoteWatcher *watcher, int n)
 {
 	int			position = 0;
 
@@ -773,19 +764,19 @@ refuse_copy(Remote *remote, RemoteWatcher *watcher, int n)
 
 /* Read all results; rows go to "rows", if it is not NULL. */
 static void
-read_results(Remote *remote, const char *sql, RemoteWatcher *watcher, RemoteRows *rows)
+collect_results(Remote *remote, const char *sql, RemoteWatcher *watcher, RemoteRows *rows)
 {
 	PGresult   *res;
 	int			n = 0;
 
-	while ((res = next_result(remote)) != NULL)
+	while ((res = wait_for_result(remote)) != NULL)
 	{
 		remote->result = res;
 		switch (PQresultStatus(res))
 		{
 			case PGRES_SINGLE_TUPLE:
 				if (rows != NULL)
-					take_row(rows, res);
+					keep_row(rows, res);
 				break;
 			case PGRES_TUPLES_OK:
 			case PGRES_COMMAND_OK:
@@ -797,7 +788,7 @@ read_results(Remote *remote, const char *sql, RemoteWatcher *watcher, RemoteRows
 			case PGRES_COPY_IN:
 			case PGRES_COPY_OUT:
 			case PGRES_COPY_BOTH:
-				refuse_copy(remote, watcher, n);
+				give_up_copy(remote, watcher, n);
 				break;
 			default:
 				throw_result(remote, res, sql, watcher, n);
@@ -820,7 +811,7 @@ remote_query(Remote *remote, const char *sql)
 	remote->wire.row_most = ROW_MOST;
 	remote->wire.other_most = WIRE_OTHER_MOST;
 	send_text(remote, sql);
-	read_results(remote, sql, NULL, rows);
+	collect_results(remote, sql, NULL, rows);
 	return rows;
 }
 
@@ -831,7 +822,7 @@ remote_exec(Remote *remote, const char *sql, RemoteWatcher *watcher)
 	remote->wire.row_most = WIRE_ROW_MOST;
 	remote->wire.other_most = WIRE_OTHER_MOST;
 	send_text(remote, sql);
-	read_results(remote, sql, watcher, NULL);
+	collect_results(remote, sql, watcher, NULL);
 }
 
 /*

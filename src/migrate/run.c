@@ -620,7 +620,7 @@ run_group(Runner *run, Step *steps, int n)
  * transaction, and a group must not.
  */
 static bool
-is_left_out(Runner *run, const Migration *migration)
+is_not_to_run(Runner *run, const Migration *migration)
 {
 	if (run->fake || is_transactional(migration, run->direction))
 		return false;
@@ -667,7 +667,7 @@ migrate_run(MigrateSession *session, const Wish *wish, const Migration **migrati
 	{
 		if (!run.fake)
 			migrate_check_author(session->serverid, session->pool, migrations[i]);
-		if (!is_left_out(&run, migrations[i]))
+		if (!is_not_to_run(&run, migrations[i]))
 			steps[run.total++].migration = migrations[i];
 	}
 	migrate_show_progress(0, run.total);

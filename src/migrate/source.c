@@ -128,7 +128,7 @@ source_is_applied(Oid serverid, const char *version)
 /* --- registering ----------------------------------------------------------------- */
 
 static bool
-same_text(const char *a, const char *b)
+same_or_both_null(const char *a, const char *b)
 {
 	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
@@ -155,9 +155,9 @@ differences(const Migration *a, const Migration *b)
 	StringInfoData list;
 
 	initStringInfo(&list);
-	add_difference(&list, !same_text(a->name, b->name), "name");
-	add_difference(&list, !same_text(a->up_sql, b->up_sql), "up_sql");
-	add_difference(&list, !same_text(a->down_sql, b->down_sql), "down_sql");
+	add_difference(&list, !same_or_both_null(a->name, b->name), "name");
+	add_difference(&list, !same_or_both_null(a->up_sql, b->up_sql), "up_sql");
+	add_difference(&list, !same_or_both_null(a->down_sql, b->down_sql), "down_sql");
 	add_difference(&list, a->transaction != b->transaction, "transaction");
 	add_difference(&list, a->out_of_order != b->out_of_order, "out_of_order");
 	return list.data;
@@ -167,7 +167,7 @@ differences(const Migration *a, const Migration *b)
 static bool
 same_way_up(const Migration *a, const Migration *b)
 {
-	return same_text(a->name, b->name) && a->transaction == b->transaction &&
+	return same_or_both_null(a->name, b->name) && a->transaction == b->transaction &&
 		a->out_of_order == b->out_of_order &&
 		same_but_line_ends(a->up_sql, b->up_sql);
 }
@@ -281,7 +281,7 @@ put_applied(const char *schema, Oid serverid, const char *pool, const Migration 
 	if (change == CHANGE_OVERRIDE)
 	{
 		replace_row(schema, serverid, migration);
-		if (same_text(old->up_sql, migration->up_sql) && up)
+		if (same_or_both_null(old->up_sql, migration->up_sql) && up)
 			return SOURCE_WAY_BACK;
 		note_event(schema, serverid, pool, migration->version, migration->name, "up", "replaced", userid);
 		return SOURCE_OVERRIDDEN;

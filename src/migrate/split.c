@@ -332,7 +332,7 @@ split_all(Splitter *splitter)
 }
 
 static void
-split_init(Splitter *splitter, const char *sql, const SqlPiece *from, bool standard_strings)
+splitter_init(Splitter *splitter, const char *sql, const SqlPiece *from, bool standard_strings)
 {
 	memset(splitter, 0, sizeof(*splitter));
 	splitter->lexer.text = sql;
@@ -356,7 +356,7 @@ split_sql(const char *sql, bool standard_conforming_strings, int *n)
 {
 	Splitter	splitter;
 
-	split_init(&splitter, sql, &text_start, standard_conforming_strings);
+	splitter_init(&splitter, sql, &text_start, standard_conforming_strings);
 	split_all(&splitter);
 	*n = splitter.n;
 	return splitter.pieces;
@@ -398,7 +398,7 @@ split_rest(const char *sql, const SqlPiece *from, bool standard_conforming_strin
 
 	if (from == NULL)
 		from = &text_start;
-	split_init(&splitter, sql, from, standard_conforming_strings);
+	splitter_init(&splitter, sql, from, standard_conforming_strings);
 	error = try_split(&splitter);
 	if (error != NULL)
 	{
@@ -423,13 +423,13 @@ split_anyhow(const char *sql, int *n)
 	Splitter	splitter;
 	ErrorData  *error;
 
-	split_init(&splitter, sql, &text_start, true);
+	splitter_init(&splitter, sql, &text_start, true);
 	error = try_split(&splitter);
 	if (error != NULL)
 	{
 		if (strchr(sql, '\\') == NULL)
 			ReThrowError(error);
-		split_init(&splitter, sql, &text_start, false);
+		splitter_init(&splitter, sql, &text_start, false);
 		if (try_split(&splitter) != NULL)
 			ReThrowError(error);
 		ereport(NOTICE,

@@ -24,7 +24,7 @@
 #define MOST_GREETINGS	20
 
 static LoginLook
-refuse(PGconn *pg, char *why, const char *what)
+refuse_step(PGconn *pg, char *why, const char *what)
 {
 	const char *host = PQhost(pg);
 	const char *port = PQport(pg);
@@ -51,7 +51,7 @@ look_at_requests(PGconn *pg, Login *login, const char *buf, Size n, char *why)
 			snprintf(what, sizeof(what),
 					 "the server asks for %lld iterations of SCRAM, and dbpool computes %d at most",
 					 (long long) iterations, WIRE_SCRAM_MOST);
-			return refuse(pg, why, what);
+			return refuse_step(pg, why, what);
 		case WIRE_LOGIN_DONE:
 
 			/*
@@ -101,7 +101,7 @@ login_look(PGconn *pg, Login *login, Wire *wire, char *why)
 	{
 		snprintf(what, sizeof(what), "the server has sent more than %d bytes",
 				 WIRE_LOGIN_MOST);
-		return refuse(pg, why, what);
+		return refuse_step(pg, why, what);
 	}
 	login->tls = look_at_tls(pg, status);
 	if (PQgssEncInUse(pg) || status == CONNECTION_GSS_STARTUP)
@@ -119,7 +119,7 @@ login_look(PGconn *pg, Login *login, Wire *wire, char *why)
 	{
 		snprintf(what, sizeof(what), "the server has sent %s of %u bytes",
 				 wire_name(large.type), large.length);
-		return refuse(pg, why, what);
+		return refuse_step(pg, why, what);
 	}
 	login->received += bytes;
 	return look;

@@ -46,6 +46,7 @@ extern LoginLook login_look(struct pg_conn *pg, Login *login, Wire *wire, char *
 
 /* login_failed.c */
 extern const char *login_hint(struct pg_conn *pg, const Login *login, const char *message);
+extern bool login_missed_password(struct pg_conn *pg, const char *methods);
 extern const char *login_hint_unknown_host(void);
 extern const char *login_hint_timeout(void);
 extern void login_describe(char *buf, Size size, const char *host, const char *port,

@@ -135,3 +135,15 @@ login_describe(char *buf, Size size, const char *host, const char *port, const c
 		snprintf(buf, size, "connection to server at \"%.300s\", port %.20s failed: %.*s",
 				 host, port, (int) len, message);
 }
+
+/*
+ * Did libpq break off a log-in since the remote did not ask for a password?  That is
+ * for libpq 16 and later, which is told by require_auth: its message is in the language
+ * of the server, but repeats the methods, the value of that.  NULL: there is none.
+ */
+bool
+login_missed_password(PGconn *pg, const char *methods)
+{
+	return methods != NULL && pg != NULL && !PQconnectionUsedPassword(pg) &&
+		strstr(PQerrorMessage(pg), methods) != NULL;
+}

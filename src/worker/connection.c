@@ -33,7 +33,7 @@ show_counts(Pool *pool)
 
 /* Have the pools of the same owner as many connections as are allowed? */
 static bool
-owner_has_enough(Oid owner)
+owner_has_all_connections(Oid owner)
 {
 	int			n = 0;
 
@@ -107,7 +107,7 @@ conn_take_entry(Conn *conn)
 
 	if (limited)
 		LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
-	if (owner_has_enough(conn->pool->options.owner))
+	if (owner_has_all_connections(conn->pool->options.owner))
 		result = ENTRY_OWNER_HAS_ENOUGH;
 	else
 		result = take_free_entry(conn) ? ENTRY_TAKEN : ENTRY_NONE_FREE;

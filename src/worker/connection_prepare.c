@@ -202,7 +202,7 @@ conn_note_types(Conn *conn, const Flight *flight, int n, const Oid *types)
 
 /* Are the rows that the request waits for those that the statement returns? */
 static bool
-types_agree(const Prepared *prepared, const Request *req)
+is_waited_for_like_this(const Prepared *prepared, const Request *req)
 {
 	int			n = req->task.ntypes;
 
@@ -224,7 +224,7 @@ conn_send_prepared(Conn *conn, Flight *flight, int nparams, const char *const *v
 	{
 		flight->reused = true;
 		flight->preparation = prepared->number;
-		binary = conn->session.integer_datetimes && types_agree(prepared, flight->req);
+		binary = conn->session.integer_datetimes && is_waited_for_like_this(prepared, flight->req);
 		dlist_move_head(&conn->prepared.lru, &prepared->node);
 	}
 	else

@@ -238,7 +238,7 @@ poll_forget(PollEntry *entry)
 }
 
 static void
-make_room(pgsocket sock)
+grow_entries(pgsocket sock)
 {
 	int			n = Max(64, nentries);
 	PollEntry **larger;
@@ -270,7 +270,7 @@ poll_socket(PollEntry *entry, pgsocket sock, uint32 wants)
 	if (sock == PGINVALID_SOCKET || wants == 0)
 		return;
 	if (sock >= nentries)
-		make_room(sock);
+		grow_entries(sock);
 	if (!kernel_set(entry))
 		ereport(ERROR,
 				(errcode_for_socket_access(),

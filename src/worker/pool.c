@@ -136,7 +136,7 @@ find_pool(const Request *req, int *why)
 
 	/* from here on nothing can fail */
 	memcpy(&options, req->definition, sizeof(options));
-	pool->index = pool_take_entry(key, options.owner, &pool->home);
+	pool->index = pool_take_entry(key, options.owner, &pool->first);
 	if (pool->index < 0)
 	{
 		*why = pool->index;
@@ -232,7 +232,7 @@ pool_submit(Request *req)
 	int			why = POOL_TOO_MANY;
 	Pool	   *pool = find_pool(req, &why);
 
-	if (pool == NULL && shmem_home_of(&req->task.key) != my_worker)
+	if (pool == NULL && shmem_first_worker(&req->task.key) != my_worker)
 	{
 		/* its first worker has it, if need be for all */
 		request_stale(req);

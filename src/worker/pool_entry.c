@@ -47,7 +47,7 @@ siblings_paused(const PoolKey *key)
  * once.
  */
 static bool
-owner_has_enough(Oid owner, const PoolKey *key)
+owner_has_all_pools(Oid owner, const PoolKey *key)
 {
 	int			n = 0;
 
@@ -58,7 +58,7 @@ owner_has_enough(Oid owner, const PoolKey *key)
 		PoolShared *entry = shmem_pool(i);
 
 		if (entry->in_use && entry->owner == owner && (entry->live || entry->paused) &&
-			entry->worker == shmem_home_of(&entry->key) &&
+			entry->worker == shmem_first_worker(&entry->key) &&
 			memcmp(&entry->key, key, sizeof(PoolKey)) != 0)
 			n++;
 	}
@@ -76,14 +76,14 @@ owner_has_enough(Oid owner, const PoolKey *key)
  * of the limit for one owner.
  */
 int
-pool_take_entry(const PoolKey *key, Oid owner, int *home)
+pool_take_entry(const PoolKey *key, Oid owner, int *first)
 {
 	int			index = POOL_TOO_MANY;
-	int			first = shmem_home_of(key);
+	int			first_worker = shmem_first_worker(key);
 	PoolShared *entry;
 
 	LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
-	*home = -1;
+	*first = -1;
 	for (int i = 0; i < dbpool_shared->npools; i++)
 	{
 		entry = shmem_pool(i);
@@ -91,10 +91,10 @@ pool_take_entry(const PoolKey *key, Oid owner, int *home)
 			continue;
 		if (entry->worker == my_worker)
 			index = i;
-		if (entry->worker == first)
-			*home = i;
+		if (entry->worker == first_worker)
+			*first = i;
 	}
-	if (first == my_worker && owner_has_enough(owner, key))
+	if (first_worker == my_worker && owner_has_all_pools(owner, key))
 		index = POOL_OWNER_HAS_ENOUGH;
 	else if (index < 0 && (index = entry_to_take()) >= 0)
 	{
@@ -110,8 +110,8 @@ pool_take_entry(const PoolKey *key, Oid owner, int *home)
 		pg_write_barrier();
 		entry->in_use = true;
 		entry->worker = my_worker;
-		if (my_worker == first)
-			*home = index;
+		if (my_worker == first_worker)
+			*first = index;
 		SpinLockAcquire(&entry->mutex);
 		entry->paused = paused;
 		entry->dropped = false;

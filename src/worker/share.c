@@ -3,7 +3,7 @@
  *	  A worker's share of a pool.
  *
  * What the workers of a split pool know of each other is one number, "workers" in
- * the home's PoolShared; see split.c.
+ * the first worker's PoolShared; see split.c.
  */
 #include "postgres.h"
 
@@ -20,24 +20,24 @@ is_entry_of(const PoolShared *entry, const Pool *pool)
 int
 pool_workers(const Pool *pool, int *place)
 {
-	PoolShared *home;
+	PoolShared *entry;
 	int			workers;
-	int			first = shmem_home_of(&pool->key);
+	int			first = shmem_first_worker(&pool->key);
 
 	*place = (my_worker - first + dbpool_shared->nworkers) % dbpool_shared->nworkers;
 	if (pool->splits_to > 0)
 		return pool->splits_to;
-	if (pool->home < 0)
+	if (pool->first < 0)
 		return 1;
-	/* it may be another pool's by now: then ours has but its home */
-	home = shmem_pool(pool->home);
-	if (!is_entry_of(home, pool))
+	/* it may be another pool's by now: then ours has but its first worker */
+	entry = shmem_pool(pool->first);
+	if (!is_entry_of(entry, pool))
 		return 1;
 	/* the pairs of both barriers are in pool_take_entry() */
 	pg_read_barrier();
-	workers = (int) pg_atomic_read_u32(&home->workers);
+	workers = (int) pg_atomic_read_u32(&entry->workers);
 	pg_read_barrier();
-	if (!is_entry_of(home, pool))
+	if (!is_entry_of(entry, pool))
 		return 1;
 	/* max_size may have become less than what it was split over */
 	return Min(workers, pool->options.max_size);

@@ -2,11 +2,11 @@
  * split.c
  *	  A pool whose load is more than one worker can bear gets several.
  *
- * A pool starts with one worker, its home, which follows from its key.  When
- * the home needs most of a processor, its busiest pool is split over as many
+ * A pool starts with one worker, its first, which follows from its key.  When
+ * that one needs most of a processor, its busiest pool is split over as many
  * workers as there are, or as it has connections, and stays so.  Sessions
  * spread by their numbers; they learn how many workers there are from the END
- * of each answer, and one that asks a worker in vain is sent back to the home.
+ * of each answer, and one that asks a worker in vain is sent back to the first.
  *
  * Each worker of a split pool has its share of max_size and min_size, so that
  * together they never have more.  The others have a share of none until the
@@ -40,7 +40,7 @@ processor_us(void)
 		usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
 }
 
-/* The home may have closed what is too much: then the others can begin. */
+/* The first worker may have closed what is too much: then the others can begin. */
 void
 pool_split_progress(Pool *pool)
 {
@@ -56,7 +56,7 @@ pool_split_progress(Pool *pool)
 					my_worker + 1, NameStr(pool->options.server), workers)));
 }
 
-/* Begin to split: from now on the home has its share only. */
+/* Begin to split: from now on it has its share only. */
 static void
 split(Pool *pool)
 {
@@ -113,7 +113,7 @@ forget_taken(Pool *pool)
 }
 
 /*
- * Can the home do with its share?  Not when statements that have connections
+ * Can the first worker do with its share?  Not when statements that have connections
  * to themselves would take all of it, and leave none to the rest.
  */
 static bool

@@ -148,7 +148,7 @@ forget_one(Pool *pool)
 }
 
 static Statement *
-learn(Pool *pool, Text text)
+add_text(Pool *pool, Text text)
 {
 	StatementCache *cache = pool->statements;
 	Statement  *statement;
@@ -205,7 +205,7 @@ statement_use(Pool *pool, const char *bytes, Size len)
 	text.hash = hash_bytes((const unsigned char *) bytes, (int) len);
 	entry = known_lookup(cache->known, text);
 	if (entry == NULL)
-		statement = learn(pool, text);
+		statement = add_text(pool, text);
 	else
 	{
 		statement = entry->statement;

@@ -38,7 +38,7 @@ cancel_run(void *data)
 
 /* Back in the loop. */
 static void
-cancel_done(void *data, void *arg)
+cancel_through(void *data, void *arg)
 {
 	Cancel	   *cancel = data;
 	Conn	   *conn = arg;
@@ -68,7 +68,7 @@ wire_cancel(Conn *conn, CancelEnded ended)
 	cancel->ended = ended;
 	cancel->libpq = compat_cancel_create(conn->io.pg, &conn->io.wire);
 	if (cancel->libpq != NULL)
-		conn->cancel.job = offload_submit(OFFLOAD_CANCEL, cancel_run, cancel_done,
+		conn->cancel.job = offload_submit(OFFLOAD_CANCEL, cancel_run, cancel_through,
 										  cancel, conn);
 	if (conn->cancel.job != NULL)
 	{

@@ -349,21 +349,6 @@ password_not_asked(Conn *conn)
 						 PQport(conn->io.pg)));
 }
 
-/*
- * Did libpq break off since the remote did not ask for a password?  Its message
- * is in the language of the server, but repeats the value of require_auth.
- */
-static bool
-libpq_missed_password(Conn *conn)
-{
-	const char *methods = definition_value(conn->pool->definition,
-										   conn->pool->definition_len, "require_auth");
-
-	return conn->pool->options.need_password && methods != NULL &&
-		!PQconnectionUsedPassword(conn->io.pg) &&
-		strstr(PQerrorMessage(conn->io.pg), methods) != NULL;
-}
-
 /* Logged in: make our settings, if we may. */
 static void
 authenticated(Conn *conn)
@@ -508,7 +493,10 @@ stepped(Conn *conn, int status, const char *why)
 		default:
 			if (why != NULL)
 				open_failed(conn, why);
-			else if (libpq_missed_password(conn))
+			else if (conn->pool->options.need_password &&
+					 login_missed_password(conn->io.pg, definition_value(conn->pool->definition,
+																		 conn->pool->definition_len,
+																		 "require_auth")))
 				password_not_asked(conn);
 			else
 				open_failed(conn, PQerrorMessage(conn->io.pg));

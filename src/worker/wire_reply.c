@@ -222,7 +222,7 @@ count_row(Conn *conn, Request *req, Size bytes)
 
 /* Write the rest of the current row; false when the ring is full. */
 static bool
-put_row(Conn *conn, RingWriter *writer, int ncols)
+put_row_piecewise(Conn *conn, RingWriter *writer, int ncols)
 {
 	while (conn->rows.piece < 1 + 2 * ncols)
 	{
@@ -302,7 +302,7 @@ reply_pump(Conn *conn, Request *req)
 			if (conn->rows.piece == 0 && conn->rows.piece_off == 0 &&
 				sizeof(FrameHeader) + bytes <= ring_room(&room.writer))
 				put_whole_row(conn->rows.result, conn->rows.row, ncols, bytes, &room.writer);
-			else if (!put_row(conn, &room.writer, ncols))
+			else if (!put_row_piecewise(conn, &room.writer, ncols))
 				break;
 			count_row(conn, req, bytes);
 		}

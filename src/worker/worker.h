@@ -134,7 +134,7 @@ struct Pool
 								 * connection */
 	Timer		upkeep;			/* marks it */
 	Ticks		used_at;
-	int			home;			/* index of its first worker's PoolShared, or
+	int			first;			/* index of its first worker's PoolShared, or
 								 * -1 */
 	int			splits_to;		/* so many workers; 0: it does not split now */
 	uint64		taken;			/* requests since the load was last looked at */
@@ -418,7 +418,7 @@ extern int	pool_size(const Pool *pool);
 #define POOL_TOO_MANY			(-1)
 #define POOL_OWNER_HAS_ENOUGH	(-2)
 extern void pool_set_owner(const Pool *pool);
-extern int	pool_take_entry(const PoolKey *key, Oid owner, int *home);
+extern int	pool_take_entry(const PoolKey *key, Oid owner, int *first);
 
 /* --- share.c, split.c: a pool over several workers --------------------------------------- */
 
