@@ -3,18 +3,26 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION dbpool" to load this file. \quit
 
--- A function that somebody has put there beforehand could be called in place of ours.
+-- A function that somebody has put there beforehand could be called in place of ours,
+-- and so could a type, which is called as a cast is.
 DO $$
 DECLARE
 	planted text;
 BEGIN
-	SELECT pg_catalog.string_agg(p.oid::pg_catalog.regprocedure::pg_catalog.text, ', ') INTO planted
-	FROM pg_catalog.pg_proc p
-	WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
-		AND pg_catalog.starts_with(p.proname::pg_catalog.text, 'dbpool_');
+	SELECT pg_catalog.string_agg(name, ', ') INTO planted
+	FROM (SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
+		FROM pg_catalog.pg_proc p
+		WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+			AND pg_catalog.starts_with(p.proname::pg_catalog.text, 'dbpool_')
+		UNION ALL
+		SELECT t.oid::pg_catalog.regtype::pg_catalog.text
+		FROM pg_catalog.pg_type t
+		WHERE t.typnamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+			AND t.typrelid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+			AND pg_catalog.starts_with(t.typname::pg_catalog.text, 'dbpool_')) p (name);
 	IF planted IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'duplicate_function',
-			MESSAGE = 'there are functions in schema @extschema@ that could be called in place of those of dbpool',
+			MESSAGE = 'there are functions or types in schema @extschema@ that could be called in place of those of dbpool',
 			DETAIL = planted,
 			HINT = 'Look at them and drop them, or create the extension in a schema of its own: CREATE SCHEMA dbpool; CREATE EXTENSION dbpool SCHEMA dbpool.';
 	END IF;
@@ -238,7 +246,8 @@ COMMENT ON FUNCTION dbpool_migration_version_int8(dbpool_migration_version) IS '
 CREATE CAST (dbpool_migration_version AS bigint) WITH FUNCTION dbpool_migration_version_int8(dbpool_migration_version) AS ASSIGNMENT;
 CREATE CAST (bigint AS dbpool_migration_version) WITH INOUT AS IMPLICIT;
 CREATE CAST (integer AS dbpool_migration_version) WITH INOUT AS IMPLICIT;
-CREATE CAST (text AS dbpool_migration_version) WITH INOUT AS IMPLICIT;
+-- Not implicit: a text compared with a number would become a comparison of versions.
+CREATE CAST (text AS dbpool_migration_version) WITH INOUT AS ASSIGNMENT;
 COMMENT ON CAST (dbpool_migration_version AS bigint) IS 'a whole number';
 COMMENT ON CAST (bigint AS dbpool_migration_version) IS 'a whole number as a version';
 COMMENT ON CAST (integer AS dbpool_migration_version) IS 'a whole number as a version';

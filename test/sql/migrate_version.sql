@@ -18,6 +18,10 @@ SELECT v FROM (VALUES ('1.0'::dbpool_migration_version), ('1'), ('01'), ('1.0.0'
 SELECT '1.2'::dbpool_migration_version < '1.10', '1.2'::dbpool_migration_version <= '1.2.0', '1'::dbpool_migration_version = 1, 3 > '2.9'::dbpool_migration_version,
   '1'::dbpool_migration_version <> '1.1', '1.1'::dbpool_migration_version >= 2::bigint;
 SELECT 17::dbpool_migration_version, '17'::dbpool_migration_version::bigint, '17.1'::dbpool_migration_version::text;
+-- a text is one only where that is meant: elsewhere a comparison stays what it was
+SELECT '1.0'::text = 1;
+SELECT 3 IN ('1'::text, '2');
+SELECT '1'::dbpool_migration_version = '1.0'::text::dbpool_migration_version;
 SELECT '17.1'::dbpool_migration_version::bigint;
 SELECT 'R__a'::dbpool_migration_version::bigint;
 SELECT ''::dbpool_migration_version;
@@ -62,10 +66,10 @@ SELECT version, name, status FROM dbpool_migrate('parts');
 SELECT * FROM regress_version_status();
 -- a name of as many characters as one may have, and more bytes
 SELECT length(set_config('regress.name', repeat('ä', 255), false)), ('R__' || current_setting('regress.name'))::dbpool_migration_version::text = 'R__' || current_setting('regress.name') AS same;
-DO $$ BEGIN PERFORM regress_version_add('R__' || current_setting('regress.name'), current_setting('regress.name'), 'SELECT 1'); END $$;
+DO $$ BEGIN PERFORM regress_version_add(('R__' || current_setting('regress.name'))::dbpool_migration_version, current_setting('regress.name'), 'SELECT 1'); END $$;
 SELECT length(version::text), status FROM dbpool_migrate('parts');
 SELECT length(version), status FROM regress_version_status() WHERE version LIKE 'R__ä%';
-SELECT dbpool_drop_migration('parts', 'R__' || current_setting('regress.name'));
+SELECT dbpool_drop_migration('parts', ('R__' || current_setting('regress.name'))::dbpool_migration_version);
 -- between those that were applied: out of order
 SELECT regress_version_add('1.9.5', 'between', 'INSERT INTO log VALUES (''1.9.5'')', 'DELETE FROM log WHERE v = ''1.9.5''');
 SELECT version, name, status FROM dbpool_migrate('parts');

@@ -39,15 +39,38 @@ CREATE FUNCTION regress_theirs.dbpool_exec(text, text) RETURNS text LANGUAGE sql
 ALTER FUNCTION regress_theirs.dbpool_exec SET SCHEMA "regress own";
 CREATE FUNCTION "regress own".innocent(text, text) RETURNS text LANGUAGE sql AS $$ SELECT 'captured' $$;
 ALTER FUNCTION "regress own".innocent RENAME TO dbpool_exec;
+-- nor a type, which is written like a function of one argument where it is a cast
+CREATE FUNCTION regress_theirs.spy(text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'captured'; RETURN true; END $$;
+CREATE DOMAIN "regress own".dbpool_ping AS text CHECK (regress_theirs.spy(value));
+CREATE DOMAIN "regress own".innocent_text AS text CHECK (regress_theirs.spy(value));
+ALTER DOMAIN "regress own".innocent_text RENAME TO dbpool_ping;
+CREATE DOMAIN regress_theirs.dbpool_reset AS text CHECK (regress_theirs.spy(value));
+ALTER DOMAIN regress_theirs.dbpool_reset SET SCHEMA "regress own";
+CREATE TYPE "regress own".dbpool_migrate AS ENUM ('captured');
+CREATE TYPE "regress own".dbpool_migrate AS RANGE (subtype = text);
+-- nor an operator, which would fit a number better
+CREATE FUNCTION regress_theirs.spy("regress own".dbpool_migration_version, int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'captured'; RETURN true; END $$;
+CREATE OPERATOR "regress own".= (leftarg = "regress own".dbpool_migration_version, rightarg = int, function = regress_theirs.spy);
+CREATE OPERATOR regress_theirs.= (leftarg = "regress own".dbpool_migration_version, rightarg = int, function = regress_theirs.spy);
+ALTER OPERATOR regress_theirs.= ("regress own".dbpool_migration_version, int) SET SCHEMA "regress own";
 -- other names are free
+CREATE DOMAIN "regress own".dbpool_text AS text;
+CREATE TABLE "regress own".dbpool_resume (a int);
 CREATE FUNCTION "regress own".dbpool_mine(text) RETURNS text LANGUAGE sql AS $$ SELECT 'mine' $$;
 RESET ROLE;
 SELECT "regress own".dbpool_ping('nobody');
-DROP EXTENSION dbpool;
+SELECT "regress own".dbpool_reset('nobody');
+SELECT "regress own".dbpool_migrate('nobody');
+SELECT 1 OPERATOR("regress own".=) '2'::"regress own".dbpool_migration_version, '1'::"regress own".dbpool_migration_version OPERATOR("regress own".=) 2;
+SET client_min_messages = error;
+DROP EXTENSION dbpool CASCADE;
+SET client_min_messages = warning;
 
 -- nor was there before
 CREATE EXTENSION dbpool SCHEMA "regress own";
 DROP FUNCTION "regress own".dbpool_mine;
+CREATE EXTENSION dbpool SCHEMA "regress own";
+DROP DOMAIN "regress own".dbpool_text;
 CREATE EXTENSION dbpool SCHEMA "regress own";
 DROP EXTENSION dbpool;
 SET client_min_messages = error;
