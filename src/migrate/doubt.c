@@ -345,7 +345,7 @@ check_tools(const MigrateSession *session, int level)
 
 	for (int i = 0; i < found->nrows; i++)
 	{
-		const Tool *tool = &tools[pg_strtoint32(remote_text(found, i, 0))];
+		const Tool *tool = &tools[remote_number(found, i, 0, lengthof(tools))];
 		const char *table = remote_text(found, i, 1);
 		bool		safe = remote_text(found, i, 2)[0] == 't';
 		const char *version = NULL;

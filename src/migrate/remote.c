@@ -181,6 +181,21 @@ remote_text(const RemoteRows *rows, int row, int column)
 	return value;
 }
 
+/* A value that is a number from 0 on, and below a limit. */
+int
+remote_number(const RemoteRows *rows, int row, int column, int limit)
+{
+	const char *text = remote_text(rows, row, column);
+	char	   *end;
+	long		number;
+
+	errno = 0;
+	number = strtol(text, &end, 10);
+	if (end == text || *end != '\0' || errno != 0 || number < 0 || number >= limit)
+		throw_odd_answer(NULL);
+	return (int) number;
+}
+
 /* A result of libpq as message.h's ErrorFields. */
 static MessageReader
 error_fields(const PGresult *res, int position)

@@ -26,6 +26,7 @@ typedef struct RemoteRows
 
 extern char *remote_value(const RemoteRows *rows, int row, int column);
 extern char *remote_text(const RemoteRows *rows, int row, int column);
+extern int	remote_number(const RemoteRows *rows, int row, int column, int limit);
 
 /*
  * Who wants to know how far a text of several statements has come.

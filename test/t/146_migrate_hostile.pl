@@ -1,7 +1,8 @@
 
 # Migrations where things go wrong: a remote that hangs, a client that does not
 # read, a commit of which nobody knows, a local history that cannot be written,
-# settings that a migration leaves behind, encodings, and hundreds of failures.
+# settings that a migration leaves behind, encodings, hundreds of failures, and a
+# remote that is none.
 
 use strict;
 use warnings;
@@ -476,6 +477,53 @@ subtest 'nothing adds up' => sub {
 		'110|1',
 		'each is in the local history');
 	$session->quit;
+};
+
+# --- no PostgreSQL ------------------------------------------------------------------------------
+
+# What one answers that has never been migrated, to those questions that want an
+# answer; FakeRemote says that it is process 1.
+sub new_remote
+{
+	my ($question, %others) = @_;
+	my %answers = (
+		'^SELECT pg_catalog.pg_backend_pid' => ['1'],
+		'^SELECT pg_catalog.current_database' => ['fake'],
+		'pg_try_advisory_lock' => ['t'],
+		'to_regclass' => [ 'public', undef ],
+		%others);
+	my ($found) = grep { $question =~ /$_/ } sort keys %answers;
+	my @values = $found ? @{ $answers{$found} } : ();
+	my $row = join '', map { defined $_ ? pack('N', length $_) . $_ : pack('N', 0xffffffff) } @values;
+
+	return rows_begin($found ? 1 .. @values : 'a')
+	  . ($found ? message('D', pack('n', scalar @values) . $row) : '')
+	  . tag('SELECT 1')
+	  . ready();
+}
+
+subtest 'the remote makes things up' => sub {
+	my %deeds = (
+		odd_tool => {
+			statement => sub {
+				my ($client, $sent) = @_;
+				return new_remote($sent->{Q}, 'has_table_privilege' => [ '99999999', 'public.t', 't' ]);
+			}
+		});
+	my $fake = FakeRemote->start(%deeds);
+	my $session = session($local, options => '-c client_min_messages=error');
+
+	foreach my $name (sort keys %deeds)
+	{
+		create_pool($local, $name, undef, $fake->options($name));
+		$session->value("SELECT dbpool_add_migration('$name', 1, 'one', 'SELECT 1')");
+	}
+	foreach my $call (migrate('odd_tool'), q{SELECT count(*) FROM dbpool_migration_status('odd_tool')})
+	{
+		is($session->query($call)->{state}, '08P01', "a tool that there is not: $call");
+	}
+	$session->quit;
+	$fake->stop;
 };
 
 $_->quit foreach ($control, $there);
