@@ -48,6 +48,9 @@
 /* Most bytes that are read after a cancel. */
 #define DRAIN_MOST		(16 * 1024 * 1024)
 
+/* Most bytes that are read while a text is sent, of which a server first reads all. */
+#define TALK_MOST		(1024 * 1024)
+
 /* Most bytes of settings that a remote may report. */
 #define SETTINGS_MOST	(4 * 1024 * 1024)
 
@@ -655,6 +658,7 @@ remote_open(const char *pool, const Definition *definition)
 static void
 send_text(Remote *remote, const char *sql)
 {
+	int64		received = 0;
 	int			rc;
 
 	wire_idle(&remote->wire);
@@ -666,7 +670,19 @@ send_text(Remote *remote, const char *sql)
 									  PQsocket(remote->pg), 0);
 
 		if (events & WL_SOCKET_READABLE)
+		{
+			received += compat_unread_bytes(remote->pg);
 			consume(remote);
+		}
+		show_notices(remote);
+		/* libpq reads at each attempt to send, and would make ever more room */
+		if (received > TALK_MOST)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROTOCOL_VIOLATION),
+					 errmsg("the remote of pool \"%s\" sent more than is taken of it",
+							remote->pool),
+					 errdetail("It did not read a statement, and sent more than %d bytes meanwhile.",
+							   TALK_MOST)));
 		if (remote->large.body != NULL)
 			return;
 	}

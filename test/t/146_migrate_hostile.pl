@@ -504,6 +504,17 @@ sub new_remote
 
 subtest 'the remote makes things up' => sub {
 	my %deeds = (
+		# talks while it should read
+		chatty => {
+			statement => sub {
+				my ($client, $sent) = @_;
+				my $begins = $sent->{Q} =~ /^BEGIN; RESET/;
+
+				$client->put(new_remote($sent->{Q}, '^BEGIN; RESET' => ['1']));
+				$client->flood(notice('x' x 20_000)) if $begins;
+				return;
+			}
+		},
 		odd_tool => {
 			statement => sub {
 				my ($client, $sent) = @_;
@@ -516,12 +527,17 @@ subtest 'the remote makes things up' => sub {
 	foreach my $name (sort keys %deeds)
 	{
 		create_pool($local, $name, undef, $fake->options($name));
-		$session->value("SELECT dbpool_add_migration('$name', 1, 'one', 'SELECT 1')");
+		$session->value("SELECT dbpool_add_migration('$name', 1, 'one', 'SELECT ''' || repeat('x', 5000000) || '''')");
 	}
 	foreach my $call (migrate('odd_tool'), q{SELECT count(*) FROM dbpool_migration_status('odd_tool')})
 	{
 		is($session->query($call)->{state}, '08P01', "a tool that there is not: $call");
 	}
+	my $peak_kb = sub { (slurp_file('/proc/' . $session->pid . '/status') =~ /^VmHWM:\s+(\d+)/m)[0] };
+	my $before = $peak_kb->();
+	$session->value("SET statement_timeout = '3s'");
+	is($session->query(migrate('chatty'))->{state}, '08P01', 'notices without end to one who sends');
+	cmp_ok($peak_kb->() - $before, '<', 60_000, 'they do not pile up');
 	$session->quit;
 	$fake->stop;
 };
