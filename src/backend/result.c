@@ -18,6 +18,7 @@
 #include "access/transam.h"
 #include "access/tupdesc.h"
 #include "backend/client.h"
+#include "backend/text.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "funcapi.h"
@@ -173,11 +174,15 @@ read_shape(ResultSink *sink, MessageReader *body)
 	{
 		Oid			remote = (Oid) message_get_int32(body);
 		int32		typmod = message_get_int32(body);
-		const char *name = message_get_string(body);
+		const char *whole = message_get_string(body);
 		Oid			type = local_type(remote);
+		char		name[NAMEDATALEN];
 
-		if (!pg_verifymbstr(name, strlen(name), true))
-			name = psprintf("column%d", i + 1);
+		/* in our encoding it may be longer than names are */
+		if (pg_verifymbstr(whole, strlen(whole), true))
+			text_clip(name, whole, sizeof(name));
+		else
+			snprintf(name, sizeof(name), "column%d", i + 1);
 		TupleDescInitEntry(desc, (AttrNumber) (i + 1), name, type,
 						   type == remote ? typmod : -1, 0);
 		sink->unsure |= !OidIsValid(binary_type(remote));

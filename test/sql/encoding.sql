@@ -85,6 +85,8 @@ SELECT dbpool_drop_pool('größe €');
 SELECT dbpool_query('latin1', 'SELECT ''' || repeat('ä', 700) || '''') IS NOT NULL AS answered;
 SELECT octet_length(query), query ~ '^SELECT .ä*$' AS whole FROM dbpool_connections WHERE pool = 'latin1';
 
+SELECT octet_length(k), k ~ '^a?ä*$' AS whole FROM (SELECT jsonb_object_keys(dbpool_query_json('latin1', format('SELECT 1 AS "%s", 2 AS "a%s"', repeat('ä', 40), repeat('ä', 40)))) AS k) n;
+
 -- SQL_ASCII passes bytes
 DROP DATABASE regress_local_latin1;
 SET client_min_messages = warning;
