@@ -26,6 +26,12 @@ static const struct Sign
 }			signs[] = {
 	{"currval", TRACE_READS_SEQUENCES},
 	/* they run a text, which may say what it does in escapes */
+	{"connectby", TRACE_RESET},
+	{"crosstab", TRACE_RESET},
+	{"crosstab2", TRACE_RESET},
+	{"crosstab3", TRACE_RESET},
+	{"crosstab4", TRACE_RESET},
+	{"crosstab_", TRACE_RESET},
 	{"cursor_to_", TRACE_RESET},
 	{"dblink_", TRACE_RESET},
 	{"dblink_connect", TRACE_CLOSE},
@@ -34,6 +40,8 @@ static const struct Sign
 	{"lastval", TRACE_READS_SEQUENCES},
 	{"lo_", TRACE_RESET},
 	{"pg_advisory_", TRACE_RESET},
+	/* the session is in the backup until it ends it, or ends */
+	{"pg_backup_start", TRACE_CLOSE},
 	/* a slot may be a temporary one, which lives as long as the session */
 	{"pg_copy_logical_replication_slot", TRACE_CLOSE},
 	{"pg_copy_physical_replication_slot", TRACE_CLOSE},
@@ -42,6 +50,7 @@ static const struct Sign
 	{"pg_replication_origin_", TRACE_CLOSE},
 	/* an UPDATE of that view is a SET */
 	{"pg_settings", TRACE_RESET},
+	{"pg_start_backup", TRACE_CLOSE},
 	{"pg_temp", TRACE_RESET},
 	{"pg_temp_", TRACE_RESET},
 	{"pg_try_advisory_", TRACE_RESET},
@@ -54,6 +63,7 @@ static const struct Sign
 	{"temporary", TRACE_RESET},
 	{"ts_rewrite", TRACE_RESET},
 	{"ts_stat", TRACE_RESET},
+	{"xpath_table", TRACE_RESET},
 };
 
 static int
@@ -62,7 +72,7 @@ traces_of_word(const char *word, Size len)
 	int			traces = 0;
 
 	/* most words begin otherwise */
-	if (strchr("cdhlpqstCDHLPQST", word[0]) == NULL)
+	if (strchr("cdhlpqstxCDHLPQSTX", word[0]) == NULL)
 		return 0;
 
 	for (int i = 0; i < lengthof(signs); i++)

@@ -33,7 +33,9 @@ INSERT INTO regress_leftovers VALUES
   (18, 'BEGIN; SET work_mem = ''1MB''; COMMIT'), (19, 'SELECT pg_catalog.set_config(''my.thing'', ''1'', false), pg_advisory_lock(5)'),
   (20, 'BEGIN; CREATE TEMP TABLE left_behind (a int) ON COMMIT DELETE ROWS; COMMIT; SELECT 1'),
   (21, 'UPDATE pg_settings SET setting = ''1024'' WHERE name = ''work_mem'''), (22, 'UPDATE pg_catalog."pg_settings" SET setting = ''1024'' WHERE name = ''work_mem'''),
-  (23, $$SELECT query_to_xml(E'select \x73et_config(''work_mem'', ''1MB'', false)', false, false, '')$$), (24, 'SELECT 1 AS a INTO pg_temp.left_behind');
+  (23, $$SELECT query_to_xml(E'select \x73et_config(''work_mem'', ''1MB'', false)', false, false, '')$$), (24, 'SELECT 1 AS a INTO pg_temp.left_behind'),
+  (25, $$SELECT * FROM regress.crosstab(E'select ''a''::text, ''b''::text, \x73et_config(''work_mem'', ''1MB'', false)') AS t(a text, b text)$$);
+SELECT dbpool_exec('remote', 'CREATE EXTENSION tablefunc SCHEMA regress');
 -- runs each and tells what the next one finds, and whether it has the same connection
 CREATE FUNCTION regress_leave() RETURNS TABLE (n int, left_behind text[]) LANGUAGE plpgsql AS $$
 DECLARE
@@ -90,7 +92,8 @@ SELECT n, regress_ended_by(sql) FROM (VALUES (1, 'LOAD ''plpgsql'''), (2, 'SELEC
   (5, $$SELECT U&"set\005Fconfig"('work_mem', '1MB', false)$$), (6, $$SELECT u&"set!005Fconfig" UESCAPE '!' ('my.thing', '1', false)$$),
   (7, $$SELECT slot_name FROM pg_create_physical_replication_slot('regress_left', false, true)$$),
   (8, $$SELECT slot_name FROM pg_copy_physical_replication_slot('nobody', 'regress_left', true) WHERE false$$),
-  (9, 'SELECT 1 AS load'), (10, 'SELECT 1'), (11, 'LOAD E''plpgsql''')) v(n, sql);
+  (9, 'SELECT 1 AS load'), (10, 'SELECT 1'), (11, 'LOAD E''plpgsql'''),
+  (12, 'SELECT pg_backup_start(''regress'', true)')) v(n, sql);
 -- the temporary slot is gone with it
 SELECT * FROM dbpool_query('remote', 'SELECT count(*) FROM pg_replication_slots') AS t(n int);
 SELECT * FROM regress_found();
