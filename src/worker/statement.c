@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "common/hashfn.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #include "worker/connection.h"
@@ -32,6 +33,7 @@
 /* How fast a bad run is forgotten: by half in some 70 runs. */
 #define DECAY			0.99
 
+/* The key of a text; the hash stands for itself. */
 typedef struct Text
 {
 	const char *bytes;			/* of the statement, once it is learned */
@@ -41,34 +43,32 @@ typedef struct Text
 
 typedef struct KnownEntry
 {
-	Text		text;			/* key */
+	Text		text;			/* hash key */
 	Statement  *statement;
-	char		status;
 } KnownEntry;
 
-static inline bool
-same_text(Text a, Text b)
+static uint32
+text_hash(const void *key, Size keysize)
 {
-	return a.len == b.len && memcmp(a.bytes, b.bytes, a.len) == 0;
+	(void) keysize;
+	return ((const Text *) key)->hash;
 }
 
-#define SH_PREFIX		known
-#define SH_ELEMENT_TYPE	KnownEntry
-#define SH_KEY_TYPE		Text
-#define SH_KEY			text
-#define SH_HASH_KEY(tb, key)	(key).hash
-#define SH_EQUAL(tb, a, b)		same_text(a, b)
-#define SH_STORE_HASH
-#define SH_GET_HASH(tb, entry)	(entry)->text.hash
-#define SH_SCOPE		static inline
-#define SH_DEFINE
-#define SH_DECLARE
-#include "lib/simplehash.h"
+/* Zero if they are the same. */
+static int
+text_match(const void *one, const void *other, Size keysize)
+{
+	const Text *a = one;
+	const Text *b = other;
+
+	(void) keysize;
+	return a->len == b->len ? memcmp(a->bytes, b->bytes, a->len) : 1;
+}
 
 struct StatementCache
 {
 	MemoryContext context;		/* holds all of it */
-	known_hash *known;
+	HTAB	   *known;			/* of KnownEntry */
 	dlist_head	lru;			/* last used first */
 	int			n;
 	int			next_id;		/* ids from here on were never used */
@@ -81,9 +81,17 @@ StatementCache *
 statements_create(MemoryContext context)
 {
 	StatementCache *cache = MemoryContextAllocZero(context, sizeof(StatementCache));
+	HASHCTL		ctl;
 
 	cache->context = context;
-	cache->known = known_create(context, 64, NULL);
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(Text);
+	ctl.entrysize = sizeof(KnownEntry);
+	ctl.hash = text_hash;
+	ctl.match = text_match;
+	ctl.hcxt = context;
+	cache->known = hash_create("dbpool statements", 64, &ctl,
+							   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 	dlist_init(&cache->lru);
 	return cache;
 }
@@ -132,13 +140,13 @@ forget_one(Pool *pool)
 	{
 		Statement  *victim = dlist_container(Statement, node, iter.cur);
 		Text		text = {victim->text, victim->len, victim->hash};
-		KnownEntry *entry = known_lookup(cache->known, text);
+		KnownEntry *entry = hash_search(cache->known, &text, HASH_FIND, NULL);
 		int			id = victim->id;
 
 		if (victim->refs > 0)
 			continue;
 		if (entry != NULL && entry->statement == victim)
-			known_delete_item(cache->known, entry);
+			hash_search(cache->known, &text, HASH_REMOVE, NULL);
 		dlist_delete(&victim->node);
 		cache->n--;
 		pfree(victim);
@@ -181,7 +189,7 @@ add_text(Pool *pool, Text text)
 	 * others.
 	 */
 	text.bytes = statement->text;
-	entry = known_insert(cache->known, text, &found);
+	entry = hash_search(cache->known, &text, HASH_ENTER, &found);
 	entry->statement = statement;
 	return statement;
 }
@@ -203,7 +211,7 @@ statement_use(Pool *pool, const char *bytes, Size len)
 	text.bytes = bytes;
 	text.len = (uint32) len;
 	text.hash = hash_bytes((const unsigned char *) bytes, (int) len);
-	entry = known_lookup(cache->known, text);
+	entry = hash_search(cache->known, &text, HASH_FIND, NULL);
 	if (entry == NULL)
 		statement = add_text(pool, text);
 	else
