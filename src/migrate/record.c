@@ -221,7 +221,7 @@ leave_place(void)
 
 /*
  * Register the process, if the role may have one more and the server has one.
- * Returns false if not, with what to say of it.
+ * Returns false if not, with what to say of it; *why is the caller's.
  */
 static bool
 try_register(BackgroundWorker *bgw, BackgroundWorkerHandle **handle, char **why, char **hint)
@@ -230,9 +230,12 @@ try_register(BackgroundWorker *bgw, BackgroundWorkerHandle **handle, char **why,
 		place = quota_take_recorder(GetUserId());
 	if (place == QUOTA_EXCEEDED)
 	{
+		char	   *role = GetUserNameFromId(GetUserId(), false);
+
 		place = QUOTA_NONE;
 		*why = psprintf("Role \"%s\" has %d runs of migrations under way, as many as one role may have.",
-						GetUserNameFromId(GetUserId(), false), quota_recorders_of_role());
+						role, quota_recorders_of_role());
+		pfree(role);
 		*hint = "Wait until one has ended, or raise lock_timeout or max_worker_processes.";
 		return false;
 	}
@@ -301,6 +304,7 @@ record_open(Oid serverid, const char *pool, int patience)
 					 errmsg("could not start the process that writes the history of migrations"),
 					 errdetail("%s Nothing was run on pool \"%s\".", why, pool),
 					 errhint("%s", hint)));
+		pfree(why);
 		migrate_show_phase("waiting for process");
 		remote_wait(PLACE_POLL_MS);
 	}

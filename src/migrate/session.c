@@ -201,6 +201,12 @@ take_lock(MigrateSession *session, int lock_timeout)
 {
 	Ticks		until = ticks_plus_ms(ticks_now(), lock_timeout);
 	RemoteRows *name = remote_query(session->remote, "SELECT pg_catalog.current_database()");
+
+	/* what each look leaves is given back, as there may be millions of them */
+	MemoryContext look = AllocSetContextCreate(CurrentMemoryContext, "dbpool look at a lock",
+											   ALLOCSET_SMALL_SIZES);
+	MemoryContext old;
+	bool		taken;
 	char	   *sql;
 	int			wait = POLL_FIRST_MS;
 
@@ -208,16 +214,19 @@ take_lock(MigrateSession *session, int lock_timeout)
 	sql = psprintf("SELECT pg_catalog.pg_try_advisory_lock(" INT64_FORMAT ")", session->lock_key);
 	for (;;)
 	{
-		RemoteRows *rows = remote_query(session->remote, sql);
-
-		if (remote_text(rows, 0, 0)[0] == 't')
-			return;
+		old = MemoryContextSwitchTo(look);
+		taken = remote_text(remote_query(session->remote, sql), 0, 0)[0] == 't';
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(look);
+		if (taken)
+			break;
 		if (ticks_now() >= until)
 			throw_locked(session, lock_timeout);
 		migrate_show_phase("waiting for lock");
 		remote_wait(wait);
 		wait = Min(wait * 2, POLL_MAX_MS);
 	}
+	MemoryContextDelete(look);
 }
 
 /*
