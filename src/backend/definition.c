@@ -215,7 +215,7 @@ mapping_options(HeapTuple tuple)
 
 /* An option of a list, or NULL. */
 static DefElem *
-find_option(List *defs, const char *name)
+option_named(List *defs, const char *name)
 {
 	ListCell   *lc;
 
@@ -240,7 +240,7 @@ find_option(List *defs, const char *name)
 static bool
 needs_password(const ForeignServer *server, Oid umuser, List *mapping)
 {
-	DefElem    *required = find_option(mapping, "password_required");
+	DefElem    *required = option_named(mapping, "password_required");
 
 	if (required != NULL && !defGetBoolean(required))
 		return false;
@@ -251,7 +251,7 @@ needs_password(const ForeignServer *server, Oid umuser, List *mapping)
 static bool
 password_is_there(const PoolOptions *options, List *mapping)
 {
-	DefElem    *password = find_option(mapping, "password");
+	DefElem    *password = option_named(mapping, "password");
 
 	return !options->need_password ||
 		(password != NULL && defGetString(password)[0] != '\0');
@@ -272,7 +272,7 @@ throw_no_password(const char *pool, Oid umuser, List *mapping)
 					 OidIsValid(umuser) ?
 					 quote_identifier(GetUserNameFromId(umuser, false)) : "PUBLIC",
 					 quote_identifier(pool),
-					 find_option(mapping, "password") ? "SET" : "ADD")));
+					 option_named(mapping, "password") ? "SET" : "ADD")));
 }
 
 /* Put libpq's options of a list into the definition, in their order. */
@@ -301,7 +301,7 @@ put_options(StringInfo buf, List *defs, const char *left_out)
 static void
 put_password_methods(StringInfo buf, const ForeignServer *server)
 {
-	DefElem    *asked = find_option(server->options, "require_auth");
+	DefElem    *asked = option_named(server->options, "require_auth");
 	char	   *methods = conninfo_password_methods(asked ? defGetString(asked) : NULL);
 
 	if (methods == NULL)
