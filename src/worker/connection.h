@@ -99,7 +99,7 @@ extern void conn_start(Conn *conn, Request *req);
 extern void conn_check(Conn *conn, Request *req);
 extern bool conn_needs_preparing(const Conn *conn, const Request *req);
 
-/* --- connection_ended.c ------------------------------------------------------------------ */
+/* --- flight_ended.c ------------------------------------------------------------------ */
 
 /* Why a statement has failed, as the remote says; wire_read.c knows by what words. */
 typedef enum Cause

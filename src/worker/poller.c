@@ -53,9 +53,12 @@ kernel_open(void)
 	return epoll_create1(EPOLL_CLOEXEC);
 }
 
-/* Wait for the socket as its entry says, whether or not it has been so far. */
+/*
+ * Wait for the socket as its entry says.  known: it has been waited for, so far as we
+ * know; libpq may have closed it since, and opened another one of the same number.
+ */
 static bool
-kernel_set(const PollEntry *entry)
+kernel_set(const PollEntry *entry, bool known)
 {
 	struct epoll_event event = {0};
 
@@ -66,11 +69,9 @@ kernel_set(const PollEntry *entry)
 	if (entry->wants & WL_SOCKET_CLOSED)
 		event.events |= EPOLLRDHUP;
 	event.data.u64 = ((uint64) entry->serial << 32) | (uint32) entry->sock;
-	errno = 0;
-	if (epoll_ctl(kernel_fd, EPOLL_CTL_ADD, entry->sock, &event) == 0)
+	if (known && epoll_ctl(kernel_fd, EPOLL_CTL_MOD, entry->sock, &event) == 0)
 		return true;
-	return errno == EEXIST &&
-		epoll_ctl(kernel_fd, EPOLL_CTL_MOD, entry->sock, &event) == 0;
+	return epoll_ctl(kernel_fd, EPOLL_CTL_ADD, entry->sock, &event) == 0;
 }
 
 /* The kernel may have dropped it already, with the socket. */
@@ -131,7 +132,7 @@ kernel_filter(const PollEntry *entry, int filter, bool wanted, uint32 fflags, in
  * least number of bytes for which that is to tell.
  */
 static bool
-kernel_set(const PollEntry *entry)
+kernel_set(const PollEntry *entry, bool known)
 {
 	bool		reads = (entry->wants & WL_SOCKET_READABLE) != 0;
 	bool		closes = (entry->wants & WL_SOCKET_CLOSED) != 0;
@@ -271,7 +272,7 @@ poll_socket(PollEntry *entry, pgsocket sock, uint32 wants)
 		return;
 	if (sock >= nentries)
 		grow_entries(sock);
-	if (!kernel_set(entry))
+	if (!kernel_set(entry, entries[sock] == entry))
 		ereport(ERROR,
 				(errcode_for_socket_access(),
 				 errmsg("dbpool's worker could not wait for a socket: %m")));

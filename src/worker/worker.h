@@ -443,6 +443,10 @@ extern void pool_send_waiters_back(Pool *pool);
 extern void pool_fail_waiters(Pool *pool, const char *sqlstate, const char *message,
 							  const char *detail, const char *hint);
 
+/* --- queue_overdue.c: and have waited too long ------------------------------------------ */
+
+extern void pool_waited_too_long(Request *req);
+
 /* --- remote.c: what is known of the other end -------------------------------------------- */
 
 extern void pool_back_off(Pool *pool);
@@ -491,7 +495,6 @@ extern void check_all(void);
 /* --- janitor.c: everything that happens by time -------------------------------------------- */
 
 extern void janitor_init(void);
-extern void pool_waited_too_long(Request *req);
 
 #include "worker/fault_points.h"
 

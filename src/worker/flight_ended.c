@@ -1,5 +1,5 @@
 /*
- * connection_ended.c
+ * flight_ended.c
  *	  What the end of something that was sent means: to its request, to what is known
  *	  of its text, and to the connection.
  *
@@ -48,7 +48,7 @@ is_to_repeat(const Conn *conn, const Flight *flight, Cause cause)
 bool
 flight_failed(Conn *conn, Flight *flight, Cause cause)
 {
-	Assert(!flight->chore && flight == conn_head(conn));
+	Assert(flight == conn_head(conn));
 	flight->repeat = is_to_repeat(conn, flight, cause);
 	if (!flight->repeat)
 	{

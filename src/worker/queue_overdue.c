@@ -1,0 +1,90 @@
+/*
+ * queue_overdue.c
+ *	  A request has waited for a connection as long as it may: what its session is told.
+ */
+#include "postgres.h"
+
+#include "worker/connection.h"
+#include "worker/worker.h"
+
+static double
+seconds_since(Ticks then, Ticks now)
+{
+	return (now - then) / 1000000.0;
+}
+
+/* What keeps a pool's connections: for the error of one that waited in vain. */
+static char *
+pool_explain(Pool *pool, Ticks now)
+{
+	StringInfoData buf;
+	dlist_iter	iter;
+	Ticks		longest = now;
+
+	dlist_foreach(iter, &pool->conns[CONN_BUSY])
+	{
+		Request    *req = conn_head_request(dlist_container(Conn, node, iter.cur));
+
+		if (req != NULL && req->started_at < longest)
+			longest = req->started_at;
+	}
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "%d of at most %d connections are busy",
+					 pool->nconns[CONN_BUSY], pool_max(pool));
+	if (pool->nconns[CONN_BUSY] > 0)
+		appendStringInfo(&buf, ", the longest for %.1f s", seconds_since(longest, now));
+	if (pool->nconns[CONN_CONNECTING] > 0)
+		appendStringInfo(&buf, ", %d are being opened", pool->nconns[CONN_CONNECTING]);
+	if (pool->nconns[CONN_CHECKING] > 0)
+		appendStringInfo(&buf, ", %d are being checked", pool->nconns[CONN_CHECKING]);
+	if (pool->nconns[CONN_RESETTING] > 0)
+		appendStringInfo(&buf, ", %d are being reset", pool->nconns[CONN_RESETTING]);
+	if (pool->nconns[CONN_CANCELLING] > 0)
+		appendStringInfo(&buf, ", %d are being cancelled", pool->nconns[CONN_CANCELLING]);
+	appendStringInfo(&buf, "; %d other requests are waiting.", pool->nwaiting);
+	if (pool->paused)
+		appendStringInfoString(&buf, " The pool is paused.");
+	if (pool->nconns[CONN_CONNECTING] > 0)
+	{
+		Conn	   *conn = dlist_head_element(Conn, node, &pool->conns[CONN_CONNECTING]);
+		const char *host;
+		const char *port;
+
+		conn_open_place(conn, &host, &port);
+		appendStringInfo(&buf, "\nThe server at \"%.300s\", port %.20s has not let a connection in for %.1f s.",
+						 host, port, seconds_since(conn->opened_at, now));
+	}
+	if (pool->failed_at != 0)
+		appendStringInfo(&buf, "\nThe last connect error, %.1f s ago: %s",
+						 seconds_since(pool->failed_at, now), pool->error);
+	return buf.data;
+}
+
+/* A request has waited for a connection as long as it may. */
+void
+pool_waited_too_long(Request *req)
+{
+	Pool	   *pool = req->pool;
+	Ticks		now = ticks_now();
+	bool		opened;
+
+	opened = pool_size(pool) > pool->nconns[CONN_CONNECTING];
+	/* off the queue, or off the connection that is being checked for it */
+	if (req->conn == NULL)
+		pool_leave_queue(req);
+	else
+		req->conn->waiter = NULL;
+	SpinLockAcquire(&pool->shared->mutex);
+	pool->shared->counters.timeouts++;
+	SpinLockRelease(&pool->shared->mutex);
+	request_fail(req, opened || pool->paused ? "53300" : "08001",
+				 psprintf("could not get a connection of pool \"%s\" within %g s",
+						  NameStr(pool->options.server),
+						  pool->options.acquire_timeout / 1000.0),
+				 pool_explain(pool, now),
+				 pool->paused ?
+				 "dbpool_resume() lets the pool work again." :
+				 opened ?
+				 "See dbpool_connections for what the connections are doing; the server's options max_size and acquire_timeout set the limits." :
+				 pool->failed_at != 0 ? pool->hint : login_hint_timeout());
+}
