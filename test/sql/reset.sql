@@ -93,7 +93,8 @@ SELECT n, regress_ended_by(sql) FROM (VALUES (1, 'LOAD ''plpgsql'''), (2, 'SELEC
   (7, $$SELECT slot_name FROM pg_create_physical_replication_slot('regress_left', false, true)$$),
   (8, $$SELECT slot_name FROM pg_copy_physical_replication_slot('nobody', 'regress_left', true) WHERE false$$),
   (9, 'SELECT 1 AS load'), (10, 'SELECT 1'), (11, 'LOAD E''plpgsql'''),
-  (12, 'SELECT pg_backup_start(''regress'', true)')) v(n, sql);
+  (12, (SELECT call FROM dbpool_query('remote', $$SELECT CASE WHEN current_setting('server_version_num')::int < 150000
+    THEN 'SELECT pg_start_backup(''regress'', true, false)' ELSE 'SELECT pg_backup_start(''regress'', true)' END$$) AS t(call text)))) v(n, sql);
 -- the temporary slot is gone with it
 SELECT * FROM dbpool_query('remote', 'SELECT count(*) FROM pg_replication_slots') AS t(n int);
 SELECT * FROM regress_found();

@@ -431,10 +431,12 @@ my %ends = (
 # Start something and see it come to a phase, end it in that way.
 sub end_in
 {
-	my ($name, $sql, $phase, $how) = @_;
+	my ($name, $sql, $phase, $how, $there) = @_;
 	my ($function, $state) = @{ $ends{$how} };
 	my $s = start($sql, $phase,
 		$how eq 'timeout' ? (options => '-c statement_timeout=1500ms') : ());
+
+	$watch->poll($there) if $there;
 	my $started = time;
 
 	$control->value("SELECT $function(${\$s->pid})") if $function;
@@ -616,7 +618,8 @@ foreach my $how (sort keys %ends)
 			'nonesuch');
 		my $answer =
 		  end_in('committed', "SELECT * FROM dbpool_migrate('$pool')",
-			'committing', $how);
+			'committing', $how,
+			q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'dbpool migration' AND wait_event = 'SyncRep'});
 		$remote->append_conf('postgresql.conf',
 			"synchronous_standby_names = ''");
 		$remote->reload;
