@@ -20,6 +20,7 @@
 #   make stress-valgrind      fewer of them, with the local server under memcheck
 #   make fault-sweep          each call of the worker that may fail fails once
 #   make check-versions       on other versions of PostgreSQL; as root
+#   make check-remotes        with remotes of PostgreSQL 14, 16 and 18, REMOTES=
 #
 #   make dist                 a tarball of what is committed, which builds offline
 #   make package              Debian packages, and whether they install; as root
@@ -130,7 +131,7 @@ fault-sweep: export STAGE_TIMEOUT ?= 7200
 fault-sweep:
 	scripts/test --only tap 112_faults
 
-.PHONY: check-valgrind check-assert check-exec-backend check-versions
+.PHONY: check-valgrind check-assert check-exec-backend check-versions check-remotes
 check-valgrind:
 	scripts/test --valgrind
 check-assert:
@@ -139,6 +140,8 @@ check-exec-backend:
 	scripts/assert --exec-backend $(ASSERT_PG)
 check-versions:
 	scripts/versions $(VERSIONS)
+check-remotes:
+	scripts/test --only remotes $(REMOTES)
 
 # The version is in dbpool.control alone.
 META.json: META.json.in dbpool.control

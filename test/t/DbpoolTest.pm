@@ -44,8 +44,12 @@ my @announced;
 sub make_node
 {
 	my ($name, %params) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $install = $params{install};
+	my $node = PostgreSQL::Test::Cluster->new($name,
+		$install ? (install_path => $install) : ());
 
+	# What those settings name is for the local server.
+	delete local $ENV{TEMP_CONFIG} if $install;
 	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ]);
 	$node->append_conf('postgresql.conf', "log_statement = none\n");
 	$node->append_conf('postgresql.conf', "autovacuum = off\n");
@@ -76,13 +80,15 @@ sub make_local
 	return $node;
 }
 
-# A plain node. Parameters: name, conf, no_start.
+# A plain node. Parameters: name, conf, no_start. DBPOOL_REMOTE_INSTALL names the
+# PostgreSQL that it is of, for the local one's.
 sub make_remote
 {
 	my (%params) = @_;
 	my $conf = "max_connections = 300\n" . ($params{conf} || '');
 
-	return make_node($params{name} || 'remote', %params, conf => $conf);
+	return make_node($params{name} || 'remote', %params, conf => $conf,
+		install => $ENV{DBPOOL_REMOTE_INSTALL});
 }
 
 # Create a pool for the superuser in the local node's database postgres. With
