@@ -153,14 +153,14 @@ throw_lost(Remote *remote)
 			 errdetail_internal("%s", message)));
 }
 
-/* It is no PostgreSQL, or not as it should be. */
+/* What we are connected to is no PostgreSQL, or not as it should be. */
 static void
-throw_odd_answer(const char *pool)
+throw_odd_answer(void)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_PROTOCOL_VIOLATION),
-			 pool ? errmsg("unexpected answer of the remote of pool \"%s\"", pool) :
-			 errmsg("unexpected answer of the remote"),
+			 errmsg("unexpected answer of the remote of pool \"%s\"",
+					open_remote ? open_remote->pool : ""),
 			 errhint("Is it PostgreSQL, and is its history of migrations as it was made?")));
 }
 
@@ -169,7 +169,7 @@ char *
 remote_value(const RemoteRows *rows, int row, int column)
 {
 	if (row < 0 || row >= rows->nrows || column >= rows->ncolumns)
-		throw_odd_answer(NULL);
+		throw_odd_answer();
 	return rows->values[(Size) row * rows->ncolumns + column];
 }
 
@@ -180,7 +180,7 @@ remote_text(const RemoteRows *rows, int row, int column)
 	char	   *value = remote_value(rows, row, column);
 
 	if (value == NULL)
-		throw_odd_answer(NULL);
+		throw_odd_answer();
 	return value;
 }
 
@@ -195,7 +195,7 @@ remote_number(const RemoteRows *rows, int row, int column, int limit)
 	errno = 0;
 	number = strtol(text, &end, 10);
 	if (end == text || *end != '\0' || errno != 0 || number < 0 || number >= limit)
-		throw_odd_answer(NULL);
+		throw_odd_answer();
 	return (int) number;
 }
 
@@ -639,7 +639,7 @@ remote_open(const char *pool, const Definition *definition)
 		if (PQsetnonblocking(remote->pg, 1) != 0)
 			throw_lost(remote);
 		if (PQparameterStatus(remote->pg, "client_encoding") == NULL)
-			throw_odd_answer(pool);
+			throw_odd_answer();
 		remote->encoding = MemoryContextStrdup(context, PQparameterStatus(remote->pg, "client_encoding"));
 		look_for_home(remote);
 	}
@@ -758,7 +758,7 @@ keep_row(RemoteRows *rows, const PGresult *res)
 		rows->bytes += PQgetlength(res, 0, i) + 1;
 	if ((rows->nrows > 0 && rows->ncolumns != PQnfields(res)) ||
 		rows->nrows >= MAX_ROWS || rows->bytes > VALUES_MOST)
-		throw_odd_answer(NULL);
+		throw_odd_answer();
 	rows->ncolumns = PQnfields(res);
 	if (rows->nrows == rows->room)
 	{

@@ -527,8 +527,12 @@ try_record_failure(Runner *run, Step *steps, int n, const ErrorData *error, bool
 		MemoryContextSwitchTo(old);
 		FlushErrorState();
 		ereport(WARNING,
-				(errmsg("could not write to the history of migrations that a migration on pool \"%s\" has failed",
-						run->session->pool)));
+				(errmsg("could not write to the history of migrations how a migration on pool \"%s\" has ended",
+						run->session->pool),
+				 steps[n - 1].committed ?
+				 errdetail("It has been committed on the remote.") :
+				 unknown ? errdetail("Nobody knows whether it has been committed on the remote.") :
+				 errdetail("It has failed.")));
 	}
 	PG_END_TRY();
 	RESUME_INTERRUPTS();

@@ -705,6 +705,26 @@ subtest 'the recorder ends' => sub {
 	is( attempts($pool),
 		'1 normal interrupted, 1 normal done',
 		'and puts the history right');
+
+	# It is no failure of a migration that is committed by then.
+	$control->value("SELECT dbpool_add_migration('$pool', 2, 'm2', 'SELECT count(*) FROM gate')");
+	close_gate();
+	$s->send("SELECT version FROM dbpool_migrate('$pool')");
+	$control->poll("SELECT phase FROM dbpool_progress_migrate WHERE pid = ${\$s->pid}", 'migrating');
+	$control->poll(
+		q{SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type = 'dbpool recorder'},
+		'1');
+	$control->poll(
+		q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'dbpool recorder'},
+		'0');
+	open_gate();
+	$answer = $s->wait;
+	is($answer->{state}, 'XX000', 'a migration goes on without it');
+	like(
+		$answer->{err},
+		qr/WARNING: .*could not write to the history of migrations how .*\n.*DETAIL: +It has been committed on the remote\./,
+		'and is said to be committed');
+	is(statuses($pool), '1 applied, 2 applied', 'as it is');
 	$s->quit;
 	nothing_left('recorder');
 };

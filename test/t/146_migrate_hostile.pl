@@ -531,7 +531,10 @@ subtest 'the remote makes things up' => sub {
 	}
 	foreach my $call (migrate('odd_tool'), q{SELECT count(*) FROM dbpool_migration_status('odd_tool')})
 	{
-		is($session->query($call)->{state}, '08P01', "a tool that there is not: $call");
+		my $answer = $session->query($call);
+
+		is($answer->{state}, '08P01', "a tool that there is not: $call");
+		like($answer->{err}, qr/ERROR: .*unexpected answer of the remote of pool "odd_tool"/, 'of which pool');
 	}
 	my $peak_kb = sub { (slurp_file('/proc/' . $session->pid . '/status') =~ /^VmHWM:\s+(\d+)/m)[0] };
 	my $before = $peak_kb->();
