@@ -315,7 +315,7 @@ unknown_keyword(const char *conninfo, bool *certain)
  * of that for sure, or is near to one that there is.
  */
 static void
-pg_attribute_noreturn()
+__attribute__((noreturn))
 refuse_conninfo(const char *conninfo)
 {
 	bool		certain;

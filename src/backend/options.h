@@ -35,7 +35,7 @@ extern const char *option_of_pool(int n);
 extern void options_read(List *defs, PoolOptions *options);
 extern char *options_history_schema(List *defs);
 extern void option_bad_value(const char *keyword, const char *value,
-							 const char *detail, const char *hint) pg_attribute_noreturn();
+							 const char *detail, const char *hint) __attribute__((noreturn));
 
 /* nearest.c: of many names, the one that was perhaps meant */
 typedef struct NearestName

@@ -79,8 +79,8 @@ home_make_mark(int pid, char *mark)
 	if (BackendPidGetProc(pid) == NULL ||
 		!pg_strong_random(number, sizeof(number)))
 		return false;
-	snprintf(mark, HOME_MARK_BYTES, "/* dbpool %016" INT64_MODIFIER "x%016" INT64_MODIFIER "x */ ",
-			 number[0], number[1]);
+	snprintf(mark, HOME_MARK_BYTES, "/* dbpool %016llx%016llx */ ",
+			 (unsigned long long) number[0], (unsigned long long) number[1]);
 	return true;
 }
 

@@ -45,10 +45,10 @@ extern void cursor_move(Cursor *cursor, const char *to);
 
 /* A text that cannot be divided: say what and where.  hint may be NULL. */
 extern void lex_refuse(const Lexer *lexer, const char *at, int code, const char *what,
-					   const char *hint) pg_attribute_noreturn();
+					   const char *hint) __attribute__((noreturn));
 
 /* The token is a backslash: a command of psql's. */
-extern void lex_refuse_backslash(const Lexer *lexer) pg_attribute_noreturn();
+extern void lex_refuse_backslash(const Lexer *lexer) __attribute__((noreturn));
 
 /* Read the next token; returns its kind. */
 extern int	lex_next_token(Lexer *lexer);
