@@ -112,6 +112,10 @@ compat_setting_place(const char *name)
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#endif
 
 #include "port/pg_bswap.h"
 #include "pq/wire.h"
@@ -343,6 +347,38 @@ compat_unread_bytes(PGconn *conn)
 	int			n = 0;
 
 	return ioctl(PQsocket(conn), FIONREAD, &n) == 0 ? n : 0;
+}
+
+/*
+ * How many bytes libpq has taken from its socket, but for a constant; -1 where
+ * nobody tells, as with Unix sockets, and where they are encrypted.
+ */
+static inline int64
+compat_bytes_taken(PGconn *conn)
+{
+#ifdef __linux__
+	struct tcp_info before;
+	struct tcp_info after;
+
+	/* more may come between the two questions; but seldom each time */
+	for (int tries = 0; tries < 5 && !PQsslInUse(conn); tries++)
+	{
+		socklen_t	len = sizeof(before);
+		int			unread;
+
+		if (getsockopt(PQsocket(conn), IPPROTO_TCP, TCP_INFO, &before, &len) != 0 ||
+			len < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(before.tcpi_bytes_received))
+			return -1;
+		unread = compat_unread_bytes(conn);
+		len = sizeof(after);
+		if (getsockopt(PQsocket(conn), IPPROTO_TCP, TCP_INFO, &after, &len) != 0)
+			return -1;
+		/* the end of the stream counts as a byte */
+		if (before.tcpi_bytes_received == after.tcpi_bytes_received)
+			return (int64) after.tcpi_bytes_received - (after.tcpi_state != 1) - unread;
+	}
+#endif
+	return -1;
 }
 
 #endif							/* LIBPQ_FE_H */

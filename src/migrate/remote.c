@@ -25,6 +25,7 @@
 #include "pq/keywords.h"
 #include "lib/stringinfo.h"
 #include "pq/login.h"
+#include "pq/look.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -339,10 +340,10 @@ look_at_input(Remote *remote)
 		return false;
 	if (!wire_wants(wire))
 		return true;
-	n = compat_peek_input(remote->pg, window, wire->reach);
+	n = look_peek(remote->pg, wire, window);
 	if (n <= 0)
 		return true;
-	if (!wire_look(wire, window, n, &remote->large))
+	if (!look_at(remote->pg, wire, window, n, &remote->large))
 		return false;
 	if (wire->settings <= SETTINGS_MOST)
 		return true;

@@ -5,8 +5,10 @@
  * A message is a letter, four bytes of length, which count themselves, and a
  * body ("Message Formats" in PostgreSQL's manual).  The look is a peek: what
  * libpq then reads may be more than was seen, and if that was more than it has
- * room for, less.  Where the next message begins is not known then, and is found
- * by its looks: several messages in a row, each where the one before ends.
+ * room for, less.  How much it was, the kernel tells of TCP (wire_moved()).  Where
+ * that is not known, or where libpq has read a header that came after the look,
+ * the next message is found by its looks: several messages in a row, each where the
+ * one before ends.
  *
  * What was found that way is not certain: a value may contain anything.  So
  * nothing of what it says is believed but that it is too large.
@@ -44,6 +46,7 @@ wire_init(Wire *wire)
 {
 	memset(wire, 0, sizeof(Wire));
 	wire->certain = true;
+	wire->place = -1;
 	wire->reach = FIRST_BUFFER;
 }
 
@@ -54,9 +57,11 @@ wire_init(Wire *wire)
 void
 wire_idle(Wire *wire)
 {
-	if (!wire->lost && (wire->skip > 0 || wire->nhead > 0))
+	if (!wire->lost && !wire->unsure && (wire->skip > 0 || wire->nhead > 0))
 		return;
 	wire->lost = false;
+	wire->unsure = false;
+	wire->place = -1;
 	wire->certain = true;
 	wire->in_body = false;
 	wire->skip = 0;
@@ -74,11 +79,50 @@ wire_wants(Wire *wire)
 	return !wire->lost || wire->pause == 0 || --wire->pause == 0;
 }
 
+/*
+ * Before the next look: libpq has taken all up to that place of the stream, which may
+ * be more or less than was seen; -1 if that is not known.
+ */
+void
+wire_moved(Wire *wire, int64 place)
+{
+	int64		more = place - wire->place;
+
+	if (wire->lost || place < 0 || wire->place < 0)
+	{
+		wire->place = -1;
+		return;
+	}
+	wire->place = place;
+	wire->unsure = false;
+	if (more > 0 && (wire->nhead > 0 || wire->skip < more))
+	{
+		wire->lost = true;
+		wire->place = -1;
+	}
+	else if (more > 0)
+		wire->skip -= more;
+	else if (wire->nhead > -more)
+		wire->nhead += (int) more;
+	else
+	{
+		wire->skip -= more + wire->nhead;
+		wire->nhead = 0;
+	}
+}
+
+/* Does it matter how much of what was seen libpq takes? */
+bool
+wire_is_amid(const Wire *wire)
+{
+	return !wire->lost && (wire->unsure || wire->skip > 0 || wire->nhead > 0);
+}
+
 /* libpq has given a result: a long message that was under way is complete. */
 void
 wire_result(Wire *wire)
 {
-	if (wire->in_body)
+	if (wire->in_body && wire->place < 0)
 		wire->lost = true;
 	wire->in_body = false;
 }
@@ -243,6 +287,8 @@ wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 	Size		at = 0;
 	bool		fits = true;
 
+	wire->lost |= wire->unsure;
+	wire->unsure = false;
 	if (!wire->lost)
 		take_key(wire, buf, n);
 	if (!wire->lost && wire->skip >= (int64) n)
@@ -286,8 +332,7 @@ wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 		wire->skip = at - n;
 	/* a long body is read in pieces of any size, until it is complete */
 	wire->in_body = wire->skip > WIRE_WINDOW;
-	if (n > SURE_ROOM && !wire->in_body)
-		wire->lost = true;
+	wire->unsure = n > SURE_ROOM && !wire->in_body;
 	return true;
 }
 

@@ -49,6 +49,9 @@ typedef struct Wire
 	bool		certain;		/* we have known ever since it was idle */
 	bool		in_body;		/* inside of a message that libpq has to make
 								 * room for */
+	bool		unsure;			/* unless wire_moved() says where we are */
+	int64		place;			/* in the stream, when libpq has taken all
+								 * that was seen; -1: not known */
 	int64		skip;			/* bytes to the next message */
 	int			nhead;			/* bytes that we have of its first five */
 	char		head[5];
@@ -78,6 +81,8 @@ extern void wire_init(Wire *wire);
 extern void wire_idle(Wire *wire);
 extern bool wire_look(Wire *wire, const char *buf, Size n, WireMessage *large);
 extern bool wire_wants(Wire *wire);
+extern void wire_moved(Wire *wire, int64 place);
+extern bool wire_is_amid(const Wire *wire);
 extern void wire_result(Wire *wire);
 extern WireLogin wire_login(const char *buf, Size n, int64 *iterations);
 extern bool wire_greeted(const char *buf, Size n);

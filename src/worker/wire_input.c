@@ -17,6 +17,7 @@
 #include <libpq-fe.h>
 
 #include "compat.h"
+#include "pq/look.h"
 #include "worker/connection.h"
 
 /* Most bytes in answer to a check, a reset or our settings, and of an idle remote. */
@@ -69,14 +70,14 @@ input_look(Conn *conn, WireMessage *large)
 
 	if (runs && !wire_wants(wire))
 		return INPUT_FITS;
-	n = compat_peek_input(conn->io.pg, window, wire->reach);
+	n = look_peek(conn->io.pg, wire, window);
 	if (n <= 0)
 		return INPUT_FITS;
 	wire->row_most = runs ? WIRE_ROW_MOST : OWN_MOST;
 	wire->other_most = runs ? WIRE_OTHER_MOST : OWN_MOST;
 	if (!runs && is_too_much(conn, n))
 		return INPUT_REFUSED;
-	fits = wire_look(wire, window, n, large);
+	fits = look_at(conn->io.pg, wire, window, n, large);
 	if (wire->settings > SETTINGS_MOST)
 	{
 		snprintf(conn->loss.error, sizeof(conn->loss.error),
