@@ -47,3 +47,13 @@ SELECT count(*) FROM dbpool_query('remote', 'SELECT generate_series(1, 100000000
 ROLLBACK;
 SELECT count(*) FROM dbpool_query('remote', 'SELECT i, CASE WHEN i = 50000 THEN ''x'' ELSE i::text END FROM (SELECT generate_series(1, 100000000)) AS s(i)') AS t(i int, v int);
 SELECT dbpool_query('remote', 'SELECT ''it goes on''');
+
+-- what carried a large message of another kind than rows and errors is given up, too
+SELECT dbpool_create_pool('narrow', :'remote_conninfo', '{"max_size": 1}');
+SET client_min_messages = warning;
+SELECT pid FROM dbpool_query('narrow', 'SELECT pg_backend_pid()') AS t(pid int) \gset
+SELECT dbpool_exec('narrow', $$DO $do$ BEGIN RAISE NOTICE '%', repeat('x', 1000); END $do$ $$);
+SELECT pid = :pid AS same FROM dbpool_query('narrow', 'SELECT pg_backend_pid()') AS t(pid int);
+SELECT dbpool_exec('narrow', $$DO $do$ BEGIN RAISE NOTICE '%', repeat('x', 1000000); END $do$ $$);
+SELECT pid = :pid AS same FROM dbpool_query('narrow', 'SELECT pg_backend_pid()') AS t(pid int);
+RESET client_min_messages;
