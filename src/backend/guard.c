@@ -37,7 +37,7 @@ static object_access_hook_type prev_object_access_hook;
 
 /* A copy of the row of an object that may have been made just now, or NULL. */
 static HeapTuple
-read_row(Relation rel, Oid classid, Oid oid)
+object_row(Relation rel, Oid classid, Oid oid)
 {
 	ScanKeyData key;
 	SysScanDesc scan;
@@ -58,8 +58,11 @@ static Datum
 row_value(Relation rel, HeapTuple tuple, AttrNumber column)
 {
 	bool		isnull;
+	Datum		value = heap_getattr(tuple, column, RelationGetDescr(rel), &isnull);
 
-	return heap_getattr(tuple, column, RelationGetDescr(rel), &isnull);
+	if (isnull)
+		elog(ERROR, "null in column %d of a row of \"%s\"", column, RelationGetRelationName(rel));
+	return value;
 }
 
 /* Has the extension a function of that name in that schema? */
@@ -82,7 +85,7 @@ is_name_of_ours(const NameData *name, Oid schema, Oid extension)
 
 /* Could it be taken for a function of the extension? */
 static void
-check_name(const NameData *name, Oid schema, Oid extension)
+check_function_name(const NameData *name, Oid schema, Oid extension)
 {
 	if (strncmp(NameStr(*name), "dbpool_", strlen("dbpool_")) != 0 ||
 		!is_name_of_ours(name, schema, extension))
@@ -125,7 +128,7 @@ check_object(Oid classid, Oid oid)
 	if (!OidIsValid(extension) || getExtensionOfObject(classid, oid) == extension)
 		return;
 	rel = table_open(classid, AccessShareLock);
-	tuple = read_row(rel, classid, oid);
+	tuple = object_row(rel, classid, oid);
 	if (HeapTupleIsValid(tuple))
 	{
 		Name		name = DatumGetName(row_value(rel, tuple, get_object_attnum_name(classid)));
@@ -142,7 +145,7 @@ check_object(Oid classid, Oid oid)
 		 */
 		else if (classid == ProcedureRelationId ||
 				 !OidIsValid(((Form_pg_type) GETSTRUCT(tuple))->typrelid))
-			check_name(name, schema, extension);
+			check_function_name(name, schema, extension);
 		heap_freetuple(tuple);
 	}
 	table_close(rel, AccessShareLock);
