@@ -5,13 +5,16 @@
  * A message is a letter, four bytes of length, which count themselves, and a
  * body ("Message Formats" in PostgreSQL's manual).  The look is a peek: what
  * libpq then reads may be more than was seen, and if that was more than it has
- * room for, less.  How much it was, the kernel tells of TCP (wire_moved()).  Where
- * that is not known, or where libpq has read a header that came after the look,
- * the next message is found by its looks: several messages in a row, each where the
- * one before ends.
+ * room for, less.  So how well the place of the next message is known differs:
+ *	 known	 Nothing has been read since all was answered; or the kernel has told
+ *			 how much libpq has read, which TCP counts (wire_moved()).
+ *	 found	 Several messages in a row, each where the one before ends.
+ *	 guessed If libpq has read what was seen, and no more.
  *
- * What was found that way is not certain: a value may contain anything.  So
- * nothing of what it says is believed but that it is too large.
+ * Honest remotes must not suffer from a wrong place: a value may contain anything.
+ * Where the place is known, whatever is too large is refused; else only what begins as
+ * an error or a notice does, and no text can.  test/wire plays random streams against
+ * that.
  *
  * Nothing here allocates or throws.
  */
@@ -40,6 +43,9 @@
 
 #define HEADER			5
 
+/* So many bytes of an error's body tell that it is one, in any language's words. */
+#define LEAST_ERROR		((Size) 48)
+
 /* A new connection. */
 void
 wire_init(Wire *wire)
@@ -57,14 +63,15 @@ wire_init(Wire *wire)
 void
 wire_idle(Wire *wire)
 {
-	if (!wire->lost && !wire->unsure && (wire->skip > 0 || wire->nhead > 0))
-		return;
-	wire->lost = false;
+	bool		amid = !wire->lost && (wire->skip > 0 || wire->nhead > 0);
+
+	wire->lost = amid;
 	wire->unsure = false;
 	wire->place = -1;
-	wire->certain = true;
+	wire->certain = !amid;
 	wire->in_body = false;
 	wire->skip = 0;
+	wire->nhead = 0;
 	wire->futile = 0;
 	wire->pause = 0;
 }
@@ -95,6 +102,7 @@ wire_moved(Wire *wire, int64 place)
 	}
 	wire->place = place;
 	wire->unsure = false;
+	wire->far = false;
 	if (more > 0 && (wire->nhead > 0 || wire->skip < more))
 	{
 		wire->lost = true;
@@ -111,11 +119,14 @@ wire_moved(Wire *wire, int64 place)
 	}
 }
 
-/* Does it matter how much of what was seen libpq takes? */
+/*
+ * Does it matter how much of what was seen libpq takes?  Not when that was all of an
+ * answer: then the next message is another answer's first.
+ */
 bool
 wire_is_amid(const Wire *wire)
 {
-	return !wire->lost && (wire->unsure || wire->skip > 0 || wire->nhead > 0);
+	return !wire->lost && (wire->far || wire->skip > 0 || wire->nhead > 0 || !wire->answered);
 }
 
 /* libpq has given a result: a long message that was under way is complete. */
@@ -172,9 +183,75 @@ take_key(Wire *wire, const char *buf, Size n)
 	wire->has_key = wire->key_missing == 0;
 }
 
+/*
+ * Is it the body of an error or a notice?  The first field is the severity, in the
+ * words of some language; then comes the severity as it is never translated (from 9.6
+ * on), or the SQLSTATE.  See "Error and Notice Message Fields" in the manual.
+ */
+static bool
+is_error(const char *body, Size have)
+{
+	static const char *const severities[] = {
+		"ERROR", "FATAL", "PANIC", "WARNING", "NOTICE", "DEBUG", "INFO", "LOG"
+	};
+	const char *end = body + Min(have, LEAST_ERROR);
+	const char *at;
+
+	if (have < LEAST_ERROR || body[0] != 'S')
+		return false;
+	for (at = body + 1; at < end && (unsigned char) *at > ' '; at++)
+		;
+	if (at - body < 4 || at + 8 > end || *at++ != '\0')
+		return false;
+	if (*at == 'C')
+		return strspn(at + 1, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 && at[6] == '\0';
+	for (int i = 0; *at == 'V' && i < lengthof(severities); i++)
+	{
+		Size		len = strlen(severities[i]) + 1;
+
+		if (at + 1 + len <= end && memcmp(at + 1, severities[i], len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Refuse a message. */
+static bool
+refuse(Wire *wire, char type, uint32 length, const char *body, Size have, WireMessage *large)
+{
+	large->type = type;
+	large->length = length;
+	large->body = body;
+	large->have = Min(have, (Size) length);
+	large->certain = wire->certain;
+	return false;
+}
+
+/*
+ * Where the place is not known: is there an error or a notice that is too large, and is
+ * seen to be one?  Returns its header, or NULL.
+ */
+static const char *
+find_large(const Wire *wire, char type, const char *buf, Size n)
+{
+	const char *end = buf + n;
+	const char *at = buf;
+
+	while (end - at >= (ssize_t) (HEADER + LEAST_ERROR) &&
+		   (at = memchr(at, type, end - at - HEADER - LEAST_ERROR + 1)) != NULL)
+	{
+		int64		length = body_length(at);
+
+		if (length > wire->other_most && is_error(at + HEADER, end - at - HEADER))
+			return at;
+		at++;
+	}
+	return NULL;
+}
+
 /* Note what is at hand; false when it is too large. */
 static bool
-note_message(Wire *wire, const char *head, const char *body, Size have,
+note_message(Wire *wire, bool known, const char *head, const char *body, Size have,
 			 WireMessage *large)
 {
 	int64		length = body_length(head);
@@ -190,14 +267,18 @@ note_message(Wire *wire, const char *head, const char *body, Size have,
 	}
 	wire->large |= wire->settings > WIRE_SETTINGS_LARGE ||
 		length > (is_row(head[0]) ? WIRE_ROW_LARGE : WIRE_OTHER_LARGE);
+	wire->answered = head[0] == 'Z';
 	if (length <= (is_row(head[0]) ? wire->row_most : wire->other_most))
 		return true;
-	large->type = head[0];
-	large->length = (uint32) length;
-	large->body = body;
-	large->have = Min(have, (Size) length);
-	large->certain = wire->certain;
-	return false;
+	if (known || ((head[0] == 'E' || head[0] == 'N') && is_error(body, have)))
+		return refuse(wire, head[0], (uint32) length, body, have, large);
+	/* its body will tell, if it is not to be seen so far */
+	if ((head[0] == 'E' || head[0] == 'N') && have < LEAST_ERROR)
+	{
+		wire->suspect = head[0];
+		wire->suspect_length = (uint32) length;
+	}
+	return true;
 }
 
 /*
@@ -227,35 +308,42 @@ messages_begin(const char *buf, Size n, Size at, Size *steps)
  * begin a chain that is long and leads nowhere: so there is an end to the search.
  */
 static bool
-find_messages(Wire *wire, const char *buf, Size n, Size *at)
+find_messages(const char *buf, Size n, Size *at)
 {
 	Size		steps = SEARCH_STEPS * n;
 
-	wire->certain = false;
-	wire->nhead = 0;
-	wire->skip = 0;
-	wire->in_body = false;
 	for (*at = 0; *at + ENOUGH_MESSAGES * HEADER <= n && steps > 0; (*at)++)
 	{
 		if (messages_begin(buf, n, *at, &steps))
-		{
-			wire->lost = false;
-			wire->futile = 0;
 			return true;
-		}
 	}
+	return false;
+}
+
+/* There is no telling where we are. */
+static bool
+lose(Wire *wire, Size n)
+{
 	wire->lost = true;
+	wire->certain = false;
+	wire->in_body = false;
+	wire->skip = 0;
+	wire->nhead = 0;
+	wire->place = -1;
 	if (n == (Size) wire->reach && wire->reach < WIRE_WINDOW)
 		wire->reach *= 2;
 	else if (wire->futile < MOST_FUTILE)
 		wire->futile++;
 	wire->pause = 1 << wire->futile;
-	return false;
+	return true;
 }
 
-/* The message whose header was not complete: true when it is now, or might be. */
+/*
+ * The message whose header was not complete: false if it is none.  *fits says whether
+ * it may be as large as it is; *at is where it ends.
+ */
 static bool
-complete_header(Wire *wire, const char *buf, Size n, Size *at, bool *fits,
+complete_header(Wire *wire, bool known, const char *buf, Size n, Size *at, bool *fits,
 				WireMessage *large)
 {
 	Size		more = Min((Size) (HEADER - wire->nhead), n);
@@ -271,7 +359,7 @@ complete_header(Wire *wire, const char *buf, Size n, Size *at, bool *fits,
 	if (length < 0)
 		return false;
 	wire->nhead = 0;
-	*fits = note_message(wire, wire->head, buf + more, n - more, large);
+	*fits = note_message(wire, known, wire->head, buf + more, n - more, large);
 	*at += length;
 	return true;
 }
@@ -284,42 +372,64 @@ complete_header(Wire *wire, const char *buf, Size n, Size *at, bool *fits,
 bool
 wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 {
-	Size		at = 0;
+	bool		known = !wire->lost && !wire->unsure;
+	char		suspect = wire->suspect;
+	Size		at = (Size) wire->skip;
 	bool		fits = true;
 
-	wire->lost |= wire->unsure;
-	wire->unsure = false;
 	if (!wire->lost)
 		take_key(wire, buf, n);
+	wire->suspect = 0;
+	if (suspect != 0 && n >= LEAST_ERROR && is_error(buf, n))
+	{
+		wire->certain = false;
+		return refuse(wire, suspect, wire->suspect_length, buf, n, large);
+	}
+	if (!known)
+	{
+		const char *at_error = find_large(wire, 'E', buf, n);
+
+		if (at_error == NULL)
+			at_error = find_large(wire, 'N', buf, n);
+		if (at_error != NULL)
+		{
+			wire->certain = false;
+			return refuse(wire, *at_error, (uint32) body_length(at_error),
+						  at_error + HEADER, buf + n - at_error - HEADER, large);
+		}
+	}
 	if (!wire->lost && wire->skip >= (int64) n)
 	{
 		wire->skip -= n;
+		wire->unsure = true;
 		return true;
 	}
-	if (!wire->lost)
+	if (!known && find_messages(buf, n, &at))
 	{
-		at = (Size) wire->skip;
-		wire->skip = 0;
-		wire->in_body = false;
-		if (wire->nhead > 0)
-			wire->lost = !complete_header(wire, buf, n, &at, &fits, large);
-		else if (at + HEADER <= n)
-			wire->lost = body_length(buf + at) < 0;
+		wire->nhead = 0;
+		wire->futile = 0;
+		wire->pause = 0;
+	}
+	else if (wire->lost)
+		return lose(wire, n);
+	wire->lost = false;
+	wire->skip = 0;
+	wire->in_body = false;
+	wire->certain &= known;
+	if (wire->nhead > 0)
+	{
+		if (!complete_header(wire, known, buf, n, &at, &fits, large))
+			return lose(wire, n);
 		if (!fits)
 			return false;
 	}
-	if (wire->lost && !find_messages(wire, buf, n, &at))
-		return true;
 	while (at + HEADER <= n)
 	{
 		int64		length = body_length(buf + at);
 
 		if (length < 0)
-		{
-			wire->lost = true;
-			return true;
-		}
-		if (!note_message(wire, buf + at, buf + at + HEADER, n - at - HEADER, large))
+			return lose(wire, n);
+		if (!note_message(wire, known, buf + at, buf + at + HEADER, n - at - HEADER, large))
 			return false;
 		at += HEADER + length;
 	}
@@ -332,7 +442,8 @@ wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 		wire->skip = at - n;
 	/* a long body is read in pieces of any size, until it is complete */
 	wire->in_body = wire->skip > WIRE_WINDOW;
-	wire->unsure = n > SURE_ROOM && !wire->in_body;
+	wire->far = n > SURE_ROOM && !wire->in_body;
+	wire->unsure = true;
 	return true;
 }
 

@@ -49,7 +49,15 @@ typedef struct Wire
 	bool		certain;		/* we have known ever since it was idle */
 	bool		in_body;		/* inside of a message that libpq has to make
 								 * room for */
-	bool		unsure;			/* unless wire_moved() says where we are */
+	bool		unsure;			/* so it is a guess, until wire_moved() says
+								 * where we are */
+	bool		far;			/* more was seen than libpq surely has room
+								 * for */
+	bool		answered;		/* the last message was the end of an answer */
+	char		suspect;		/* perhaps an error or a notice that is too
+								 * large has begun, and its body comes next;
+								 * or 0 */
+	uint32		suspect_length;
 	int64		place;			/* in the stream, when libpq has taken all
 								 * that was seen; -1: not known */
 	int64		skip;			/* bytes to the next message */
