@@ -47,7 +47,7 @@ PG_CFLAGS = -Wall -Wextra $(if $(WERROR),-Werror) -Wno-unused-parameter -Wno-sig
 	-Wno-missing-field-initializers -Wno-clobbered
 SHLIB_LINK = $(libpq) -lpthread
 
-EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql test/stress/stress META.json dbpool-$(EXTVERSION).tar.gz
+EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql test/stress/stress $(WIRE) META.json dbpool-$(EXTVERSION).tar.gz
 
 # No bitcode: nothing here is worth inlining into a query, and it needs clang.
 override with_llvm = no
@@ -79,7 +79,13 @@ $(STRESS): $(STRESS_SOURCES) test/stress/stress.h
 	$(CC) $(CFLAGS) -D_GNU_SOURCE -I$(includedir) -o $@ $(STRESS_SOURCES) \
 		-L$(libdir) -Wl,-rpath,$(libdir) -lpq
 
-installcheck: need-remote $(STRESS)
+# Streams of messages against src/pq/wire.c alone.
+WIRE = test/wire/wire
+
+$(WIRE): test/wire/wire.c src/pq/wire.c src/pq/wire.h
+	$(CC) $(CFLAGS) $(CPPFLAGS) -o $@ test/wire/wire.c
+
+installcheck: need-remote $(STRESS) $(WIRE)
 
 # --- development --------------------------------------------------------------
 
@@ -101,7 +107,7 @@ installcheck-regress:
 	$(pg_regress_installcheck) $(REGRESS_OPTS) $(REGRESS)
 installcheck-isolation:
 	$(pg_isolation_regress_installcheck) $(ISOLATION_OPTS) $(ISOLATION)
-installcheck-tap: $(STRESS)
+installcheck-tap: $(STRESS) $(WIRE)
 	$(prove_installcheck)
 
 .PHONY: check-all lint format format-check typedefs

@@ -340,6 +340,7 @@ look_at_input(Remote *remote)
 		return false;
 	if (!wire_wants(wire))
 		return true;
+	wire->short_answers = false;
 	n = look_peek(remote->pg, wire, window);
 	if (n <= 0)
 		return true;

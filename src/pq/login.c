@@ -114,6 +114,7 @@ login_look(PGconn *pg, Login *login, Wire *wire, char *why)
 		look = look_at_requests(pg, login, buf, n, why);
 	if (look == LOGIN_WAIT || look == LOGIN_REFUSE)
 		return look;
+	wire->short_answers = true;
 	wire->row_most = wire->other_most = WIRE_LOGIN_MOST;
 	if (n > 0 && !wire_look(wire, buf, n, &large))
 	{

@@ -14,7 +14,8 @@
  * Honest remotes must not suffer from a wrong place: a value may contain anything.
  * Where the place is known, whatever is too large is refused; else only what begins as
  * an error or a notice does, and no text can.  test/wire plays random streams against
- * that.
+ * that.  Where an honest remote has next to nothing to say, as in a log-in, a guess is
+ * as good as knowledge.
  *
  * Nothing here allocates or throws.
  */
@@ -372,7 +373,7 @@ complete_header(Wire *wire, bool known, const char *buf, Size n, Size *at, bool 
 bool
 wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 {
-	bool		known = !wire->lost && !wire->unsure;
+	bool		known = !wire->lost && (!wire->unsure || wire->short_answers);
 	char		suspect = wire->suspect;
 	Size		at = (Size) wire->skip;
 	bool		fits = true;

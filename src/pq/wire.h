@@ -66,6 +66,7 @@ typedef struct Wire
 	int			reach;			/* bytes to be looked at */
 	int			futile;			/* looks in vain, since we are lost */
 	int			pause;			/* so often nothing is looked at */
+	bool		short_answers;	/* all that may come is short: a guess will do */
 	uint32		row_most;
 	uint32		other_most;
 	int64		settings;		/* bytes of ParameterStatus so far */

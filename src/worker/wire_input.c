@@ -73,6 +73,7 @@ input_look(Conn *conn, WireMessage *large)
 	n = look_peek(conn->io.pg, wire, window);
 	if (n <= 0)
 		return INPUT_FITS;
+	wire->short_answers = !runs;
 	wire->row_most = runs ? WIRE_ROW_MOST : OWN_MOST;
 	wire->other_most = runs ? WIRE_OTHER_MOST : OWN_MOST;
 	if (!runs && is_too_much(conn, n))

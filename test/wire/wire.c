@@ -186,8 +186,6 @@ play(bool known, Size huge, bool *unseen)
 				*unseen = false;
 			if (n > 0 && !wire_look(&wire, window, n, &large))
 			{
-				if (getenv("WIRE_DEBUG"))
-					printf("type %c length %u certain %d at %zd of %zu unsure %d lost %d\n", large.type, large.length, large.certain, large.body - window - HEADER, n, wire.unsure, wire.lost);
 				return arrived;
 			}
 			wire.place = known && wire_is_amid(&wire) ? (int64) (taken + n) : -1;
