@@ -216,6 +216,14 @@ is_error(const char *body, Size have)
 	return false;
 }
 
+/* How the place of a message is known. */
+typedef enum Trust
+{
+	GUESSED,
+	FOUND,
+	KNOWN
+} Trust;
+
 /* Refuse a message. */
 static bool
 refuse(Wire *wire, char type, uint32 length, const char *body, Size have, WireMessage *large)
@@ -252,7 +260,7 @@ find_large(const Wire *wire, char type, const char *buf, Size n)
 
 /* Note what is at hand; false when it is too large. */
 static bool
-note_message(Wire *wire, bool known, const char *head, const char *body, Size have,
+note_message(Wire *wire, Trust trust, const char *head, const char *body, Size have,
 			 WireMessage *large)
 {
 	int64		length = body_length(head);
@@ -267,11 +275,12 @@ note_message(Wire *wire, bool known, const char *head, const char *body, Size ha
 		take_key(wire, body, have);
 	}
 	wire->large |= wire->settings > WIRE_SETTINGS_LARGE ||
-		length > (is_row(head[0]) ? WIRE_ROW_LARGE : WIRE_OTHER_LARGE);
+		(trust != GUESSED &&
+		 length > (is_row(head[0]) ? WIRE_ROW_LARGE : WIRE_OTHER_LARGE));
 	wire->answered = head[0] == 'Z';
 	if (length <= (is_row(head[0]) ? wire->row_most : wire->other_most))
 		return true;
-	if (known || ((head[0] == 'E' || head[0] == 'N') && is_error(body, have)))
+	if (trust == KNOWN || ((head[0] == 'E' || head[0] == 'N') && is_error(body, have)))
 		return refuse(wire, head[0], (uint32) length, body, have, large);
 	/* its body will tell, if it is not to be seen so far */
 	if ((head[0] == 'E' || head[0] == 'N') && have < LEAST_ERROR)
@@ -305,7 +314,7 @@ messages_begin(const char *buf, Size n, Size at, Size *steps)
 }
 
 /*
- * Find a place where messages begin.  In bytes that were made for it, each place can
+ * Find a place where messages begin, for *at.  In bytes that were made for it, each place can
  * begin a chain that is long and leads nowhere: so there is an end to the search.
  */
 static bool
@@ -313,10 +322,13 @@ find_messages(const char *buf, Size n, Size *at)
 {
 	Size		steps = SEARCH_STEPS * n;
 
-	for (*at = 0; *at + ENOUGH_MESSAGES * HEADER <= n && steps > 0; (*at)++)
+	for (Size from = 0; from + ENOUGH_MESSAGES * HEADER <= n && steps > 0; from++)
 	{
-		if (messages_begin(buf, n, *at, &steps))
+		if (messages_begin(buf, n, from, &steps))
+		{
+			*at = from;
 			return true;
+		}
 	}
 	return false;
 }
@@ -344,7 +356,7 @@ lose(Wire *wire, Size n)
  * it may be as large as it is; *at is where it ends.
  */
 static bool
-complete_header(Wire *wire, bool known, const char *buf, Size n, Size *at, bool *fits,
+complete_header(Wire *wire, Trust trust, const char *buf, Size n, Size *at, bool *fits,
 				WireMessage *large)
 {
 	Size		more = Min((Size) (HEADER - wire->nhead), n);
@@ -360,7 +372,7 @@ complete_header(Wire *wire, bool known, const char *buf, Size n, Size *at, bool 
 	if (length < 0)
 		return false;
 	wire->nhead = 0;
-	*fits = note_message(wire, known, wire->head, buf + more, n - more, large);
+	*fits = note_message(wire, trust, wire->head, buf + more, n - more, large);
 	*at += length;
 	return true;
 }
@@ -374,6 +386,7 @@ bool
 wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 {
 	bool		known = !wire->lost && (!wire->unsure || wire->short_answers);
+	Trust		trust = known ? KNOWN : GUESSED;
 	char		suspect = wire->suspect;
 	Size		at = (Size) wire->skip;
 	bool		fits = true;
@@ -407,6 +420,7 @@ wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 	}
 	if (!known && find_messages(buf, n, &at))
 	{
+		trust = FOUND;
 		wire->nhead = 0;
 		wire->futile = 0;
 		wire->pause = 0;
@@ -419,7 +433,7 @@ wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 	wire->certain &= known;
 	if (wire->nhead > 0)
 	{
-		if (!complete_header(wire, known, buf, n, &at, &fits, large))
+		if (!complete_header(wire, trust, buf, n, &at, &fits, large))
 			return lose(wire, n);
 		if (!fits)
 			return false;
@@ -430,7 +444,7 @@ wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 
 		if (length < 0)
 			return lose(wire, n);
-		if (!note_message(wire, known, buf + at, buf + at + HEADER, n - at - HEADER, large))
+		if (!note_message(wire, trust, buf + at, buf + at + HEADER, n - at - HEADER, large))
 			return false;
 		at += HEADER + length;
 	}
