@@ -28,7 +28,7 @@ hint_for_sqlstate(const char *sqlstate)
 		{"28P01", "Look at user and password, which are options of the user mapping: ALTER USER MAPPING ... OPTIONS (SET password '...')."},
 		{"28000", "The remote server does not let that role log in from here: see its pg_hba.conf, whether the role exists there and has LOGIN, and the option user of the user mapping."},
 		{"3D000", "The option dbname of the server has to name a database that exists there; without it, it is the name of the remote user."},
-		{"42501", "The role needs the right to connect on the remote: GRANT CONNECT ON DATABASE ... TO ...."},
+		{"42501", "The remote role needs the right to connect (GRANT CONNECT ON DATABASE ... TO ...), and to set what the option \"options\" of the server sets."},
 		{"42704", "Settings of the remote session come from the server's option options."},
 		{"22023", "Settings of the remote session come from the server's option options."},
 		{"08P01", "A connection pooler may not know all that is asked for at the beginning of a session: see the server's option options, and what the pooler is set to ignore."},

@@ -400,6 +400,7 @@ my @failures = (
 	[ 'no role', { %socket, user => 'nobody_there' }, qr/role "nobody_there" does not exist/, qr/whether the role exists/ ],
 	[ 'no login', { %socket, user => 'group_user' }, qr/not permitted to log in/, qr/has LOGIN/ ],
 	[ 'no database', { %trust, dbname => 'nonesuch' }, qr/database "nonesuch" does not exist/, qr/option dbname/ ],
+	[ 'a role', { %trust, options => '-c role=pg_database_owner' }, qr/permission denied to set role|role "pg_database_owner"/, qr/option "options"/ ],
 	[ 'no connect', { %trust, dbname => 'forbidden' }, qr/permission denied for database/, qr/GRANT CONNECT/ ],
 	[ 'closed', { %trust, dbname => 'closed' }, qr/not currently accepting connections/, qr/ALLOW_CONNECTIONS/ ],
 	[ 'full', { %socket, user => 'full_user' }, qr/too many connections for role/, qr/lower max_size/ ],
