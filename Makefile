@@ -30,7 +30,9 @@
 
 EXTENSION = dbpool
 MODULE_big = dbpool
-DATA = $(wildcard sql/dbpool--*--*.sql)
+# The version that is being worked on is made of sql/dbpool.sql; those that were released
+# are kept, as is the way from each to the next.
+DATA = $(filter-out $(DATA_built),$(wildcard sql/dbpool--*.sql))
 DATA_built = sql/dbpool--$(EXTVERSION).sql
 PGFILEDESC = "dbpool - pools of connections to foreign databases"
 
@@ -149,9 +151,9 @@ check-versions:
 check-remotes:
 	scripts/test --only remotes $(REMOTES)
 
-# The version is in dbpool.control alone.
-META.json: META.json.in dbpool.control
-	sed 's/@VERSION@/$(EXTVERSION)/' $< >$@
+# The version is in dbpool.control alone; whether it is released says CHANGELOG.md.
+META.json: META.json.in dbpool.control CHANGELOG.md
+	sed "s/@VERSION@/$(EXTVERSION)/; s/@STATUS@/$$(grep -q '^## $(EXTVERSION) (unreleased)' CHANGELOG.md && echo unstable || echo stable)/" $< >$@
 
 .PHONY: dist package
 dist: META.json

@@ -81,6 +81,7 @@ sub read_blocks
 		$number++;
 		if (!defined $kind)
 		{
+			die "$file: line $number: an indented block would not be run" if $line =~ /^\s+```/;
 			($kind, @lines) = ($1) if $line =~ /^```(.*)/;
 			$section = $line if $line =~ /^#/;
 			$behind = 0 if !defined $kind;

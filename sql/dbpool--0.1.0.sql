@@ -1,0 +1,735 @@
+/* sql/dbpool.sql: the objects of dbpool as of the version in dbpool.control */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION dbpool" to load this file. \quit
+
+-- A function that somebody has put there beforehand could be called in place of ours,
+-- and so could a type, which is called as a cast is.
+DO $$
+DECLARE
+	planted text;
+BEGIN
+	SELECT pg_catalog.string_agg(name, ', ') INTO planted
+	FROM (SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
+		FROM pg_catalog.pg_proc p
+		WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+			AND pg_catalog.starts_with(p.proname::pg_catalog.text, 'dbpool_')
+		UNION ALL
+		SELECT t.oid::pg_catalog.regtype::pg_catalog.text
+		FROM pg_catalog.pg_type t
+		WHERE t.typnamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+			AND t.typrelid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+			AND pg_catalog.starts_with(t.typname::pg_catalog.text, 'dbpool_')) p (name);
+	IF planted IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'duplicate_function',
+			MESSAGE = 'there are functions or types in schema @extschema@ that could be called in place of those of dbpool',
+			DETAIL = planted,
+			HINT = 'Look at them and drop them, or create the extension in a schema of its own: CREATE SCHEMA dbpool; CREATE EXTENSION dbpool SCHEMA dbpool.';
+	END IF;
+END $$;
+
+--
+-- Configuration: a pool is a foreign server seen through a user mapping.
+--
+
+CREATE FUNCTION dbpool_validator(options text[], catalog oid) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
+COMMENT ON FUNCTION dbpool_validator(text[], oid)
+IS 'checks the options of servers and user mappings of dbpool';
+
+CREATE FOREIGN DATA WRAPPER dbpool VALIDATOR dbpool_validator;
+COMMENT ON FOREIGN DATA WRAPPER dbpool
+IS 'servers of this wrapper are pools of connections, see dbpool_query()';
+
+CREATE FUNCTION dbpool_create_pool(pool name, conninfo text, options jsonb DEFAULT '{}', if_not_exists boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_create_pool(name, text, jsonb, boolean)
+IS 'makes a server and a user mapping for the current user from a connection string (URI or keywords) and pool options';
+
+CREATE FUNCTION dbpool_drop_pool(pool name) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_drop_pool(name)
+IS 'drops a pool''s server and its user mappings';
+
+--
+-- Statements
+--
+
+CREATE FUNCTION dbpool_query(pool name, sql text) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dbpool_query' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_query(name, text)
+IS 'runs a statement on a connection of the pool and returns its rows';
+
+CREATE FUNCTION dbpool_query(pool name, sql text, VARIADIC params "any") RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dbpool_query' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_query(name, text, "any")
+IS 'runs a statement with parameters $1, $2, ... on a connection of the pool and returns its rows';
+
+CREATE FUNCTION dbpool_query_as(row_type anyelement, pool name, sql text) RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'dbpool_query_as' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_query_as(anyelement, name, text)
+IS 'like dbpool_query, with rows of the type of the first argument, for example NULL::mytable';
+
+CREATE FUNCTION dbpool_query_as(row_type anyelement, pool name, sql text, VARIADIC params "any") RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'dbpool_query_as' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_query_as(anyelement, name, text, "any")
+IS 'like dbpool_query with parameters, with rows of the type of the first argument, for example NULL::mytable';
+
+CREATE FUNCTION dbpool_query_json(pool name, sql text) RETURNS SETOF jsonb
+AS 'MODULE_PATHNAME', 'dbpool_query_json' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_query_json(name, text)
+IS 'like dbpool_query, with each row as a JSON object';
+
+CREATE FUNCTION dbpool_query_json(pool name, sql text, VARIADIC params "any") RETURNS SETOF jsonb
+AS 'MODULE_PATHNAME', 'dbpool_query_json' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_query_json(name, text, "any")
+IS 'like dbpool_query with parameters, with each row as a JSON object';
+
+CREATE FUNCTION dbpool_value(value_type anyelement, pool name, sql text) RETURNS anyelement
+AS 'MODULE_PATHNAME', 'dbpool_value' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_value(anyelement, name, text)
+IS 'runs a statement that returns one value, and returns it with the type of the first argument, for example NULL::bigint';
+
+CREATE FUNCTION dbpool_value(value_type anyelement, pool name, sql text, VARIADIC params "any") RETURNS anyelement
+AS 'MODULE_PATHNAME', 'dbpool_value' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_value(anyelement, name, text, "any")
+IS 'runs a statement with parameters $1, $2, ... that returns one value, and returns it with the type of the first argument';
+
+CREATE FUNCTION dbpool_exec(pool name, sql text) RETURNS bigint
+AS 'MODULE_PATHNAME', 'dbpool_exec' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_exec(name, text)
+IS 'runs one or more statements as one transaction and returns the number of rows they affected';
+
+CREATE FUNCTION dbpool_exec(pool name, sql text, VARIADIC params "any") RETURNS bigint
+AS 'MODULE_PATHNAME', 'dbpool_exec' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_exec(name, text, "any")
+IS 'runs one statement with parameters $1, $2, ... and returns the number of rows it affected';
+
+CREATE FUNCTION dbpool_bulk_insert(pool name, target text, query text, columns text[] DEFAULT NULL) RETURNS bigint
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_bulk_insert(name, text, text, text[])
+IS 'inserts the rows of a local query into a remote table, all or none, and returns how many it has taken';
+
+CREATE FUNCTION dbpool_version(OUT library text, OUT extension text, OUT libpq text, OUT server text)
+AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_version()
+IS 'versions of the loaded library, of the SQL objects, of libpq, and of the PostgreSQL it was built for';
+
+CREATE FUNCTION dbpool_ping(pool name) RETURNS interval
+AS 'MODULE_PATHNAME', 'dbpool_ping' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_ping(name)
+IS 'makes an empty round trip on a connection of the pool and returns how long it took';
+
+--
+-- Running pools
+--
+
+CREATE FUNCTION dbpool_pause(pool name) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_pause(name)
+IS 'lets statements that run end, and new ones wait until dbpool_resume() or acquire_timeout';
+
+CREATE FUNCTION dbpool_resume(pool name) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_resume(name)
+IS 'ends what dbpool_pause() began';
+
+CREATE FUNCTION dbpool_reset(pool name) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_reset(name)
+IS 'closes the pool''s connections, busy ones when their statements end';
+
+CREATE FUNCTION dbpool_stat_reset(pool name DEFAULT NULL) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_stat_reset(name)
+IS 'sets the statistics of a pool to zero, or of all pools of this database';
+REVOKE ALL ON FUNCTION dbpool_stat_reset(name) FROM PUBLIC;
+
+--
+-- Migrations
+--
+
+-- Nobody writes here but by functions, which act as the owner of the tables. What
+-- there is to see is a matter of row security; pg_dump carries all of it.
+
+CREATE TYPE dbpool_migration_version;
+CREATE FUNCTION dbpool_migration_version_in(cstring) RETURNS dbpool_migration_version
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION dbpool_migration_version_out(dbpool_migration_version) RETURNS cstring
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION dbpool_migration_version_recv(internal) RETURNS dbpool_migration_version
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION dbpool_migration_version_send(dbpool_migration_version) RETURNS bytea
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE TYPE dbpool_migration_version (
+	INPUT = dbpool_migration_version_in,
+	OUTPUT = dbpool_migration_version_out,
+	RECEIVE = dbpool_migration_version_recv,
+	SEND = dbpool_migration_version_send,
+	INTERNALLENGTH = VARIABLE,
+	STORAGE = extended
+);
+COMMENT ON TYPE dbpool_migration_version IS 'version of a migration: a number, or several with points in between, or R__name';
+COMMENT ON FUNCTION dbpool_migration_version_in(cstring) IS 'input of versions';
+COMMENT ON FUNCTION dbpool_migration_version_out(dbpool_migration_version) IS 'output of versions';
+COMMENT ON FUNCTION dbpool_migration_version_recv(internal) IS 'binary input of versions';
+COMMENT ON FUNCTION dbpool_migration_version_send(dbpool_migration_version) IS 'binary output of versions';
+
+CREATE FUNCTION dbpool_migration_version_lt(dbpool_migration_version, dbpool_migration_version) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_lt(dbpool_migration_version, dbpool_migration_version) IS 'implementation of < for versions';
+CREATE OPERATOR < (
+	FUNCTION = dbpool_migration_version_lt, LEFTARG = dbpool_migration_version, RIGHTARG = dbpool_migration_version,
+	COMMUTATOR = >, NEGATOR = >=, RESTRICT = scalarltsel, JOIN = scalarltjoinsel
+);
+COMMENT ON OPERATOR < (dbpool_migration_version, dbpool_migration_version) IS 'less than';
+CREATE FUNCTION dbpool_migration_version_le(dbpool_migration_version, dbpool_migration_version) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_le(dbpool_migration_version, dbpool_migration_version) IS 'implementation of <= for versions';
+CREATE OPERATOR <= (
+	FUNCTION = dbpool_migration_version_le, LEFTARG = dbpool_migration_version, RIGHTARG = dbpool_migration_version,
+	COMMUTATOR = >=, NEGATOR = >, RESTRICT = scalarlesel, JOIN = scalarlejoinsel
+);
+COMMENT ON OPERATOR <= (dbpool_migration_version, dbpool_migration_version) IS 'less than or equal to';
+CREATE FUNCTION dbpool_migration_version_eq(dbpool_migration_version, dbpool_migration_version) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_eq(dbpool_migration_version, dbpool_migration_version) IS 'implementation of = for versions';
+CREATE OPERATOR = (
+	FUNCTION = dbpool_migration_version_eq, LEFTARG = dbpool_migration_version, RIGHTARG = dbpool_migration_version,
+	COMMUTATOR = =, NEGATOR = <>, RESTRICT = eqsel, JOIN = eqjoinsel
+);
+COMMENT ON OPERATOR = (dbpool_migration_version, dbpool_migration_version) IS 'equal to';
+CREATE FUNCTION dbpool_migration_version_ne(dbpool_migration_version, dbpool_migration_version) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_ne(dbpool_migration_version, dbpool_migration_version) IS 'implementation of <> for versions';
+CREATE OPERATOR <> (
+	FUNCTION = dbpool_migration_version_ne, LEFTARG = dbpool_migration_version, RIGHTARG = dbpool_migration_version,
+	COMMUTATOR = <>, NEGATOR = =, RESTRICT = neqsel, JOIN = neqjoinsel
+);
+COMMENT ON OPERATOR <> (dbpool_migration_version, dbpool_migration_version) IS 'not equal to';
+CREATE FUNCTION dbpool_migration_version_ge(dbpool_migration_version, dbpool_migration_version) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_ge(dbpool_migration_version, dbpool_migration_version) IS 'implementation of >= for versions';
+CREATE OPERATOR >= (
+	FUNCTION = dbpool_migration_version_ge, LEFTARG = dbpool_migration_version, RIGHTARG = dbpool_migration_version,
+	COMMUTATOR = <=, NEGATOR = <, RESTRICT = scalargesel, JOIN = scalargejoinsel
+);
+COMMENT ON OPERATOR >= (dbpool_migration_version, dbpool_migration_version) IS 'greater than or equal to';
+CREATE FUNCTION dbpool_migration_version_gt(dbpool_migration_version, dbpool_migration_version) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_gt(dbpool_migration_version, dbpool_migration_version) IS 'implementation of > for versions';
+CREATE OPERATOR > (
+	FUNCTION = dbpool_migration_version_gt, LEFTARG = dbpool_migration_version, RIGHTARG = dbpool_migration_version,
+	COMMUTATOR = <, NEGATOR = <=, RESTRICT = scalargtsel, JOIN = scalargtjoinsel
+);
+COMMENT ON OPERATOR > (dbpool_migration_version, dbpool_migration_version) IS 'greater than';
+CREATE FUNCTION dbpool_migration_version_cmp(dbpool_migration_version, dbpool_migration_version) RETURNS integer
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_cmp(dbpool_migration_version, dbpool_migration_version) IS 'order of versions';
+CREATE OPERATOR CLASS dbpool_migration_version_ops DEFAULT FOR TYPE dbpool_migration_version USING btree AS
+	OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >,
+	FUNCTION 1 dbpool_migration_version_cmp(dbpool_migration_version, dbpool_migration_version);
+CREATE FUNCTION dbpool_migration_version_larger(dbpool_migration_version, dbpool_migration_version) RETURNS dbpool_migration_version
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_larger(dbpool_migration_version, dbpool_migration_version) IS 'the later one of two versions';
+CREATE FUNCTION dbpool_migration_version_smaller(dbpool_migration_version, dbpool_migration_version) RETURNS dbpool_migration_version
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_smaller(dbpool_migration_version, dbpool_migration_version) IS 'the earlier one of two versions';
+CREATE AGGREGATE max(dbpool_migration_version) (SFUNC = dbpool_migration_version_larger, STYPE = dbpool_migration_version, SORTOP = >, PARALLEL = safe, COMBINEFUNC = dbpool_migration_version_larger);
+CREATE AGGREGATE min(dbpool_migration_version) (SFUNC = dbpool_migration_version_smaller, STYPE = dbpool_migration_version, SORTOP = <, PARALLEL = safe, COMBINEFUNC = dbpool_migration_version_smaller);
+COMMENT ON AGGREGATE max(dbpool_migration_version) IS 'the last of all versions';
+COMMENT ON AGGREGATE min(dbpool_migration_version) IS 'the first of all versions';
+CREATE FUNCTION dbpool_migration_version_int8(dbpool_migration_version) RETURNS bigint
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_version_int8(dbpool_migration_version) IS 'a version that is a whole number, as one';
+CREATE CAST (dbpool_migration_version AS bigint) WITH FUNCTION dbpool_migration_version_int8(dbpool_migration_version) AS ASSIGNMENT;
+CREATE CAST (bigint AS dbpool_migration_version) WITH INOUT AS IMPLICIT;
+CREATE CAST (integer AS dbpool_migration_version) WITH INOUT AS IMPLICIT;
+-- Not implicit: a text compared with a number would become a comparison of versions.
+CREATE CAST (text AS dbpool_migration_version) WITH INOUT AS ASSIGNMENT;
+COMMENT ON CAST (dbpool_migration_version AS bigint) IS 'a whole number';
+COMMENT ON CAST (bigint AS dbpool_migration_version) IS 'a whole number as a version';
+COMMENT ON CAST (integer AS dbpool_migration_version) IS 'a whole number as a version';
+COMMENT ON CAST (text AS dbpool_migration_version) IS 'as it is written';
+COMMENT ON OPERATOR CLASS dbpool_migration_version_ops USING btree IS 'order of versions';
+COMMENT ON OPERATOR FAMILY dbpool_migration_version_ops USING btree IS 'order of versions';
+
+CREATE TABLE dbpool_migrations (
+	pool name NOT NULL,
+	version dbpool_migration_version NOT NULL,
+	name text NOT NULL,
+	up_sql text NOT NULL,
+	down_sql text,
+	transaction boolean NOT NULL DEFAULT true,
+	out_of_order boolean NOT NULL DEFAULT false,
+	file text,
+	added_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	added_by name NOT NULL DEFAULT session_user,
+	serverid oid NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX ON dbpool_migrations (serverid, pool, version) WHERE serverid OPERATOR(pg_catalog.<>) 0;
+COMMENT ON TABLE dbpool_migrations IS 'the registered migrations of the pools that the current role owns';
+COMMENT ON COLUMN dbpool_migrations.pool IS 'name of the pool, that is of the foreign server';
+COMMENT ON COLUMN dbpool_migrations.version IS 'migrations run in the order of their versions';
+COMMENT ON COLUMN dbpool_migrations.name IS 'what it does, in a few words';
+COMMENT ON COLUMN dbpool_migrations.up_sql IS 'the statements';
+COMMENT ON COLUMN dbpool_migrations.down_sql IS 'the statements that undo them, NULL if there is no way back';
+COMMENT ON COLUMN dbpool_migrations.transaction IS 'do the statements run as one transaction?';
+COMMENT ON COLUMN dbpool_migrations.out_of_order IS 'may it run after higher versions?';
+COMMENT ON COLUMN dbpool_migrations.file IS 'name of the file it came from, NULL if from none';
+COMMENT ON COLUMN dbpool_migrations.added_at IS 'when it was registered or last replaced';
+COMMENT ON COLUMN dbpool_migrations.added_by IS 'by which role';
+COMMENT ON COLUMN dbpool_migrations.serverid IS 'OID of the foreign server, 0 if it was dropped';
+SELECT pg_catalog.pg_extension_config_dump('dbpool_migrations', 'WHERE serverid OPERATOR(pg_catalog.<>) 0');
+
+CREATE TABLE dbpool_migration_history (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	pool name NOT NULL,
+	version dbpool_migration_version NOT NULL,
+	name text,
+	direction text NOT NULL,
+	mode text NOT NULL,
+	status text NOT NULL,
+	checksum text,
+	started_at timestamptz NOT NULL,
+	duration interval,
+	executed_by name NOT NULL,
+	pid int NOT NULL,
+	sqlstate text,
+	error text,
+	serverid oid NOT NULL DEFAULT 0
+);
+CREATE INDEX ON dbpool_migration_history (serverid, version);
+COMMENT ON TABLE dbpool_migration_history IS 'the attempts at migrations of the pools that the current role owns, and its own at any';
+COMMENT ON COLUMN dbpool_migration_history.id IS 'number of the attempt';
+COMMENT ON COLUMN dbpool_migration_history.pool IS 'name of the pool, that is of the foreign server';
+COMMENT ON COLUMN dbpool_migration_history.version IS 'version of the migration';
+COMMENT ON COLUMN dbpool_migration_history.name IS 'its name';
+COMMENT ON COLUMN dbpool_migration_history.direction IS 'up, down, baseline or adopted';
+COMMENT ON COLUMN dbpool_migration_history.mode IS 'how it was run';
+COMMENT ON COLUMN dbpool_migration_history.status IS 'what came of it';
+COMMENT ON COLUMN dbpool_migration_history.checksum IS 'checksum of the migration in the format of the remote history';
+COMMENT ON COLUMN dbpool_migration_history.started_at IS 'when the attempt began';
+COMMENT ON COLUMN dbpool_migration_history.duration IS 'how long it took';
+COMMENT ON COLUMN dbpool_migration_history.executed_by IS 'role that made it';
+COMMENT ON COLUMN dbpool_migration_history.pid IS 'process ID of its session';
+COMMENT ON COLUMN dbpool_migration_history.sqlstate IS 'code of the error, NULL if there was none';
+COMMENT ON COLUMN dbpool_migration_history.error IS 'text of the error';
+COMMENT ON COLUMN dbpool_migration_history.serverid IS 'OID of the foreign server, 0 if it was dropped';
+SELECT pg_catalog.pg_extension_config_dump('dbpool_migration_history', 'WHERE serverid OPERATOR(pg_catalog.<>) 0');
+SELECT pg_catalog.pg_extension_config_dump('dbpool_migration_history_id_seq', '');
+COMMENT ON SEQUENCE dbpool_migration_history_id_seq IS 'numbers the rows of dbpool_migration_history';
+
+ALTER TABLE dbpool_migrations ENABLE ROW LEVEL SECURITY;
+CREATE POLICY owners ON dbpool_migrations FOR SELECT TO PUBLIC
+USING (EXISTS (SELECT FROM pg_catalog.pg_foreign_server s
+	WHERE s.oid OPERATOR(pg_catalog.=) dbpool_migrations.serverid
+		AND s.srvname OPERATOR(pg_catalog.=) dbpool_migrations.pool
+		AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')));
+REVOKE ALL ON dbpool_migrations FROM PUBLIC;
+GRANT SELECT ON dbpool_migrations TO PUBLIC;
+
+ALTER TABLE dbpool_migration_history ENABLE ROW LEVEL SECURITY;
+CREATE POLICY owners ON dbpool_migration_history FOR SELECT TO PUBLIC
+USING (executed_by OPERATOR(pg_catalog.=) current_user
+	OR EXISTS (SELECT FROM pg_catalog.pg_foreign_server s
+		WHERE s.oid OPERATOR(pg_catalog.=) dbpool_migration_history.serverid
+			AND s.srvname OPERATOR(pg_catalog.=) dbpool_migration_history.pool
+			AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')));
+REVOKE ALL ON dbpool_migration_history FROM PUBLIC;
+GRANT SELECT ON dbpool_migration_history TO PUBLIC;
+
+CREATE FUNCTION dbpool_guard_migrations() RETURNS trigger
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_guard_migrations()
+IS 'keeps migrations that have been applied as they are, and gives rows that come by hand or out of a dump to the pool that has their name';
+REVOKE ALL ON FUNCTION dbpool_guard_migrations() FROM PUBLIC;
+
+CREATE TRIGGER guard_rows BEFORE INSERT OR UPDATE OR DELETE ON dbpool_migrations
+FOR EACH ROW EXECUTE FUNCTION dbpool_guard_migrations();
+CREATE TRIGGER guard_table BEFORE TRUNCATE ON dbpool_migrations
+FOR EACH STATEMENT EXECUTE FUNCTION dbpool_guard_migrations();
+
+CREATE FUNCTION dbpool_guard_migration_history() RETURNS trigger
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_guard_migration_history()
+IS 'gives rows that come by hand or out of a dump to the pool that has their name';
+REVOKE ALL ON FUNCTION dbpool_guard_migration_history() FROM PUBLIC;
+
+CREATE TRIGGER guard_rows BEFORE INSERT OR UPDATE ON dbpool_migration_history
+FOR EACH ROW EXECUTE FUNCTION dbpool_guard_migration_history();
+
+CREATE FUNCTION dbpool_add_migration(pool name, version dbpool_migration_version, name text, up_sql text,
+	down_sql text DEFAULT NULL, options jsonb DEFAULT '{}')
+RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_add_migration(name, dbpool_migration_version, text, text, text, jsonb)
+IS 'registers a migration of a pool''s database';
+
+CREATE FUNCTION dbpool_drop_migration(pool name, version dbpool_migration_version) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_drop_migration(name, dbpool_migration_version)
+IS 'removes a registered migration that has not been applied';
+
+CREATE FUNCTION dbpool_create_migration(name text,
+	OUT version dbpool_migration_version, OUT file_name text, OUT up_sql text, OUT down_sql text)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_create_migration(text)
+IS 'gives a new migration its version, by the time, and texts to begin with';
+
+CREATE FUNCTION dbpool_load_migrations(pool name, directory text, replace_applied boolean DEFAULT false,
+	placeholders jsonb DEFAULT NULL)
+RETURNS TABLE (version dbpool_migration_version, name text, file text, status text)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_load_migrations(name, text, boolean, jsonb)
+IS 'registers the migrations in the files of a directory of the server, all of them or none';
+
+CREATE FUNCTION dbpool_migration_statements(sql text,
+	OUT line int, OUT "column" int, OUT kind text, OUT statement text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_statements(text)
+IS 'divides a text into the statements that a migration of it would run';
+
+CREATE FUNCTION dbpool_migration_checksum(format text, version dbpool_migration_version, name text, sql text) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_migration_checksum(text, dbpool_migration_version, text, text)
+IS 'the checksum that a history of that format has for such a migration: dbpool, refinery, refinery int8 or sqlx';
+
+CREATE FUNCTION dbpool_migrate(pool name, target dbpool_migration_version DEFAULT NULL,
+	dry_run boolean DEFAULT false, grouped boolean DEFAULT false, fake boolean DEFAULT false,
+	lock_timeout interval DEFAULT '1min', allow_missing boolean DEFAULT false, allow_divergent boolean DEFAULT false)
+RETURNS TABLE (version dbpool_migration_version, name text, direction text, status text, duration interval)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migrate(name, dbpool_migration_version, boolean, boolean, boolean, interval, boolean, boolean)
+IS 'runs the pending migrations of a pool on its remote, up to a target version';
+
+CREATE FUNCTION dbpool_rollback(pool name, steps int DEFAULT 1, target dbpool_migration_version DEFAULT NULL,
+	dry_run boolean DEFAULT false, grouped boolean DEFAULT false,
+	lock_timeout interval DEFAULT '1min', allow_divergent boolean DEFAULT false)
+RETURNS TABLE (version dbpool_migration_version, name text, direction text, status text, duration interval)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_rollback(name, int, dbpool_migration_version, boolean, boolean, interval, boolean)
+IS 'takes back the last migrations of a pool, or all above a target version, by their texts for the way back';
+
+CREATE FUNCTION dbpool_migrate_all(pools name[] DEFAULT NULL, target dbpool_migration_version DEFAULT NULL,
+	dry_run boolean DEFAULT false, grouped boolean DEFAULT false, lock_timeout interval DEFAULT '1min',
+	allow_missing boolean DEFAULT false, allow_divergent boolean DEFAULT false, stop_on_error boolean DEFAULT false)
+RETURNS TABLE (pool name, status text, migrations int, version dbpool_migration_version, duration interval, sqlstate text, error text)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migrate_all(name[], dbpool_migration_version, boolean, boolean, interval, boolean, boolean, boolean)
+IS 'runs the pending migrations of several pools, or of all that have some, one pool after the other';
+
+CREATE FUNCTION dbpool_migration_status(pool name)
+RETURNS TABLE (version dbpool_migration_version, name text, status text, applied_at timestamptz, applied_by text, duration interval, detail text)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migration_status(name)
+IS 'the migrations of a pool, registered here and applied there, side by side';
+
+CREATE FUNCTION dbpool_migration_repair(pool name, version dbpool_migration_version DEFAULT NULL, force boolean DEFAULT false, lock_timeout interval DEFAULT '1min')
+RETURNS TABLE (version dbpool_migration_version, name text, action text)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migration_repair(name, dbpool_migration_version, boolean, interval)
+IS 'gives divergent migrations the checksum of the registered text, if they differ by line ends only, or with force';
+
+CREATE FUNCTION dbpool_migration_resolve(pool name, version dbpool_migration_version, outcome text, lock_timeout interval DEFAULT '1min') RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migration_resolve(name, dbpool_migration_version, text, interval)
+IS 'says of a migration that did not end whether it is applied or pending';
+
+CREATE FUNCTION dbpool_migration_baseline(pool name, version dbpool_migration_version, lock_timeout interval DEFAULT '1min') RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migration_baseline(name, dbpool_migration_version, interval)
+IS 'takes a database without a history for one that has all migrations up to a version';
+
+CREATE FUNCTION dbpool_migration_forget(pool name) RETURNS int
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migration_forget(name)
+IS 'has the local history forget what was applied to a database that was dropped and made again';
+
+--
+-- Views
+--
+
+CREATE FUNCTION dbpool_get_workers(
+	OUT worker int, OUT pid int, OUT started_at timestamptz, OUT starts bigint,
+	OUT pools bigint, OUT connections bigint, OUT requests bigint, OUT wakeups bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_workers() IS 'the rows of dbpool_workers';
+
+CREATE FUNCTION dbpool_get_pools(
+	OUT dbid oid, OUT serverid oid, OUT userid oid, OUT private boolean, OUT worker int, OUT live boolean,
+	OUT pool name, OUT user_name name, OUT paused boolean,
+	OUT min_size int, OUT max_size int,
+	OUT connecting int, OUT idle int, OUT checking int, OUT busy int,
+	OUT cancelling int, OUT resetting int,
+	OUT waiting int, OUT oldest_wait timestamptz, OUT used_at timestamptz,
+	OUT connected_at timestamptz, OUT connect_failed_at timestamptz, OUT connect_error text,
+	OUT statements bigint, OUT errors bigint, OUT timeouts bigint, OUT cancels bigint, OUT repeats bigint,
+	OUT connects bigint, OUT connect_failures bigint, OUT connect_time double precision,
+	OUT waits bigint, OUT wait_time double precision, OUT wait_time_max double precision,
+	OUT exec_time double precision, OUT exec_time_max double precision,
+	OUT rows bigint, OUT bytes_sent bigint, OUT bytes_received bigint,
+	OUT stats_reset timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_pools() IS 'the rows of dbpool_pools and dbpool_stat_pools';
+
+CREATE FUNCTION dbpool_get_connections(
+	OUT dbid oid, OUT worker int, OUT state text, OUT pool name, OUT user_name name, OUT state_since timestamptz,
+	OUT remote_pid int, OUT address text, OUT port int, OUT tls boolean, OUT local_pid int,
+	OUT connected_at timestamptz, OUT statements bigint, OUT in_flight int, OUT prepared int, OUT query text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_connections() IS 'the rows of dbpool_connections';
+
+CREATE FUNCTION dbpool_get_requests(
+	OUT dbid oid, OUT pid int, OUT usesysid oid, OUT query text, OUT pool name, OUT state text,
+	OUT submitted_at timestamptz, OUT running_since timestamptz, OUT remote_pid int)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_requests() IS 'the rows of dbpool_requests';
+
+CREATE FUNCTION dbpool_get_bulk_inserts(
+	OUT pid int, OUT dbid oid, OUT target text, OUT pool name, OUT phase text,
+	OUT bytes_processed bigint, OUT tuples_processed bigint, OUT started_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_bulk_inserts() IS 'the rows of dbpool_progress_bulk_insert';
+
+CREATE FUNCTION dbpool_get_migrations(
+	OUT pid int, OUT dbid oid, OUT pool name, OUT phase text, OUT version text, OUT name text, OUT direction text,
+	OUT statements_done int, OUT statements_total int, OUT migrations_done int, OUT migrations_total int,
+	OUT started_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_migrations() IS 'the rows of dbpool_progress_migrate';
+
+CREATE VIEW dbpool_workers AS
+SELECT worker, pid, started_at, starts, pools, connections, requests, wakeups
+FROM @extschema@.dbpool_get_workers();
+COMMENT ON VIEW dbpool_workers IS 'the background workers of dbpool';
+COMMENT ON COLUMN dbpool_workers.worker IS 'number of the worker, from 1 to dbpool.workers';
+COMMENT ON COLUMN dbpool_workers.pid IS 'its process ID, NULL while it is not running';
+COMMENT ON COLUMN dbpool_workers.started_at IS 'when this process started';
+COMMENT ON COLUMN dbpool_workers.starts IS 'how often the worker was started since the server was';
+COMMENT ON COLUMN dbpool_workers.pools IS 'pools it keeps';
+COMMENT ON COLUMN dbpool_workers.connections IS 'connections of these pools, those being opened included';
+COMMENT ON COLUMN dbpool_workers.requests IS 'statements it was given';
+COMMENT ON COLUMN dbpool_workers.wakeups IS 'turns of its event loop';
+
+CREATE VIEW dbpool_pools AS
+WITH defined AS (
+	SELECT d.oid AS dbid, s.oid AS serverid, m.umuser AS userid, s.srvname AS pool,
+		coalesce(r.rolname, 'public') AS user_name,
+		(SELECT o.option_value::int FROM pg_catalog.pg_options_to_table(s.srvoptions) o
+		 WHERE o.option_name OPERATOR(pg_catalog.=) 'min_size') AS min_size,
+		(SELECT o.option_value::int FROM pg_catalog.pg_options_to_table(s.srvoptions) o
+		 WHERE o.option_name OPERATOR(pg_catalog.=) 'max_size') AS max_size
+	FROM pg_catalog.pg_foreign_server s
+	JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw
+	JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+	JOIN pg_catalog.pg_user_mapping m ON m.umserver OPERATOR(pg_catalog.=) s.oid
+	LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) m.umuser
+	WHERE w.fdwname OPERATOR(pg_catalog.=) 'dbpool'),
+-- a pool that is split has a row per worker
+used AS (
+	SELECT g.dbid, g.serverid, g.userid, g.private,
+		(pg_catalog.array_agg(g.pool ORDER BY g.used_at DESC NULLS LAST))[1] AS pool,
+		(pg_catalog.array_agg(g.user_name ORDER BY g.used_at DESC NULLS LAST))[1] AS user_name,
+		pg_catalog.min(g.worker) AS worker,
+		(pg_catalog.count(*) FILTER (WHERE g.live))::int AS workers,
+		pg_catalog.bool_or(g.live) AS live,
+		pg_catalog.bool_or(g.paused) AS paused,
+		pg_catalog.max(g.min_size) AS min_size,
+		pg_catalog.max(g.max_size) AS max_size,
+		pg_catalog.sum(g.connecting)::int AS connecting,
+		pg_catalog.sum(g.idle)::int AS idle,
+		pg_catalog.sum(g.checking)::int AS checking,
+		pg_catalog.sum(g.busy)::int AS busy,
+		pg_catalog.sum(g.cancelling)::int AS cancelling,
+		pg_catalog.sum(g.resetting)::int AS resetting,
+		pg_catalog.sum(g.waiting)::int AS waiting,
+		pg_catalog.min(g.oldest_wait) AS oldest_wait,
+		pg_catalog.max(g.used_at) AS used_at,
+		pg_catalog.max(g.connected_at) AS connected_at,
+		pg_catalog.max(g.connect_failed_at) AS connect_failed_at,
+		(pg_catalog.array_agg(g.connect_error ORDER BY g.connect_failed_at DESC NULLS LAST))[1] AS connect_error
+	FROM @extschema@.dbpool_get_pools() g
+	WHERE g.live OR g.paused OR g.dbid OPERATOR(pg_catalog.=)
+		(SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+	GROUP BY g.dbid, g.serverid, g.userid, g.private)
+SELECT coalesce(l.pool, f.pool) AS pool,
+	d.datname AS database,
+	coalesce(l.user_name, f.user_name) AS user_name,
+	CASE WHEN l.private THEN 'uncommitted' WHEN l.paused THEN 'paused' WHEN l.live THEN 'active' ELSE 'cold' END AS state,
+	l.worker, l.workers,
+	coalesce(l.idle, n.used) AS idle,
+	coalesce(l.busy, n.used) AS busy,
+	coalesce(l.connecting, n.used) AS connecting,
+	coalesce(l.checking, n.used) AS checking,
+	coalesce(l.cancelling, n.used) AS cancelling,
+	coalesce(l.resetting, n.used) AS resetting,
+	coalesce(l.min_size, f.min_size, n.min_size) AS min_size,
+	coalesce(l.max_size, f.max_size, n.max_size) AS max_size,
+	coalesce(l.waiting, n.used) AS waiting,
+	l.oldest_wait, l.used_at, l.connected_at, l.connect_failed_at, l.connect_error
+FROM defined f
+FULL JOIN used l
+	ON l.dbid OPERATOR(pg_catalog.=) f.dbid AND l.serverid OPERATOR(pg_catalog.=) f.serverid
+	AND l.userid OPERATOR(pg_catalog.=) f.userid AND NOT l.private
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) coalesce(l.dbid, f.dbid)
+-- what is not known is not said: of those in use that one may not see, and of other databases
+CROSS JOIN LATERAL (
+	SELECT CASE WHEN l.serverid IS NULL THEN 0 END AS used,
+		CASE WHEN f.serverid IS NOT NULL THEN 0 END AS min_size,
+		CASE WHEN f.serverid IS NOT NULL THEN 10 END AS max_size) n
+WHERE f.serverid IS NOT NULL OR l.live;
+COMMENT ON VIEW dbpool_pools IS 'the pools that this database defines, and those of other databases that are in use; most is NULL for those who may not see a pool';
+COMMENT ON COLUMN dbpool_pools.pool IS 'name of the foreign server';
+COMMENT ON COLUMN dbpool_pools.database IS 'local database in which it is defined';
+COMMENT ON COLUMN dbpool_pools.user_name IS 'local role of the user mapping, or public';
+COMMENT ON COLUMN dbpool_pools.state IS 'active; paused by dbpool_pause(); uncommitted: of a transaction that has changed the definition; or cold: not in the memory of a worker before it is next used, as after a start, a change of the definition, or ten minutes without a connection';
+COMMENT ON COLUMN dbpool_pools.worker IS 'number of the worker that keeps it, the lowest if there are several';
+COMMENT ON COLUMN dbpool_pools.workers IS 'number of workers that keep it; more than one when it is split';
+COMMENT ON COLUMN dbpool_pools.idle IS 'connections that are free';
+COMMENT ON COLUMN dbpool_pools.busy IS 'connections that run a statement';
+COMMENT ON COLUMN dbpool_pools.connecting IS 'connections that are being opened';
+COMMENT ON COLUMN dbpool_pools.checking IS 'connections that are being checked by a round trip';
+COMMENT ON COLUMN dbpool_pools.cancelling IS 'connections whose statement was given up and is being cancelled';
+COMMENT ON COLUMN dbpool_pools.resetting IS 'connections whose session is being reset';
+COMMENT ON COLUMN dbpool_pools.min_size IS 'connections that are kept open';
+COMMENT ON COLUMN dbpool_pools.max_size IS 'connections that may be open';
+COMMENT ON COLUMN dbpool_pools.waiting IS 'statements that wait for a connection';
+COMMENT ON COLUMN dbpool_pools.oldest_wait IS 'since when the first of them has been waiting';
+COMMENT ON COLUMN dbpool_pools.used_at IS 'when the pool was last given a statement';
+COMMENT ON COLUMN dbpool_pools.connected_at IS 'when a connection was last opened';
+COMMENT ON COLUMN dbpool_pools.connect_failed_at IS 'when opening a connection last failed';
+COMMENT ON COLUMN dbpool_pools.connect_error IS 'why it failed';
+
+CREATE VIEW dbpool_connections AS
+SELECT c.pool, d.datname AS database, c.user_name, c.state, c.state_since, c.local_pid, c.remote_pid,
+	c.address, c.port, c.tls, c.connected_at, c.statements, c.in_flight, c.prepared, c.worker, c.query
+FROM @extschema@.dbpool_get_connections() c
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) c.dbid;
+COMMENT ON VIEW dbpool_connections IS 'the connections of all pools; most is NULL for those who may not see the pool';
+COMMENT ON COLUMN dbpool_connections.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_connections.database IS 'local database in which it is defined';
+COMMENT ON COLUMN dbpool_connections.user_name IS 'local role of the user mapping, or public';
+COMMENT ON COLUMN dbpool_connections.state IS 'connecting, idle, checking, busy, cancelling or resetting';
+COMMENT ON COLUMN dbpool_connections.state_since IS 'since when it is in that state';
+COMMENT ON COLUMN dbpool_connections.local_pid IS 'process ID of the local session whose statement it runs, the first if there are several';
+COMMENT ON COLUMN dbpool_connections.remote_pid IS 'process ID of the remote server process';
+COMMENT ON COLUMN dbpool_connections.address IS 'remote host or socket directory';
+COMMENT ON COLUMN dbpool_connections.port IS 'remote port';
+COMMENT ON COLUMN dbpool_connections.tls IS 'is the connection encrypted?';
+COMMENT ON COLUMN dbpool_connections.connected_at IS 'when it was opened';
+COMMENT ON COLUMN dbpool_connections.statements IS 'statements that it has run';
+COMMENT ON COLUMN dbpool_connections.in_flight IS 'statements that were sent and are not answered; more than one when short statements of several sessions share it';
+COMMENT ON COLUMN dbpool_connections.prepared IS 'statements that dbpool has prepared in it';
+COMMENT ON COLUMN dbpool_connections.worker IS 'number of the worker that keeps it';
+COMMENT ON COLUMN dbpool_connections.query IS 'statement it runs or last ran, the first 1023 bytes; hidden from those who may not see its session''s';
+
+CREATE VIEW dbpool_requests AS
+SELECT q.pool, d.datname AS database, q.pid, r.rolname AS usename, q.state, q.submitted_at,
+	q.running_since, q.remote_pid, q.query
+FROM @extschema@.dbpool_get_requests() q
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) q.dbid
+LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) q.usesysid;
+COMMENT ON VIEW dbpool_requests IS 'the statements that local sessions have with the workers; most is NULL for those who may not see the session''s';
+COMMENT ON COLUMN dbpool_requests.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_requests.database IS 'database of the local session';
+COMMENT ON COLUMN dbpool_requests.pid IS 'process ID of the local session';
+COMMENT ON COLUMN dbpool_requests.usename IS 'role that made the call';
+COMMENT ON COLUMN dbpool_requests.state IS 'submitted (a large one may have to wait there), receiving (by the worker), queued (waits for a connection), running, done (the session still reads), or abandoned (by the session)';
+COMMENT ON COLUMN dbpool_requests.submitted_at IS 'when the session asked';
+COMMENT ON COLUMN dbpool_requests.running_since IS 'when it got a connection, NULL while it waits';
+COMMENT ON COLUMN dbpool_requests.remote_pid IS 'process ID of the remote server process that runs it';
+COMMENT ON COLUMN dbpool_requests.query IS 'the statement, its first 1023 bytes; hidden from those who may not see the session''s';
+
+CREATE VIEW dbpool_progress_bulk_insert AS
+SELECT b.pid, b.dbid AS datid, d.datname, b.pool, b.target, b.phase, b.bytes_processed,
+	b.tuples_processed, b.started_at
+FROM @extschema@.dbpool_get_bulk_inserts() b
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) b.dbid;
+COMMENT ON VIEW dbpool_progress_bulk_insert IS 'the calls of dbpool_bulk_insert() that are under way; most is NULL for those who may not see the session''s';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.pid IS 'process ID of the local session';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.datid IS 'OID of the local session''s database';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.datname IS 'its name';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.target IS 'the remote table; hidden from those who may not see the session''s statements';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.phase IS 'waiting (for a connection, and until the remote is ready), copying, or finishing (all rows are sent, the remote has not committed them yet)';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.bytes_processed IS 'bytes given to the worker so far, in the format of COPY';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.tuples_processed IS 'rows of the query so far';
+COMMENT ON COLUMN dbpool_progress_bulk_insert.started_at IS 'when the call began';
+
+CREATE VIEW dbpool_progress_migrate AS
+SELECT m.pid, m.dbid AS datid, d.datname, m.pool, m.phase, m.version, m.name, m.direction,
+	m.statements_done, m.statements_total, m.migrations_done, m.migrations_total, m.started_at
+FROM @extschema@.dbpool_get_migrations() m
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) m.dbid;
+COMMENT ON VIEW dbpool_progress_migrate IS 'the runs of migrations that are under way, up to 64; most is NULL for those who may not see the session''s';
+COMMENT ON COLUMN dbpool_progress_migrate.pid IS 'process ID of the local session';
+COMMENT ON COLUMN dbpool_progress_migrate.datid IS 'OID of the local session''s database';
+COMMENT ON COLUMN dbpool_progress_migrate.datname IS 'its name';
+COMMENT ON COLUMN dbpool_progress_migrate.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_progress_migrate.phase IS 'connecting, waiting for lock, reading history, waiting for process, migrating, or committing';
+COMMENT ON COLUMN dbpool_progress_migrate.version IS 'version of the migration that runs, NULL before the first';
+COMMENT ON COLUMN dbpool_progress_migrate.name IS 'its name';
+COMMENT ON COLUMN dbpool_progress_migrate.direction IS 'up or down';
+COMMENT ON COLUMN dbpool_progress_migrate.statements_done IS 'statements of it that have ended';
+COMMENT ON COLUMN dbpool_progress_migrate.statements_total IS 'statements that it has';
+COMMENT ON COLUMN dbpool_progress_migrate.migrations_done IS 'migrations of this run that have ended';
+COMMENT ON COLUMN dbpool_progress_migrate.migrations_total IS 'migrations that this run has';
+COMMENT ON COLUMN dbpool_progress_migrate.started_at IS 'when the call began';
+
+CREATE VIEW dbpool_stat_pools AS
+SELECT (pg_catalog.array_agg(p.pool ORDER BY p.used_at DESC NULLS LAST))[1] AS pool,
+	d.datname AS database,
+	(pg_catalog.array_agg(p.user_name ORDER BY p.used_at DESC NULLS LAST))[1] AS user_name,
+	pg_catalog.sum(p.statements)::bigint AS statements,
+	pg_catalog.sum(p.errors)::bigint AS errors,
+	pg_catalog.sum(p.timeouts)::bigint AS timeouts,
+	pg_catalog.sum(p.cancels)::bigint AS cancels,
+	pg_catalog.sum(p.repeats)::bigint AS repeats,
+	pg_catalog.sum(p.connects)::bigint AS connects,
+	pg_catalog.sum(p.connect_failures)::bigint AS connect_failures,
+	pg_catalog.sum(p.connect_time) AS connect_time,
+	pg_catalog.sum(p.waits)::bigint AS waits,
+	pg_catalog.sum(p.wait_time) AS wait_time,
+	pg_catalog.max(p.wait_time_max) AS wait_time_max,
+	pg_catalog.sum(p.exec_time) AS exec_time,
+	pg_catalog.max(p.exec_time_max) AS exec_time_max,
+	pg_catalog.sum(p.rows)::bigint AS rows,
+	pg_catalog.sum(p.bytes_sent)::bigint AS bytes_sent,
+	pg_catalog.sum(p.bytes_received)::bigint AS bytes_received,
+	pg_catalog.max(p.stats_reset) AS stats_reset
+FROM @extschema@.dbpool_get_pools() p
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.dbid
+WHERE NOT p.private
+GROUP BY p.dbid, p.serverid, p.userid, d.datname;
+COMMENT ON VIEW dbpool_stat_pools IS 'statistics of pools since they were first used or dbpool_stat_reset(); times are in milliseconds; most is NULL for those who may not see the pool';
+COMMENT ON COLUMN dbpool_stat_pools.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_stat_pools.database IS 'local database in which it is defined';
+COMMENT ON COLUMN dbpool_stat_pools.user_name IS 'local role of the user mapping, or public';
+COMMENT ON COLUMN dbpool_stat_pools.statements IS 'calls that ended well, pings included';
+COMMENT ON COLUMN dbpool_stat_pools.errors IS 'calls that had got a connection and ended with an error';
+COMMENT ON COLUMN dbpool_stat_pools.timeouts IS 'calls that waited for a connection as long as acquire_timeout allows';
+COMMENT ON COLUMN dbpool_stat_pools.cancels IS 'calls given up by their sessions';
+COMMENT ON COLUMN dbpool_stat_pools.repeats IS 'statements that were rolled back for no fault of their own and sent again, unseen by their sessions';
+COMMENT ON COLUMN dbpool_stat_pools.connects IS 'connections that were opened';
+COMMENT ON COLUMN dbpool_stat_pools.connect_failures IS 'connections that could not be opened';
+COMMENT ON COLUMN dbpool_stat_pools.connect_time IS 'total time that opening them took';
+COMMENT ON COLUMN dbpool_stat_pools.waits IS 'calls that found no free connection';
+COMMENT ON COLUMN dbpool_stat_pools.wait_time IS 'total time that calls waited for a connection';
+COMMENT ON COLUMN dbpool_stat_pools.wait_time_max IS 'longest such time';
+COMMENT ON COLUMN dbpool_stat_pools.exec_time IS 'total time that calls had a connection';
+COMMENT ON COLUMN dbpool_stat_pools.exec_time_max IS 'longest such time';
+COMMENT ON COLUMN dbpool_stat_pools.rows IS 'rows that were received';
+COMMENT ON COLUMN dbpool_stat_pools.bytes_sent IS 'bytes of statements, parameters and rows of bulk inserts';
+COMMENT ON COLUMN dbpool_stat_pools.bytes_received IS 'bytes of rows';
+COMMENT ON COLUMN dbpool_stat_pools.stats_reset IS 'when dbpool_stat_reset() was last called for the pool';
+
+GRANT SELECT ON dbpool_workers, dbpool_pools, dbpool_connections, dbpool_requests, dbpool_progress_bulk_insert, dbpool_progress_migrate, dbpool_stat_pools TO PUBLIC;
