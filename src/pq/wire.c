@@ -205,7 +205,15 @@ is_error(const char *body, Size have)
 	if (at - body < 4 || at + 8 > end || *at++ != '\0')
 		return false;
 	if (*at == 'C')
-		return strspn(at + 1, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 && at[6] == '\0';
+	{
+		/* the five characters of a SQLSTATE; all of them are there */
+		for (int i = 1; i <= 5; i++)
+		{
+			if (!((at[i] >= '0' && at[i] <= '9') || (at[i] >= 'A' && at[i] <= 'Z')))
+				return false;
+		}
+		return at[6] == '\0';
+	}
 	for (int i = 0; *at == 'V' && i < lengthof(severities); i++)
 	{
 		Size		len = strlen(severities[i]) + 1;
