@@ -270,7 +270,10 @@ one_result(Conn *conn, PGresult *res)
 			break;
 		case PGRES_PIPELINE_SYNC:
 			PQclear(res);
-			conn_flight_ended(conn);
+			if (flight != NULL)
+				conn_flight_ended(conn);
+			else
+				conn_close(conn, "the remote answered what it was not asked");
 			return NEXT_RESULT;
 		case PGRES_PIPELINE_ABORTED:
 			break;
