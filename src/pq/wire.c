@@ -322,8 +322,9 @@ messages_begin(const char *buf, Size n, Size at, Size *steps)
 }
 
 /*
- * Find a place where messages begin, for *at.  In bytes that were made for it, each place can
- * begin a chain that is long and leads nowhere: so there is an end to the search.
+ * Find a place where messages begin, for *at.  In bytes that were made for it, each
+ * place can begin a chain that is long and leads nowhere: so there is an end to the
+ * search.
  */
 static bool
 find_messages(const char *buf, Size n, Size *at)

@@ -49,6 +49,7 @@ bool
 flight_failed(Conn *conn, Flight *flight, Cause cause)
 {
 	Assert(flight == conn_head(conn));
+	/* of several errors, which only an odd remote sends, the last one counts */
 	flight->repeat = is_to_repeat(conn, flight, cause);
 	if (!flight->repeat)
 	{

@@ -44,7 +44,7 @@ is_too_much(Conn *conn, Size n)
 	return true;
 }
 
-/* Note in lost_error that the message at which input_look() has stopped is too large. */
+/* Note in loss.error that the message at which input_look() has stopped is too large. */
 void
 input_describe_large(Conn *conn, const WireMessage *large)
 {
@@ -57,7 +57,7 @@ input_describe_large(Conn *conn, const WireMessage *large)
  * Before libpq reads from the socket, look at what it will read.  INPUT_LARGE: it
  * is to read once more, and what it then gives is to be taken, before the
  * connection is given up for the large message; until then nothing else may be
- * looked at.  INPUT_REFUSED: it is to be given up at once, and lost_error says why.
+ * looked at.  INPUT_REFUSED: it is to be given up at once, and loss.error says why.
  */
 InputLook
 input_look(Conn *conn, WireMessage *large)
