@@ -1,10 +1,10 @@
 /*
  * answer.c
- *	  What goes back to the session of a request.
+ *	  What goes back to whoever has made a request.
  *
- * Frames are written into the "down" ring, and what has no room there is kept.  This
- * is the one file that knows where answers go: whoever has one for somebody else than
- * the session of a slot (a job, a cache) begins here.
+ * Frames are written into a ring, and what has no room there is kept.  Whose ring it
+ * is, and what its reader is told, is the request's Answer's to know: that of a
+ * session with a slot is in answer_slot.c.
  *
  * Ending a request neither throws nor needs memory, as recoveries do it: where
  * there is no room for its last frames, it ends without an END frame, which
@@ -23,20 +23,6 @@
 /* Longest error of the worker's own; what is longer is cut. */
 #define ERROR_MOST_BYTES	32768
 
-/*
- * Processes whose requests are done.  They are woken a little later, all at
- * once: each wakes on this processor if need be, and would take it from us.
- */
-static int *to_wake;
-static int	nto_wake;
-
-void
-answers_init(void)
-{
-	to_wake = MemoryContextAlloc(worker_context,
-								 sizeof(int) * dbpool_shared->nrequests);
-}
-
 /* What is known of its text is of no interest any more. */
 static void
 drop_statement(Request *req)
@@ -47,8 +33,8 @@ drop_statement(Request *req)
 	req->statement = NULL;
 }
 
-/* Forget all about a request; its slot is about to change hands. */
-static void
+/* Forget all about a request, which is about to change hands. */
+void
 request_release(Request *req)
 {
 	timer_stop(&req->deadline);
@@ -109,7 +95,7 @@ try_put(Request *req, const void *data, Size len)
 	req->put = true;
 	if (req->out.len == 0)
 	{
-		ring_write_begin(&writer, request_down(req->slot));
+		ring_write_begin(&writer, req->answer->ring(req));
 		written = ring_write(&writer, data, len);
 		ring_write_end(&writer);
 	}
@@ -141,26 +127,8 @@ request_put(Request *req, const void *data, Size len)
 static void
 request_done(Request *req)
 {
-	RequestSlot *slot = req->slot;
-	RequestState state = request_state(req);
-	int			procno = req->task.procno;
-
 	request_release(req);
-	if (state == REQUEST_ABANDONED || !request_move(slot, req->hold, state, REQUEST_DONE))
-		request_free_abandoned(slot, req->hold);
-	else
-		to_wake[nto_wake++] = procno;
-	if (nto_wake == dbpool_shared->nrequests)
-		requests_wake();
-}
-
-/* Wake those whose requests are done. */
-void
-requests_wake(void)
-{
-	for (int i = 0; i < nto_wake; i++)
-		SetLatch(compat_proc_latch(to_wake[i]));
-	nto_wake = 0;
+	req->answer->ended(req);
 }
 
 /*
@@ -180,7 +148,7 @@ request_break(Request *req)
 bool
 request_flush(Request *req)
 {
-	Ring	   *down = request_down(req->slot);
+	Ring	   *down = req->answer->ring(req);
 
 	while (req->out.len > 0)
 	{
@@ -194,7 +162,7 @@ request_flush(Request *req)
 		req->out.cursor += (int) written;
 		if (req->out.cursor == req->out.len)
 			resetStringInfo(&req->out);
-		request_wake_backend(req->slot);
+		req->answer->wake(req);
 		if (req->out.len > 0 && ring_begin_wait(down))
 			return false;
 	}
@@ -207,34 +175,34 @@ void
 answer_open(Request *req, AnswerRoom *room)
 {
 	Assert(req->active && !req->ending && req->out.len == 0);
-	ring_write_begin(&room->writer, request_down(req->slot));
+	ring_write_begin(&room->writer, req->answer->ring(req));
 	room->at_first = ring_room(&room->writer);
 }
 
-/* Show what was written.  The session, which may be asleep, is woken now and then. */
+/* Show what was written.  The reader, who may be asleep, is woken now and then. */
 void
 answer_shut(Request *req, AnswerRoom *room)
 {
 	ring_write_end(&room->writer);
 	if (room->at_first > REQUEST_DOWN_SIZE / 2 &&
 		ring_room(&room->writer) <= REQUEST_DOWN_SIZE / 2)
-		request_wake_backend(req->slot);
+		req->answer->wake(req);
 }
 
 /*
- * There was no room for all.  Returns false when there is by now; else the session
- * has been woken, and will set the request's attention bit when it has made room.
+ * There was no room for all.  Returns false when there is by now; else the reader
+ * has been woken, and will have the request looked at when it has made room.
  */
 bool
 answer_is_full(Request *req)
 {
-	if (!ring_begin_wait(request_down(req->slot)))
+	if (!ring_begin_wait(req->answer->ring(req)))
 		return false;
-	request_wake_backend(req->slot);
+	req->answer->wake(req);
 	return true;
 }
 
-/* The last of a request: an END frame, and the slot is the backend's again. */
+/* The last of a request: an END frame, and it is its reader's again. */
 void
 request_end(Request *req)
 {
@@ -348,33 +316,11 @@ request_restart(Request *req)
 	return true;
 }
 
-/* The backend has gone, and everybody who knew the request knows it: free it. */
+/* Nobody waits for it any more, and everybody here who knew it knows that. */
 void
 request_gone(Request *req)
 {
-	RequestSlot *slot = req->slot;
-
 	Assert(req->active && !req->queued && req->flight == NULL);
 	request_release(req);
-	request_free_abandoned(slot, req->hold);
-}
-
-/*
- * The backend has gone, but waits for the end of the flight: the slot is freed
- * by request_let_go().
- */
-void
-request_keep(Request *req)
-{
-	Assert(req->active && !req->queued && req->flight == NULL);
-	request_release(req);
-	req->kept = true;
-}
-
-void
-request_let_go(Request *req)
-{
-	Assert(req->kept && !req->active);
-	req->kept = false;
-	request_free_abandoned(req->slot, req->hold);
+	req->answer->gone(req);
 }

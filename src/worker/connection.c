@@ -168,14 +168,13 @@ void
 conn_show_request(Conn *conn, const Request *req)
 {
 	ConnShared *shared = conn->shared;
-	RequestSlot *slot = req->slot;
-	Size		len = strnlen(slot->sql, DBPOOL_SHOWN_SQL - 1);
+	Size		len = strnlen(req->shown, DBPOOL_SHOWN_SQL - 1);
 
 	SpinLockAcquire(&shared->mutex);
 	shared->local_pid = req->task.pid;
 	shared->roleid = req->task.roleid;
 	shared->encoding = req->task.encoding;
-	memcpy(shared->sql, slot->sql, len);
+	memcpy(shared->sql, req->shown, len);
 	shared->sql[len] = '\0';
 	SpinLockRelease(&shared->mutex);
 }

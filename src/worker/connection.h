@@ -232,7 +232,7 @@ extern void copy_begin(Conn *conn, Request *req, struct pg_result *res);
 extern bool copy_send(Conn *conn);
 extern void copy_look(Conn *conn);
 extern void copy_stop(Conn *conn, Request *req);
-extern bool copy_lost(Conn *conn, Request *req);
+extern bool copy_has_ended(const Request *req);
 
 /* --- wire_cancel.c ----------------------------------------------------------------------- */
 

@@ -61,14 +61,57 @@ conn_close(Conn *conn, const char *reason)
 }
 
 /*
- * The connection broke.  A request has surely not run, and goes back to the
- * queue, when
+ * The connection broke; what has become of its first flight?  It has surely not run
+ * when
  *	 - its statement was not wholly handed over: the Sync that commits it comes
  *	   last, and nothing is sent behind a flight that is not handed over; or
  *	 - the server process itself said that it ends, and answers to others were
- *	   due before: it takes one statement after the other.
- * Any other may have run, and its session is told so; a COPY whose rows have
- * not ended has not.
+ *	   due before (behind): it takes one statement after the other; or
+ *	 - it is a COPY whose rows have not ended.
+ */
+static Fate
+fate_of_lost(Conn *conn, bool behind)
+{
+	const Request *req = conn_head_request(conn);
+
+	if ((conn->flights.n == 1 && !conn->io.flushed) ||
+		(conn->loss.remote_ended && behind) ||
+		(req != NULL && req->task.kind == REQUEST_COPY && !copy_has_ended(req)))
+		return FATE_NOT_RUN;
+	return FATE_UNKNOWN;
+}
+
+/*
+ * A request was on a connection that broke, and is off it.  One that has not run goes
+ * back to the queue, unless its session has got something of it, or has given rows
+ * away for it.
+ */
+static void
+request_lost(Conn *conn, Request *req, Fate fate, int64 us)
+{
+	const char *name = NameStr(conn->pool->options.server);
+	bool		copy = req->task.kind == REQUEST_COPY;
+	const char *outcome = "The statement had been sent: it may or may not have run.";
+	char		what[DBPOOL_SHOWN_ERROR];
+	char		detail[DBPOOL_SHOWN_ERROR + 100];
+
+	Assert(fate == FATE_NOT_RUN || fate == FATE_UNKNOWN);
+	if (fate == FATE_NOT_RUN && !req->put)
+	{
+		pool_requeue(req);
+		return;
+	}
+	conn_count_request(conn, req, us, true);
+	if (fate == FATE_NOT_RUN)
+		outcome = copy ? "No row was inserted." : "The statement was not run.";
+	snprintf(what, sizeof(what), "connection of pool \"%s\" was lost while %s", name,
+			 fate == FATE_NOT_RUN && copy ? "rows were sent" : "a statement ran");
+	snprintf(detail, sizeof(detail), "%s\n%s", conn->loss.error, outcome);
+	request_fail(req, fate == FATE_NOT_RUN ? "08006" : "08007", what, detail, NULL);
+}
+
+/*
+ * The connection broke: its flights meet their fates, and it is closed.
  *
  * Throws nothing: it is part of the recovery.
  */
@@ -77,15 +120,9 @@ conn_lost(Conn *conn)
 {
 	Pool	   *pool = conn->pool;
 	Request    *req = conn->waiter;
-	bool		first = true;
-	char		what[DBPOOL_SHOWN_ERROR];
-	char		detail[DBPOOL_SHOWN_ERROR + 100];
+	bool		behind = false;
 
 	conn_note_error(conn);
-	snprintf(what, sizeof(what), "connection of pool \"%s\" was lost while a statement ran",
-			 NameStr(pool->options.server));
-	snprintf(detail, sizeof(detail),
-			 "%s\nThe statement had been sent: it may or may not have run.", conn->loss.error);
 	conn_stop_home(conn);
 	if (req != NULL)
 	{
@@ -93,28 +130,16 @@ conn_lost(Conn *conn)
 		req->conn = NULL;
 		pool_requeue(req);
 	}
-	while (conn->flights.n > 0)
+	for (; conn->flights.n > 0; behind = true)
 	{
-		Flight	   *flight = conn_head(conn);
+		Fate		fate = fate_of_lost(conn, behind);
 		int64		us = conn_head_us(conn, ticks_now());
-		bool		not_run = (conn->flights.n == 1 && !conn->io.flushed) ||
-		(conn->loss.remote_ended && !first);
 
-		req = flight->req;
-		first = false;
+		req = conn_head_request(conn);
 		reply_drop_rows(conn);
-		flight_remove(conn, flight);
-		if (req == NULL)
-			continue;
-		if (not_run && !req->put)
-			pool_requeue(req);
-		else
-		{
-			conn_count_request(conn, req, us, true);
-			if (req->task.kind == REQUEST_COPY && copy_lost(conn, req))
-				continue;
-			request_fail(req, "08007", what, detail, NULL);
-		}
+		flight_remove(conn, conn_head(conn));
+		if (req != NULL)
+			request_lost(conn, req, fate, us);
 	}
 	if (conn->shared->statements == 0)
 		pool_back_off(pool);

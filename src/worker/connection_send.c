@@ -111,21 +111,6 @@ send_alone(Conn *conn, Request *req, const char *const *values)
 	return flight->row_mode;
 }
 
-/* For dbpool_requests. */
-static void
-show_start(Conn *conn, Request *req)
-{
-	RequestSlot *slot = req->slot;
-
-	SpinLockAcquire(&conn->shared->mutex);
-	conn->shared->statements++;
-	SpinLockRelease(&conn->shared->mutex);
-	SpinLockAcquire(&slot->mutex);
-	slot->running_since = req->started_at;
-	slot->remote_pid = conn_remote_pid(conn);
-	SpinLockRelease(&slot->mutex);
-}
-
 typedef struct Sending
 {
 	Conn	   *conn;
@@ -165,7 +150,6 @@ send_piece(void *arg)
 void
 conn_start(Conn *conn, Request *req)
 {
-	RequestSlot *slot = req->slot;
 	Sending		sending = {conn, req, NULL};
 	Flight	   *flight;
 
@@ -175,16 +159,14 @@ conn_start(Conn *conn, Request *req)
 	if (req->task.kind == REQUEST_QUERY)
 		sending.values = request_params(req);
 	flight = flight_make();
-	slot->home_pid = conn->session.home_pid;
-	slot->home_role = conn->session.home_role;
-	if (!request_move(slot, req->hold, REQUEST_QUEUED, REQUEST_RUNNING))
+	req->started_at = ticks_now();
+	if (!req->answer->started(req, conn))
 	{
 		flight_free(flight);
 		request_gone(req);
 		return;
 	}
 	timer_stop(&req->deadline);
-	req->started_at = ticks_now();
 	if (req->task.sql_len + req->task.params_len > BIG_REQUEST_BYTES)
 		conn->io.big = true;
 	conn->session.dirty |= (req->task.traces & TRACE_RESET) != 0;
@@ -197,8 +179,9 @@ conn_start(Conn *conn, Request *req)
 		conn_move(conn, CONN_BUSY, "a statement");
 	}
 	flight_add(conn, flight, req);
-	show_start(conn, req);
-	pg_atomic_write_u32(&slot->sent, req->task.kind != REQUEST_COPY);
+	SpinLockAcquire(&conn->shared->mutex);
+	conn->shared->statements++;
+	SpinLockRelease(&conn->shared->mutex);
 	(void) work_guard(send_piece, &sending, conn_recover, conn);
 }
 

@@ -50,8 +50,8 @@ flight_failed(Conn *conn, Flight *flight, Cause cause)
 {
 	Assert(flight == conn_head(conn));
 	/* of several errors, which only an odd remote sends, the last one counts */
-	flight->repeat = is_to_repeat(conn, flight, cause);
-	if (!flight->repeat)
+	flight->fate = is_to_repeat(conn, flight, cause) ? FATE_ROLLED_BACK : FATE_FAILED;
+	if (flight->fate == FATE_FAILED)
 	{
 		/*
 		 * prepared just now it fails as well: it is not to run twice each
@@ -156,7 +156,7 @@ conn_flight_ended(Conn *conn)
 	Ticks		now = ticks_now();
 	int64		us = conn_head_us(conn, now);
 	bool		alone = conn->flights.n == 1;
-	bool		repeat = flight->repeat;
+	bool		repeat = flight->fate == FATE_ROLLED_BACK;
 	bool		stalled = flight->stalled;
 	bool		changed = has_changed_session(conn, flight);
 

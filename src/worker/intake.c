@@ -233,7 +233,9 @@ requests_init(void)
 	answers_init();
 	for (int i = 0; i < dbpool_shared->nrequests; i++)
 	{
+		requests[i].answer = &answer_slot;
 		requests[i].slot = request_slot(i);
+		requests[i].shown = request_slot(i)->sql;
 		timer_init(&requests[i].deadline, request_deadline, request_recover,
 				   &requests[i]);
 	}

@@ -94,13 +94,10 @@ pool_leave_queue(Request *req)
 static bool
 unstart(Request *req)
 {
-	RequestSlot *slot = req->slot;
 	Pool	   *pool = req->pool;
 
 	Assert(!req->queued && req->conn == NULL && req->flight == NULL);
-	pg_atomic_write_u32(&slot->sent, 0);
-	if (request_state(req) == REQUEST_RUNNING &&
-		!request_move(slot, req->hold, REQUEST_RUNNING, REQUEST_QUEUED))
+	if (!req->answer->unstarted(req))
 	{
 		request_gone(req);
 		return false;

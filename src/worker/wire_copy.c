@@ -196,21 +196,9 @@ copy_send(Conn *conn)
 	return true;
 }
 
-/*
- * The connection of a COPY was lost; the request is off it.  Returns true when
- * it is known that no row was inserted, and its session has been told so.
- */
+/* Has the end of its rows been sent, which commits them? */
 bool
-copy_lost(Conn *conn, Request *req)
+copy_has_ended(const Request *req)
 {
-	char		what[DBPOOL_SHOWN_ERROR];
-	char		detail[DBPOOL_SHOWN_ERROR + 100];
-
-	if (pg_atomic_read_u32(&req->slot->sent) != 0 && conn->io.flushed)
-		return false;
-	snprintf(what, sizeof(what), "connection of pool \"%s\" was lost while rows were sent",
-			 NameStr(conn->pool->options.server));
-	snprintf(detail, sizeof(detail), "%s\nNo row was inserted.", conn->loss.error);
-	request_fail(req, "08006", what, detail, NULL);
-	return true;
+	return pg_atomic_read_u32(&req->slot->sent) != 0;
 }

@@ -85,7 +85,7 @@ reply_error(Request *req, const PGresult *res, char type)
 	if (type == FRAME_ERROR)
 		req->failed = true;
 	else
-		request_wake_backend(req->slot);
+		req->answer->wake(req);
 }
 
 /*

@@ -63,9 +63,33 @@ extern MemoryContext worker_context;
  */
 #define REPEATS_UNPREPARED	2
 
+/*
+ * Who has made a request, and reads the answer.  That goes into a ring in any case;
+ * kinds differ in what else they are told.  None of these functions throws.
+ */
+typedef struct Answer
+{
+	/* where the frames go */
+	Ring	   *(*ring) (const Request *req);
+	/* it has got a connection; false: nobody waits for it any more */
+	bool		(*started) (Request *req, const Conn *conn);
+	/* it is without one again; likewise */
+	bool		(*unstarted) (Request *req);
+	/* there is something to be read, and no room, or no end so far */
+	void		(*wake) (Request *req);
+	/* all that will come is in the ring; nothing is known of the request here */
+	void		(*ended) (Request *req);
+	/* nobody waits for it any more; likewise */
+	void		(*gone) (Request *req);
+} Answer;
+
+extern const Answer answer_slot;	/* answer_slot.c */
+
 struct Request
 {
+	const Answer *answer;
 	RequestSlot *slot;
+	const char *shown;			/* its text, as views show it */
 	bool		active;			/* the rest but held is valid only when set */
 	TaskHeader	task;			/* as the slot had it when it was taken */
 	uint64		hold;			/* by which the slot is this request's */
@@ -151,6 +175,16 @@ struct Pool
 	double		rtt_us;			/* the way there and back */
 };
 
+/* What has become of a statement that was sent. */
+typedef enum Fate
+{
+	FATE_DONE = 0,				/* it has run */
+	FATE_FAILED,				/* it was rolled back, by its own fault */
+	FATE_ROLLED_BACK,			/* by no fault of its own: once more */
+	FATE_NOT_RUN,				/* the connection was lost before it could run */
+	FATE_UNKNOWN				/* the connection was lost, and nobody knows */
+} Fate;
+
 /*
  * Something that was sent and has not been answered.  It outlives its request
  * when the session gives that up.
@@ -175,7 +209,8 @@ struct Flight
 	bool		read_to_end;	/* all of its answer but the Sync's has been */
 	bool		stalled;		/* it holds up others, and is to run alone */
 	bool		cancelled;		/* a cancel was sent for it */
-	bool		repeat;			/* failed for no fault of its own: once more */
+	Fate		fate;			/* as far as it is known; DONE until an error
+								 * has come */
 	Request    *awaited;		/* of an orphan whose session waits for its
 								 * end, or NULL */
 	uint64		suspected;		/* signature of the deadlock that it may be
@@ -344,10 +379,7 @@ extern void requests_init(void);
 extern void requests_take(void);
 extern void requests_release_all(void);
 
-/* --- answer.c: what goes back to a request's session ------------------------------ */
-
-extern void answers_init(void);
-extern void requests_wake(void);
+/* --- answer.c: what goes back to who has made a request --------------------------- */
 
 /*
  * Room for what is written in many small pieces, which are seen when it is shut.
@@ -374,16 +406,22 @@ extern void request_stale(Request *req);
 extern bool request_restart(Request *req);
 extern void request_end(Request *req);
 extern void request_gone(Request *req);
-extern void request_keep(Request *req);
-extern void request_let_go(Request *req);
+extern void request_release(Request *req);
 extern void request_break(Request *req);
 
-/* Bytes of its answer for which the session has no room so far. */
+/* Bytes of its answer for which its reader has no room so far. */
 static inline Size
 answer_kept_bytes(const Request *req)
 {
 	return req->out.len;
 }
+
+/* --- answer_slot.c: that is a session with a slot ------------------------------------ */
+
+extern void answers_init(void);
+extern void requests_wake(void);
+extern void request_keep(Request *req);
+extern void request_let_go(Request *req);
 
 /* --- large.c: what is held of large requests --------------------------------------- */
 

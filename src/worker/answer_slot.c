@@ -1,0 +1,116 @@
+/*
+ * answer_slot.c
+ *	  Answers for sessions that wait with a slot of shared memory (ipc/request.h).
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "worker/worker.h"
+
+/*
+ * Processes whose requests are done.  They are woken a little later, all at
+ * once: each wakes on this processor if need be, and would take it from us.
+ */
+static int *to_wake;
+static int	nto_wake;
+
+void
+answers_init(void)
+{
+	to_wake = MemoryContextAlloc(worker_context,
+								 sizeof(int) * dbpool_shared->nrequests);
+}
+
+/* Wake those whose requests are done. */
+void
+requests_wake(void)
+{
+	for (int i = 0; i < nto_wake; i++)
+		SetLatch(compat_proc_latch(to_wake[i]));
+	nto_wake = 0;
+}
+
+static Ring *
+slot_ring(const Request *req)
+{
+	return request_down(req->slot);
+}
+
+static bool
+slot_started(Request *req, const Conn *conn)
+{
+	RequestSlot *slot = req->slot;
+
+	slot->home_pid = conn->session.home_pid;
+	slot->home_role = conn->session.home_role;
+	if (!request_move(slot, req->hold, REQUEST_QUEUED, REQUEST_RUNNING))
+		return false;
+	SpinLockAcquire(&slot->mutex);
+	slot->running_since = req->started_at;
+	slot->remote_pid = conn->shared->remote_pid;
+	SpinLockRelease(&slot->mutex);
+	pg_atomic_write_u32(&slot->sent, req->task.kind != REQUEST_COPY);
+	return true;
+}
+
+static bool
+slot_unstarted(Request *req)
+{
+	pg_atomic_write_u32(&req->slot->sent, 0);
+	return request_state(req) != REQUEST_RUNNING ||
+		request_move(req->slot, req->hold, REQUEST_RUNNING, REQUEST_QUEUED);
+}
+
+static void
+slot_wake(Request *req)
+{
+	request_wake_backend(req->slot);
+}
+
+static void
+slot_ended(Request *req)
+{
+	RequestState state = request_state(req);
+
+	if (state == REQUEST_ABANDONED || !request_move(req->slot, req->hold, state, REQUEST_DONE))
+		request_free_abandoned(req->slot, req->hold);
+	else
+		to_wake[nto_wake++] = req->task.procno;
+	if (nto_wake == dbpool_shared->nrequests)
+		requests_wake();
+}
+
+static void
+slot_gone(Request *req)
+{
+	request_free_abandoned(req->slot, req->hold);
+}
+
+const Answer answer_slot = {
+	.ring = slot_ring,
+	.started = slot_started,
+	.unstarted = slot_unstarted,
+	.wake = slot_wake,
+	.ended = slot_ended,
+	.gone = slot_gone
+};
+
+/*
+ * The backend has gone, but waits for the end of the flight: the slot is freed
+ * by request_let_go().
+ */
+void
+request_keep(Request *req)
+{
+	Assert(req->active && !req->queued && req->flight == NULL);
+	request_release(req);
+	req->kept = true;
+}
+
+void
+request_let_go(Request *req)
+{
+	Assert(req->kept && !req->active);
+	req->kept = false;
+	slot_gone(req);
+}
