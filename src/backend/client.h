@@ -12,7 +12,7 @@
 #include "lib/stringinfo.h"
 #include "utils/jsonb.h"
 
-/* A request under way (client.c). */
+/* A request under way (client_slot.h). */
 typedef struct Client Client;
 
 /*

@@ -115,7 +115,7 @@
  *		 request_take_attention() takes the bits by an exchange.
  *	 SUBMITTED and the attention bit, then a look at the pid; the pid is
  *	 cleared, then a look at the slots
- *		 submit() in client.c; worker_exit() in main.c.  Full barriers.
+ *		 client_submit() in client_slot.c; worker_exit() in main.c.  Full barriers.
  *	 procno and started_at of a worker, then its pid
  *		 dbpool_worker_main(); shmem_worker_pid().
  *
