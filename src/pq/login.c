@@ -15,6 +15,7 @@
 #include <libpq-fe.h>
 
 #include "compat.h"
+#include "port/pg_bswap.h"
 #include "pq/login.h"
 
 /* So much is looked at; what a log-in has takes some hundred bytes. */
@@ -22,6 +23,150 @@
 
 /* So often, for what is of use, but not needed. */
 #define MOST_GREETINGS	20
+
+/* Numbers that authentication requests begin with. */
+#define AUTH_OK				0
+#define AUTH_GSS			7
+#define AUTH_GSS_CONTINUE	8
+#define AUTH_SSPI			9
+#define AUTH_SASL_CONTINUE	11
+#define AUTH_SASL_FINAL		12
+
+/* What the remote asks for in a log-in, see read_requests(). */
+typedef enum Asked
+{
+	ASKED_PARTIAL,				/* a message that is not complete */
+	ASKED_QUICK,				/* nothing that costs time */
+	ASKED_SLOW,					/* something that may take long */
+	ASKED_DONE					/* nothing more: it has accepted us */
+} Asked;
+
+/* The iterations that a server-first-message of SCRAM asks for (RFC 5802). */
+static int64
+scram_iterations(const char *at, const char *end)
+{
+	int64		most = 0;
+
+	while (at < end)
+	{
+		const char *comma = memchr(at, ',', end - at);
+		int64		count = 0;
+
+		if (comma == NULL)
+			comma = end;
+		if (comma - at > 2 && at[0] == 'i' && at[1] == '=')
+		{
+			/*
+			 * libpq reads it as strtol() does, which lets blanks and a sign
+			 * pass
+			 */
+			for (at += 2; at < comma; at++)
+			{
+				if (*at >= '0' && *at <= '9')
+					count = Min(count * 10 + (*at - '0'), PG_INT32_MAX);
+			}
+			most = Max(most, count);
+		}
+		at = comma + 1;
+	}
+	return most;
+}
+
+/*
+ * What does the remote ask for?  buf has what it has sent and libpq not read,
+ * from the beginning of a message on.  *iterations is how many times SCRAM has
+ * to hash the password, 0 if it has not to.
+ */
+static Asked
+read_requests(const char *buf, Size n, int64 *iterations)
+{
+	Size		at = 0;
+	Asked		found = ASKED_QUICK;
+
+	*iterations = 0;
+	while (at < n)
+	{
+		int64		length = at + WIRE_HEADER <= n ? wire_body_length(buf + at) : 0;
+		const char *body = buf + at + WIRE_HEADER;
+		uint32		request;
+
+		/* what is none, and what is too long, libpq refuses by itself */
+		if (length < 0 || length > WIRE_SHORT_MOST)
+			return found;
+		if (at + WIRE_HEADER + length > n)
+			return ASKED_PARTIAL;
+		at += WIRE_HEADER + length;
+		if (body[-WIRE_HEADER] != 'R' || length < (int64) sizeof(request))
+			continue;
+		memcpy(&request, body, sizeof(request));
+		switch (pg_ntoh32(request))
+		{
+			case AUTH_OK:
+			case AUTH_SASL_FINAL:
+				return found == ASKED_SLOW ? found : ASKED_DONE;
+			case AUTH_SASL_CONTINUE:
+				*iterations = Max(*iterations,
+								  scram_iterations(body + sizeof(request), body + length));
+				found = ASKED_SLOW;
+				break;
+			case AUTH_GSS:
+			case AUTH_GSS_CONTINUE:
+			case AUTH_SSPI:
+				found = ASKED_SLOW;
+				break;
+			default:
+				break;
+		}
+	}
+	return found;
+}
+
+/* Is the end of a log-in, good or bad, in what was sent? */
+static bool
+has_greeted(const char *buf, Size n)
+{
+	Size		at = 0;
+
+	while (at + WIRE_HEADER <= n)
+	{
+		int64		length = wire_body_length(buf + at);
+
+		if (length < 0 || buf[at] == 'E' ||
+			(buf[at] == 'Z' && at + WIRE_HEADER + length <= n))
+			return true;
+		at += WIRE_HEADER + length;
+	}
+	return false;
+}
+
+/*
+ * Is there an error in what was sent?  Then sqlstate, which has room for six bytes, gets its
+ * code.  buf begins with a message.
+ */
+static void
+find_error_state(const char *buf, Size n, char *sqlstate)
+{
+	for (Size at = 0; at + WIRE_HEADER <= n;)
+	{
+		int64		length = wire_body_length(buf + at);
+		WireMessage message = {.type = buf[at],.body = buf + at + WIRE_HEADER};
+		const char *code;
+		Size		len;
+		bool		cut;
+
+		if (length < 0)
+			return;
+		message.have = Min((Size) length, n - at - WIRE_HEADER);
+		if (message.type == 'E')
+		{
+			code = wire_field(&message, 'C', &len, &cut);
+			if (code != NULL && !cut && len == 5)
+				strlcpy(sqlstate, code, 6);
+			return;
+		}
+		at += WIRE_HEADER + length;
+	}
+}
 
 static LoginLook
 refuse_step(PGconn *pg, char *why, const char *what)
@@ -41,24 +186,24 @@ look_at_requests(PGconn *pg, Login *login, const char *buf, Size n, char *why)
 	char		what[200];
 	int64		iterations;
 
-	switch (wire_login(buf, n, &iterations))
+	switch (read_requests(buf, n, &iterations))
 	{
-		case WIRE_LOGIN_PARTIAL:
+		case ASKED_PARTIAL:
 			return LOGIN_WAIT;
-		case WIRE_LOGIN_SLOW:
+		case ASKED_SLOW:
 			if (iterations <= WIRE_SCRAM_MOST)
 				return LOGIN_SLOW_STEP;
 			snprintf(what, sizeof(what),
 					 "the server asks for %lld iterations of SCRAM, and dbpool computes %d at most",
 					 (long long) iterations, WIRE_SCRAM_MOST);
 			return refuse_step(pg, why, what);
-		case WIRE_LOGIN_DONE:
+		case ASKED_DONE:
 
 			/*
 			 * In one piece, so that what it says of cancels is surely seen;
 			 * but of what is encrypted, one record can be seen at a time.
 			 */
-			if (!PQsslInUse(pg) && !wire_greeted(buf, n) && n < LOOK_BYTES &&
+			if (!PQsslInUse(pg) && !has_greeted(buf, n) && n < LOOK_BYTES &&
 				login->greetings++ < MOST_GREETINGS)
 				return LOGIN_WAIT;
 			login->accepted = true;
@@ -109,7 +254,7 @@ login_look(PGconn *pg, Login *login, Wire *wire, char *why)
 	if (!starts && status != CONNECTION_SSL_STARTUP && !compat_handshake(pg))
 		n = compat_peek_input(pg, buf, sizeof(buf));
 	if (n > 0)
-		wire_error_state(buf, n, login->sqlstate);
+		find_error_state(buf, n, login->sqlstate);
 	if (n > 0 && !login->accepted)
 		look = look_at_requests(pg, login, buf, n, why);
 	if (look == LOGIN_WAIT || look == LOGIN_REFUSE)

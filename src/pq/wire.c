@@ -36,13 +36,8 @@
 /* It has room for as much at any time (pqReadData()). */
 #define SURE_ROOM		(8 * 1024)
 
-/* libpq takes messages of other types for garbage if they are longer. */
-#define SHORT_MOST		30000
-
 /* 32 times at most nothing is looked at. */
 #define MOST_FUTILE		5
-
-#define HEADER			5
 
 /* So many bytes of an error's body tell that it is one, in any language's words. */
 #define LEAST_ERROR		((Size) 48)
@@ -154,9 +149,9 @@ static const uint8 letters[256] = {
 	['s'] = 1,['t'] = 1,['v'] = 1
 };
 
-/* The length of a message's body, from its first five bytes; -1: it is none. */
-static int64
-body_length(const char *at)
+/* The length of a message's body, from its first WIRE_HEADER bytes; -1: it is none. */
+int64
+wire_body_length(const char *at)
 {
 	int			kind = letters[(unsigned char) at[0]];
 	uint32		length;
@@ -167,7 +162,7 @@ body_length(const char *at)
 	length = pg_ntoh32(length);
 	if (length < sizeof(length) || length > PG_INT32_MAX)
 		return -1;
-	if (length > SHORT_MOST && kind == 1)
+	if (length > WIRE_SHORT_MOST && kind == 1)
 		return -1;
 	return (int64) length - sizeof(length);
 }
@@ -254,12 +249,12 @@ find_large(const Wire *wire, char type, const char *buf, Size n)
 	const char *end = buf + n;
 	const char *at = buf;
 
-	while (end - at >= (ssize_t) (HEADER + LEAST_ERROR) &&
-		   (at = memchr(at, type, end - at - HEADER - LEAST_ERROR + 1)) != NULL)
+	while (end - at >= (ssize_t) (WIRE_HEADER + LEAST_ERROR) &&
+		   (at = memchr(at, type, end - at - WIRE_HEADER - LEAST_ERROR + 1)) != NULL)
 	{
-		int64		length = body_length(at);
+		int64		length = wire_body_length(at);
 
-		if (length > wire->other_most && is_error(at + HEADER, end - at - HEADER))
+		if (length > wire->other_most && is_error(at + WIRE_HEADER, end - at - WIRE_HEADER))
 			return at;
 		at++;
 	}
@@ -271,11 +266,11 @@ static bool
 note_message(Wire *wire, Trust trust, const char *head, const char *body, Size have,
 			 WireMessage *large)
 {
-	int64		length = body_length(head);
+	int64		length = wire_body_length(head);
 
 	if (head[0] == 'S')
 		wire->settings += length;
-	while (wire->reach < WIRE_WINDOW && wire->reach < HEADER + length)
+	while (wire->reach < WIRE_WINDOW && wire->reach < WIRE_HEADER + length)
 		wire->reach *= 2;
 	if (head[0] == 'K' && length == sizeof(wire->key))
 	{
@@ -308,15 +303,15 @@ messages_begin(const char *buf, Size n, Size at, Size *steps)
 {
 	int			count = 0;
 
-	while (at + HEADER <= n && *steps > 0)
+	while (at + WIRE_HEADER <= n && *steps > 0)
 	{
-		int64		length = body_length(buf + at);
+		int64		length = wire_body_length(buf + at);
 
 		(*steps)--;
 		if (length < 0)
 			return false;
 		count++;
-		at += HEADER + length;
+		at += WIRE_HEADER + length;
 	}
 	return count >= ENOUGH_MESSAGES && *steps > 0;
 }
@@ -331,7 +326,7 @@ find_messages(const char *buf, Size n, Size *at)
 {
 	Size		steps = SEARCH_STEPS * n;
 
-	for (Size from = 0; from + ENOUGH_MESSAGES * HEADER <= n && steps > 0; from++)
+	for (Size from = 0; from + ENOUGH_MESSAGES * WIRE_HEADER <= n && steps > 0; from++)
 	{
 		if (messages_begin(buf, n, from, &steps))
 		{
@@ -368,16 +363,16 @@ static bool
 complete_header(Wire *wire, Trust trust, const char *buf, Size n, Size *at, bool *fits,
 				WireMessage *large)
 {
-	Size		more = Min((Size) (HEADER - wire->nhead), n);
+	Size		more = Min((Size) (WIRE_HEADER - wire->nhead), n);
 	int64		length;
 
 	*fits = true;
 	memcpy(wire->head + wire->nhead, buf, more);
 	wire->nhead += (int) more;
 	*at = more;
-	if (wire->nhead < HEADER)
+	if (wire->nhead < WIRE_HEADER)
 		return true;
-	length = body_length(wire->head);
+	length = wire_body_length(wire->head);
 	if (length < 0)
 		return false;
 	wire->nhead = 0;
@@ -417,8 +412,8 @@ wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 		if (at_error != NULL)
 		{
 			wire->certain = false;
-			return refuse(wire, *at_error, (uint32) body_length(at_error),
-						  at_error + HEADER, buf + n - at_error - HEADER, large);
+			return refuse(wire, *at_error, (uint32) wire_body_length(at_error),
+						  at_error + WIRE_HEADER, buf + n - at_error - WIRE_HEADER, large);
 		}
 	}
 	if (!wire->lost && wire->skip >= (int64) n)
@@ -447,15 +442,15 @@ wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 		if (!fits)
 			return false;
 	}
-	while (at + HEADER <= n)
+	while (at + WIRE_HEADER <= n)
 	{
-		int64		length = body_length(buf + at);
+		int64		length = wire_body_length(buf + at);
 
 		if (length < 0)
 			return lose(wire, n);
-		if (!note_message(wire, trust, buf + at, buf + at + HEADER, n - at - HEADER, large))
+		if (!note_message(wire, trust, buf + at, buf + at + WIRE_HEADER, n - at - WIRE_HEADER, large))
 			return false;
-		at += HEADER + length;
+		at += WIRE_HEADER + length;
 	}
 	if (at < n)
 	{
@@ -469,141 +464,6 @@ wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 	wire->far = n > SURE_ROOM && !wire->in_body;
 	wire->unsure = true;
 	return true;
-}
-
-/* Numbers that authentication requests begin with. */
-#define AUTH_OK				0
-#define AUTH_GSS			7
-#define AUTH_GSS_CONTINUE	8
-#define AUTH_SSPI			9
-#define AUTH_SASL_CONTINUE	11
-#define AUTH_SASL_FINAL		12
-
-/* The iterations that a server-first-message of SCRAM asks for (RFC 5802). */
-static int64
-scram_iterations(const char *at, const char *end)
-{
-	int64		most = 0;
-
-	while (at < end)
-	{
-		const char *comma = memchr(at, ',', end - at);
-		int64		count = 0;
-
-		if (comma == NULL)
-			comma = end;
-		if (comma - at > 2 && at[0] == 'i' && at[1] == '=')
-		{
-			/*
-			 * libpq reads it as strtol() does, which lets blanks and a sign
-			 * pass
-			 */
-			for (at += 2; at < comma; at++)
-			{
-				if (*at >= '0' && *at <= '9')
-					count = Min(count * 10 + (*at - '0'), PG_INT32_MAX);
-			}
-			most = Max(most, count);
-		}
-		at = comma + 1;
-	}
-	return most;
-}
-
-/*
- * What does the remote ask for?  buf has what it has sent and libpq not read,
- * from the beginning of a message on.  *iterations is how many times SCRAM has
- * to hash the password, 0 if it has not to.
- */
-WireLogin
-wire_login(const char *buf, Size n, int64 *iterations)
-{
-	Size		at = 0;
-	WireLogin	found = WIRE_LOGIN_QUICK;
-
-	*iterations = 0;
-	while (at < n)
-	{
-		int64		length = at + HEADER <= n ? body_length(buf + at) : 0;
-		const char *body = buf + at + HEADER;
-		uint32		request;
-
-		/* what is none, and what is too long, libpq refuses by itself */
-		if (length < 0 || length > SHORT_MOST)
-			return found;
-		if (at + HEADER + length > n)
-			return WIRE_LOGIN_PARTIAL;
-		at += HEADER + length;
-		if (body[-HEADER] != 'R' || length < (int64) sizeof(request))
-			continue;
-		memcpy(&request, body, sizeof(request));
-		switch (pg_ntoh32(request))
-		{
-			case AUTH_OK:
-			case AUTH_SASL_FINAL:
-				return found == WIRE_LOGIN_SLOW ? found : WIRE_LOGIN_DONE;
-			case AUTH_SASL_CONTINUE:
-				*iterations = Max(*iterations,
-								  scram_iterations(body + sizeof(request), body + length));
-				found = WIRE_LOGIN_SLOW;
-				break;
-			case AUTH_GSS:
-			case AUTH_GSS_CONTINUE:
-			case AUTH_SSPI:
-				found = WIRE_LOGIN_SLOW;
-				break;
-			default:
-				break;
-		}
-	}
-	return found;
-}
-
-/* Is the end of a log-in among it, good or bad? */
-bool
-wire_greeted(const char *buf, Size n)
-{
-	Size		at = 0;
-
-	while (at + HEADER <= n)
-	{
-		int64		length = body_length(buf + at);
-
-		if (length < 0 || buf[at] == 'E' ||
-			(buf[at] == 'Z' && at + HEADER + length <= n))
-			return true;
-		at += HEADER + length;
-	}
-	return false;
-}
-
-/*
- * Is there an error among it?  Then sqlstate, which has room for six bytes, gets its
- * code.  buf begins with a message.
- */
-void
-wire_error_state(const char *buf, Size n, char *sqlstate)
-{
-	for (Size at = 0; at + HEADER <= n;)
-	{
-		int64		length = body_length(buf + at);
-		WireMessage message = {.type = buf[at],.body = buf + at + HEADER};
-		const char *code;
-		Size		len;
-		bool		cut;
-
-		if (length < 0)
-			return;
-		message.have = Min((Size) length, n - at - HEADER);
-		if (message.type == 'E')
-		{
-			code = wire_field(&message, 'C', &len, &cut);
-			if (code != NULL && !cut && len == 5)
-				strlcpy(sqlstate, code, 6);
-			return;
-		}
-		at += HEADER + length;
-	}
 }
 
 /*

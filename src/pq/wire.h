@@ -10,6 +10,12 @@
 
 #include "dbpool.h"
 
+/* Bytes that a message begins with: its letter, its length. */
+#define WIRE_HEADER			5
+
+/* libpq takes a message of a type that is short for garbage if its body is longer. */
+#define WIRE_SHORT_MOST		30000
+
 /* Most bytes that are looked at, see wire.c. */
 #define WIRE_WINDOW			(128 * 1024)
 
@@ -62,7 +68,7 @@ typedef struct Wire
 								 * that was seen; -1: not known */
 	int64		skip;			/* bytes to the next message */
 	int			nhead;			/* bytes that we have of its first five */
-	char		head[5];
+	char		head[WIRE_HEADER];
 	int			reach;			/* bytes to be looked at */
 	int			futile;			/* looks in vain, since we are lost */
 	int			pause;			/* so often nothing is looked at */
@@ -77,15 +83,7 @@ typedef struct Wire
 								 * them */
 } Wire;
 
-/* What the remote asks for in a log-in, see wire_login(). */
-typedef enum WireLogin
-{
-	WIRE_LOGIN_PARTIAL,			/* a message that is not complete */
-	WIRE_LOGIN_QUICK,			/* nothing that costs time */
-	WIRE_LOGIN_SLOW,			/* something that may take long */
-	WIRE_LOGIN_DONE				/* nothing more: it has accepted us */
-} WireLogin;
-
+extern int64 wire_body_length(const char *at);
 extern void wire_init(Wire *wire);
 extern void wire_idle(Wire *wire);
 extern bool wire_look(Wire *wire, const char *buf, Size n, WireMessage *large);
@@ -93,9 +91,6 @@ extern bool wire_wants(Wire *wire);
 extern void wire_moved(Wire *wire, int64 place);
 extern bool wire_is_amid(const Wire *wire);
 extern void wire_result(Wire *wire);
-extern WireLogin wire_login(const char *buf, Size n, int64 *iterations);
-extern bool wire_greeted(const char *buf, Size n);
-extern void wire_error_state(const char *buf, Size n, char *sqlstate);
 extern const char *wire_field(const WireMessage *message, char letter, Size *len,
 							  bool *cut);
 extern const char *wire_name(char type);

@@ -184,7 +184,7 @@ play(bool known, Size huge, bool *unseen)
 				wire_moved(&wire, (int64) taken);
 			n = Min(arrived - taken, (Size) wire.reach);
 			memcpy(window, stream + taken, n);
-			if (huge >= taken && huge + HEADER <= taken + n)
+			if (huge >= taken && huge + WIRE_HEADER <= taken + n)
 				*unseen = false;
 			if (n > 0 && !wire_look(&wire, window, n, &large))
 			{
