@@ -7,7 +7,8 @@
  *	 access.c	who may migrate, and the way to the tables
  *	 source.c	migrations as registered in this database
  *	 add.c		the functions that register them one by one
- *	 load.c		the same, from a directory of the server
+ *	 directory.c	the files of a directory of the server, by their names
+ *	 load.c		the function that registers what is in them
  *	 file.c		the text of one of its files
  *	 marks.c	files that have both directions in them
  *	 mixed.c	texts that should have one, and seem to have both
@@ -15,12 +16,15 @@
  *	 checksum.c	what tells that a text is the same as another
  *	 remote.c	the connection: dedicated, synchronous, short-lived
  *	 history.c	the remote's history, in one of three formats
+ *	 history_write.c	what is written to it
  *	 record.c	the local history, written by a process of its own
+ *	 recorder.c	that process
  *	 plan.c		registered and applied, side by side
  *	 doubt.c	remotes that look as if they were new, and are not
  *	 session.c	connection, lock, and what the progress view shows
- *	 migrate.c			what is to be run
+ *	 migrate.c	what is to be run
  *	 run.c		running it
+ *	 run_statements.c	the statements of one migration
  *	 all.c		the same for many pools
  *	 mend.c		what people do when something has gone wrong
  */
@@ -345,6 +349,9 @@ extern int64 checksum_lock_key(const char *database);
 
 /* --- history.c ---------------------------------------------------------- */
 
+/* to_char()'s format for the times of RFC 3339, for the remote. */
+#define RFC3339		"'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'"
+
 /* The remote's history table. */
 typedef struct History
 {
@@ -386,14 +393,18 @@ extern History *history_open(Remote *remote, HistoryFormat format, const char *s
 extern const char *history_schemas(const History *history, bool all);
 extern const char *history_table_name(const History *history);
 extern void history_refuse_another(History *history);
-extern void history_create(History *history, int64 max_version);
 extern void history_check_version(const History *history, const char *version);
 extern Applied *history_read(History *history, int *n);
+extern Applied *history_read_foreign(History *history, const char **table, int *n);
 extern char *history_checksum(const History *history, const Migration *migration);
 extern bool history_matches(const History *history, const char *checksum,
 							const Migration *migration, bool *line_ends_only);
 
-/* Statements that write, to be run by remote_exec(); started: not yet done. */
+/*
+ * history_write.c: statements that write, to be run by remote_exec(); started: not
+ * yet done.
+ */
+extern void history_create(History *history, int64 max_version);
 extern char *history_put_sql(const History *history, const Migration *migration,
 							 Direction direction, double duration, bool started);
 extern char *history_done_sql(const History *history, const Migration *migration,
