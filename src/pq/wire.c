@@ -382,6 +382,34 @@ complete_header(Wire *wire, Trust trust, const char *buf, Size n, Size *at, bool
 }
 
 /*
+ * Refuse an error or a notice that is too large, and is seen to be one wherever the
+ * messages begin: one that the last look suspected, or any where the place is not known.
+ */
+static bool
+pass_errors(Wire *wire, bool known, const char *buf, Size n, WireMessage *large)
+{
+	char		suspect = wire->suspect;
+	const char *at;
+
+	wire->suspect = 0;
+	if (suspect != 0 && n >= LEAST_ERROR && is_error(buf, n))
+	{
+		wire->certain = false;
+		return refuse(wire, suspect, wire->suspect_length, buf, n, large);
+	}
+	if (known)
+		return true;
+	at = find_large(wire, 'E', buf, n);
+	if (at == NULL)
+		at = find_large(wire, 'N', buf, n);
+	if (at == NULL)
+		return true;
+	wire->certain = false;
+	return refuse(wire, *at, (uint32) wire_body_length(at), at + WIRE_HEADER,
+				  buf + n - at - WIRE_HEADER, large);
+}
+
+/*
  * Look at the n bytes that come next, as many as there are but wire->reach at
  * most.  Returns false when a message is larger than it may be; then it
  * is in *large, as far as it can be seen.
@@ -391,31 +419,13 @@ wire_look(Wire *wire, const char *buf, Size n, WireMessage *large)
 {
 	bool		known = !wire->lost && (!wire->unsure || wire->short_answers);
 	Trust		trust = known ? KNOWN : GUESSED;
-	char		suspect = wire->suspect;
 	Size		at = (Size) wire->skip;
 	bool		fits = true;
 
 	if (!wire->lost)
 		take_key(wire, buf, n);
-	wire->suspect = 0;
-	if (suspect != 0 && n >= LEAST_ERROR && is_error(buf, n))
-	{
-		wire->certain = false;
-		return refuse(wire, suspect, wire->suspect_length, buf, n, large);
-	}
-	if (!known)
-	{
-		const char *at_error = find_large(wire, 'E', buf, n);
-
-		if (at_error == NULL)
-			at_error = find_large(wire, 'N', buf, n);
-		if (at_error != NULL)
-		{
-			wire->certain = false;
-			return refuse(wire, *at_error, (uint32) wire_body_length(at_error),
-						  at_error + WIRE_HEADER, buf + n - at_error - WIRE_HEADER, large);
-		}
-	}
+	if (!pass_errors(wire, known, buf, n, large))
+		return false;
 	if (!wire->lost && wire->skip >= (int64) n)
 	{
 		wire->skip -= n;
