@@ -77,7 +77,7 @@ sql/dbpool--$(EXTVERSION).sql: sql/dbpool.sql dbpool.control
 STRESS = test/stress/stress
 STRESS_SOURCES = $(wildcard test/stress/*.c)
 
-$(STRESS): $(STRESS_SOURCES) test/stress/stress.h
+$(STRESS): $(STRESS_SOURCES) $(wildcard test/stress/*.h)
 	$(CC) $(CFLAGS) -D_GNU_SOURCE -I$(includedir) -o $@ $(STRESS_SOURCES) \
 		-L$(libdir) -Wl,-rpath,$(libdir) -lpq
 

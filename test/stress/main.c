@@ -28,49 +28,8 @@
 /* Seconds that a statement, or anything else, may take; before stretching. */
 #define PATIENCE	60
 
-/* How often a statement may be run until it has not failed for another's sake. */
-#define MAX_RUNS	6
-
 /* Failures that are told in full. */
 #define MAX_TOLD	30
-
-typedef enum SessionState
-{
-	SESSION_CLOSED,				/* conn is NULL */
-	SESSION_CONNECTING,
-	SESSION_IDLE,
-	SESSION_RUNNING				/* op is under way */
-} SessionState;
-
-/* What is to befall a statement. */
-typedef enum Act
-{
-	ACT_NONE,
-	ACT_CANCEL,					/* by PQcancel() */
-	ACT_SIGNAL,					/* by pg_cancel_backend() */
-	ACT_TERMINATE,				/* by pg_terminate_backend() */
-	ACT_VANISH					/* the client closes its socket */
-} Act;
-
-typedef struct Session
-{
-	int			id;
-	const char *role;
-	SessionState state;
-	PGconn	   *conn;
-	short		events;			/* that its socket is waited for */
-	int64_t		since;			/* when it got into this state */
-	int64_t		until;			/* when it is to go on, in IDLE */
-	int			timeout;		/* its statement_timeout, or 0 */
-	Op			op;
-	int			serial;			/* of the last op */
-	Act			act;
-	int64_t		act_at;
-	bool		cancelled;		/* has been done to op */
-	bool		killed;
-	int			notices;		/* of op that have come */
-	PGresult   *answer;			/* of op, as far as it has come */
-} Session;
 
 static const char *local;
 static const char *remote;
@@ -82,9 +41,10 @@ static Session *sessions;
 static int	nsessions;
 static PGconn *control;			/* a superuser's session on the local server */
 
+bool		loud;
+int64_t		quiet_since;
+
 static int64_t longest;			/* that an operation took */
-static bool loud;
-static int64_t quiet_since;
 static bool stopping;
 static int	failures;
 
@@ -99,7 +59,7 @@ static struct
 	{"cancels", 0}, {"kills", 0}, {"killed", 0}, {"sessions", 0},
 };
 
-static void
+void
 count(const char *name, int64_t n)
 {
 	for (int i = 0; i < lengthof(counters); i++)
@@ -177,162 +137,6 @@ bool
 chance(double probability)
 {
 	return random_below(1000000) < probability * 1000000;
-}
-
-/* --- answers --------------------------------------------------------------------- */
-
-static bool
-same(const PGresult *res, int row, int column, const char *value)
-{
-	if (PQgetisnull(res, row, column))
-		return value == NULL;
-	return value != NULL && strcmp(PQgetvalue(res, row, column), value) == 0;
-}
-
-/* Is this exactly the answer that the operation has to have? */
-static void
-check_rows(const Session *s, const PGresult *res)
-{
-	const Op   *op = &s->op;
-	int			ncells = op->ncells + (op->numbered ? 1 : 0);
-
-	if (PQntuples(res) != op->nrows || PQnfields(res) != ncells)
-	{
-		fail("s%d.%d: pool \"%s\", %d rows of %d columns, should be %d of %d: %.200s",
-			 s->id, op->serial, op->pool, PQntuples(res), PQnfields(res), op->nrows, ncells, op->sql);
-		return;
-	}
-	for (int row = 0; row < op->nrows; row++)
-	{
-		for (int i = 0; i < ncells; i++)
-		{
-			char		buffer[12];
-			const char *value = op->cells[i];
-
-			if (i == op->ncells)
-			{
-				snprintf(buffer, sizeof(buffer), "%d", row);
-				value = buffer;
-			}
-			if (same(res, row, i, value))
-				continue;
-			fail("s%d.%d: pool \"%s\", row %d has \"%.200s\", should be \"%.200s\": %.200s",
-				 s->id, op->serial, op->pool, row, PQgetvalue(res, row, i), value ? value : "NULL",
-				 op->sql);
-			return;
-		}
-	}
-
-	/*
-	 * a statement that was sent again, unseen, may have raised its notices
-	 * before
-	 */
-	if (s->notices < op->notices || s->notices > op->notices * MAX_RUNS)
-		fail("s%d.%d: pool \"%s\", %d notices, should be %d", s->id, op->serial,
-			 op->pool, s->notices, op->notices);
-}
-
-static bool
-is_one_of(const char *state, const char *list)
-{
-	return state[0] != '\0' && strstr(list, state) != NULL;
-}
-
-/* An error has come.  May it, and what does it say of a write? */
-static Outcome
-judge_error(const Session *s, const PGresult *res)
-{
-	const Op   *op = &s->op;
-	const char *state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-	const char *message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
-	bool		loud_meanwhile = loud || s->since <= quiet_since;
-
-	state = state ? state : "";
-	message = message ? message : PQresultErrorMessage(res);
-	if (op->state != NULL && strcmp(state, op->state) == 0 &&
-		strstr(message, op->message) != NULL)
-	{
-		count("expected_errors", 1);
-		return op->runs ? OUTCOME_UNKNOWN : OUTCOME_FAILED;
-	}
-	if (strcmp(state, "57014") == 0 &&
-		((s->cancelled && strstr(message, "user request") != NULL) ||
-		 (s->timeout > 0 && strstr(message, "statement timeout") != NULL)))
-	{
-		count(strstr(message, "timeout") ? "timed_out" : "cancelled", 1);
-		return OUTCOME_UNKNOWN;
-	}
-	if (strcmp(state, "57P01") == 0 && s->killed)
-	{
-		count("killed", 1);
-		return OUTCOME_UNKNOWN;
-	}
-	if (strcmp(state, "08007") == 0 && loud_meanwhile)
-	{
-		count("lost", 1);
-		return OUTCOME_UNKNOWN;
-	}
-	if (is_one_of(state, "08000 08001 08006 53300") && loud_meanwhile)
-	{
-		count("not_run", 1);
-		return OUTCOME_FAILED;
-	}
-	if (is_one_of(state, "08001 53300") && strcmp(op->pool, "tight") == 0 &&
-		strncmp(message, "could not get a connection", 26) == 0)
-	{
-		count("not_acquired", 1);
-		return OUTCOME_FAILED;
-	}
-	fail("s%d.%d: pool \"%s\", error %s %s, should be %s %s: %.200s", s->id, op->serial,
-		 op->pool, state, PQresultErrorMessage(res), op->state ? op->state : "none",
-		 op->state ? op->message : "", op->sql);
-	return OUTCOME_UNKNOWN;
-}
-
-static Outcome
-judge(const Session *s)
-{
-	const PGresult *res = s->answer;
-
-	switch (PQresultStatus(res))
-	{
-		case PGRES_TUPLES_OK:
-			if (s->op.state != NULL)
-				fail("s%d.%d: pool \"%s\", ok, should be error %s: %.200s", s->id,
-					 s->op.serial, s->op.pool, s->op.state, s->op.sql);
-			else
-				check_rows(s, res);
-			count("ok", 1);
-			count("rows", PQntuples(res));
-			return OUTCOME_OK;
-		case PGRES_FATAL_ERROR:
-			/* libpq's own word, when the connection ended without one */
-			if (PQresultErrorField(res, PG_DIAG_SQLSTATE) != NULL || !s->killed)
-				return judge_error(s, res);
-			break;
-		default:
-			if (!s->killed)
-				fail("s%d.%d: no answer: %.200s", s->id, s->op.serial, s->op.sql);
-	}
-	count("killed", 1);
-	return OUTCOME_UNKNOWN;
-}
-
-/* Notices that statements of ours raise must come to those who ran them. */
-static void
-on_notice(void *arg, const PGresult *res)
-{
-	static const char ours[] = "stress ";
-	Session    *s = arg;
-	const char *message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
-
-	if (message == NULL || strncmp(message, ours, strlen(ours)) != 0)
-		return;
-	if (s->state != SESSION_RUNNING || s->op.notices == 0 ||
-		strcmp(message, s->op.params[0]) != 0)
-		fail("s%d.%d: notice of somebody else: %s", s->id, s->op.serial, message);
-	else
-		s->notices++;
 }
 
 /* --- sessions --------------------------------------------------------------------- */

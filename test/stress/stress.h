@@ -4,7 +4,9 @@
  *	  at once, each of which knows what its answers have to be.
  *
  * main.c		sessions: connecting, running, cancelling, killing; the loop
- * ops.c		what a session may do, and what has to come of it
+ * judge.c		is an answer what it has to be?
+ * ops.c		what a session may do; ops_read.c and ops_write.c: what has to
+ *				come of it
  * ledger.c		what became of each write, and whether the remote agrees
  *
  * test/t/120_stress.pl makes the servers, starts the driver, and disturbs them
@@ -78,10 +80,56 @@ typedef struct Op
 	char	   *strings[MAX_STRINGS];	/* to be freed */
 } Op;
 
+typedef enum SessionState
+{
+	SESSION_CLOSED,				/* conn is NULL */
+	SESSION_CONNECTING,
+	SESSION_IDLE,
+	SESSION_RUNNING				/* op is under way */
+} SessionState;
+
+/* What is to befall a statement. */
+typedef enum Act
+{
+	ACT_NONE,
+	ACT_CANCEL,					/* by PQcancel() */
+	ACT_SIGNAL,					/* by pg_cancel_backend() */
+	ACT_TERMINATE,				/* by pg_terminate_backend() */
+	ACT_VANISH					/* the client closes its socket */
+} Act;
+
+typedef struct Session
+{
+	int			id;
+	const char *role;
+	SessionState state;
+	PGconn	   *conn;
+	short		events;			/* that its socket is waited for */
+	int64_t		since;			/* when it got into this state */
+	int64_t		until;			/* when it is to go on, in IDLE */
+	int			timeout;		/* its statement_timeout, or 0 */
+	Op			op;
+	int			serial;			/* of the last op */
+	Act			act;
+	int64_t		act_at;
+	bool		cancelled;		/* has been done to op */
+	bool		killed;
+	int			notices;		/* of op that have come */
+	PGresult   *answer;			/* of op, as far as it has come */
+} Session;
+
 /* main.c */
+extern bool loud;				/* connections may be lost */
+extern int64_t quiet_since;
+
+extern void count(const char *name, int64_t n);
 extern uint64_t random_below(uint64_t n);
 extern bool chance(double probability);
 extern void fail(const char *format,...) __attribute__((format(printf, 1, 2)));
+
+/* judge.c */
+extern Outcome judge(const Session *s);
+extern void on_notice(void *arg, const PGresult *res);
 
 /* ops.c */
 extern void op_make(Op *op);
