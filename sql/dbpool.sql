@@ -116,6 +116,42 @@ AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION dbpool_version()
 IS 'versions of the loaded library, of the SQL objects, of libpq, and of the PostgreSQL it was built for';
 
+--
+-- Transactions
+--
+
+CREATE FUNCTION dbpool_begin(pool name, name name DEFAULT NULL, isolation text DEFAULT NULL,
+	read_only boolean DEFAULT NULL, "deferrable" boolean DEFAULT NULL, idle_timeout interval DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_begin(name, name, text, boolean, boolean, interval)
+IS 'begins a transaction on a connection of the pool; the calls on the pool run in it, or those that say its name';
+
+CREATE FUNCTION dbpool_commit(transaction name) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_commit(name)
+IS 'commits a transaction that dbpool_begin() began, by its name or its pool''s';
+
+CREATE FUNCTION dbpool_rollback(transaction name) RETURNS void
+AS 'MODULE_PATHNAME', 'dbpool_rollback_transaction' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_rollback(name)
+IS 'rolls back a transaction that dbpool_begin() began, by its name or its pool''s';
+
+CREATE FUNCTION dbpool_savepoint(transaction name, savepoint name) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_savepoint(name, name)
+IS 'makes a savepoint in a transaction that dbpool_begin() began';
+
+CREATE FUNCTION dbpool_rollback_to(transaction name, savepoint name) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_rollback_to(name, name)
+IS 'rolls back to a savepoint that dbpool_savepoint() made';
+
+CREATE FUNCTION dbpool_release(transaction name, savepoint name) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_release(name, name)
+IS 'forgets a savepoint that dbpool_savepoint() made, and keeps what was done since';
+
 CREATE FUNCTION dbpool_ping(pool name) RETURNS interval
 AS 'MODULE_PATHNAME', 'dbpool_ping' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_ping(name)
@@ -405,12 +441,12 @@ AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_migrate(name, dbpool_migration_version, boolean, boolean, boolean, interval, boolean, boolean)
 IS 'runs the pending migrations of a pool on its remote, up to a target version';
 
-CREATE FUNCTION dbpool_rollback(pool name, steps int DEFAULT 1, target dbpool_migration_version DEFAULT NULL,
+CREATE FUNCTION dbpool_migration_rollback(pool name, steps int DEFAULT 1, target dbpool_migration_version DEFAULT NULL,
 	dry_run boolean DEFAULT false, grouped boolean DEFAULT false,
 	lock_timeout interval DEFAULT '1min', allow_divergent boolean DEFAULT false)
 RETURNS TABLE (version dbpool_migration_version, name text, direction text, status text, duration interval)
-AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION dbpool_rollback(name, int, dbpool_migration_version, boolean, boolean, interval, boolean)
+AS 'MODULE_PATHNAME', 'dbpool_rollback' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_migration_rollback(name, int, dbpool_migration_version, boolean, boolean, interval, boolean)
 IS 'takes back the last migrations of a pool, or all above a target version, by their texts for the way back';
 
 CREATE FUNCTION dbpool_migrate_all(pools name[] DEFAULT NULL, target dbpool_migration_version DEFAULT NULL,
@@ -476,6 +512,22 @@ CREATE FUNCTION dbpool_get_pools(
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_pools() IS 'the rows of dbpool_pools and dbpool_stat_pools';
+
+CREATE FUNCTION dbpool_get_pool_transactions(
+	OUT dbid oid, OUT serverid oid, OUT userid oid, OUT private boolean, OUT leased int,
+	OUT begun bigint, OUT committed bigint, OUT rolled_back bigint,
+	OUT transaction_time double precision, OUT transaction_time_max double precision)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_pool_transactions() IS 'what dbpool_pools and dbpool_stat_pools say of transactions';
+
+CREATE FUNCTION dbpool_get_transactions(
+	OUT dbid oid, OUT pid int, OUT usesysid oid, OUT pool name, OUT name name, OUT mode text, OUT state text,
+	OUT begin_sql text, OUT savepoints int, OUT statements bigint, OUT began_at timestamptz,
+	OUT idle_since timestamptz, OUT remote_pid int, OUT query text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_transactions() IS 'the rows of dbpool_transactions';
 
 CREATE FUNCTION dbpool_get_connections(
 	OUT dbid oid, OUT worker int, OUT state text, OUT pool name, OUT user_name name, OUT state_since timestamptz,
@@ -556,7 +608,10 @@ used AS (
 		pg_catalog.max(g.used_at) AS used_at,
 		pg_catalog.max(g.connected_at) AS connected_at,
 		pg_catalog.max(g.connect_failed_at) AS connect_failed_at,
-		(pg_catalog.array_agg(g.connect_error ORDER BY g.connect_failed_at DESC NULLS LAST))[1] AS connect_error
+		(pg_catalog.array_agg(g.connect_error ORDER BY g.connect_failed_at DESC NULLS LAST))[1] AS connect_error,
+		(SELECT pg_catalog.sum(t.leased)::int FROM @extschema@.dbpool_get_pool_transactions() t
+		 WHERE t.dbid OPERATOR(pg_catalog.=) g.dbid AND t.serverid OPERATOR(pg_catalog.=) g.serverid
+			AND t.userid OPERATOR(pg_catalog.=) g.userid AND t.private OPERATOR(pg_catalog.=) g.private) AS leased
 	FROM @extschema@.dbpool_get_pools() g
 	WHERE g.live OR g.paused OR g.dbid OPERATOR(pg_catalog.=)
 		(SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
@@ -575,7 +630,8 @@ SELECT coalesce(l.pool, f.pool) AS pool,
 	coalesce(l.min_size, f.min_size, n.min_size) AS min_size,
 	coalesce(l.max_size, f.max_size, n.max_size) AS max_size,
 	coalesce(l.waiting, n.used) AS waiting,
-	l.oldest_wait, l.used_at, l.connected_at, l.connect_failed_at, l.connect_error
+	l.oldest_wait, l.used_at, l.connected_at, l.connect_failed_at, l.connect_error,
+	coalesce(l.leased, n.used) AS leased
 FROM defined f
 FULL JOIN used l
 	ON l.dbid OPERATOR(pg_catalog.=) f.dbid AND l.serverid OPERATOR(pg_catalog.=) f.serverid
@@ -608,6 +664,7 @@ COMMENT ON COLUMN dbpool_pools.used_at IS 'when the pool was last given a statem
 COMMENT ON COLUMN dbpool_pools.connected_at IS 'when a connection was last opened';
 COMMENT ON COLUMN dbpool_pools.connect_failed_at IS 'when opening a connection last failed';
 COMMENT ON COLUMN dbpool_pools.connect_error IS 'why it failed';
+COMMENT ON COLUMN dbpool_pools.leased IS 'connections that are in a transaction of a session, which runs nothing now';
 
 CREATE VIEW dbpool_connections AS
 SELECT c.pool, d.datname AS database, c.user_name, c.state, c.state_since, c.local_pid, c.remote_pid,
@@ -618,7 +675,7 @@ COMMENT ON VIEW dbpool_connections IS 'the connections of all pools; most is NUL
 COMMENT ON COLUMN dbpool_connections.pool IS 'name of the pool';
 COMMENT ON COLUMN dbpool_connections.database IS 'local database in which it is defined';
 COMMENT ON COLUMN dbpool_connections.user_name IS 'local role of the user mapping, or public';
-COMMENT ON COLUMN dbpool_connections.state IS 'connecting, idle, checking, busy, cancelling or resetting';
+COMMENT ON COLUMN dbpool_connections.state IS 'connecting, idle, checking, busy, leased (in a transaction of a session, which runs nothing now), cancelling or resetting';
 COMMENT ON COLUMN dbpool_connections.state_since IS 'since when it is in that state';
 COMMENT ON COLUMN dbpool_connections.local_pid IS 'process ID of the local session whose statement it runs, the first if there are several';
 COMMENT ON COLUMN dbpool_connections.remote_pid IS 'process ID of the remote server process';
@@ -648,6 +705,31 @@ COMMENT ON COLUMN dbpool_requests.submitted_at IS 'when the session asked';
 COMMENT ON COLUMN dbpool_requests.running_since IS 'when it got a connection, NULL while it waits';
 COMMENT ON COLUMN dbpool_requests.remote_pid IS 'process ID of the remote server process that runs it';
 COMMENT ON COLUMN dbpool_requests.query IS 'the statement, its first 1023 bytes; hidden from those who may not see the session''s';
+
+CREATE VIEW dbpool_transactions AS
+SELECT t.name, t.pool, d.datname AS database, t.mode, t.state, t.pid, r.rolname AS usename, t.remote_pid,
+	pg_catalog.lower(pg_catalog.substring(t.begin_sql, 'LEVEL ([A-Z ]+),')) AS isolation,
+	t.begin_sql OPERATOR(pg_catalog.~) 'READ ONLY' AS read_only,
+	t.savepoints, t.statements, t.began_at, t.idle_since, t.query
+FROM @extschema@.dbpool_get_transactions() t
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) t.dbid
+LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) t.usesysid;
+COMMENT ON VIEW dbpool_transactions IS 'the transactions that local sessions have on connections of pools; most is NULL for those who may not see the session''s';
+COMMENT ON COLUMN dbpool_transactions.name IS 'name that dbpool_begin() gave it, NULL if none';
+COMMENT ON COLUMN dbpool_transactions.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_transactions.database IS 'database of the local session';
+COMMENT ON COLUMN dbpool_transactions.mode IS 'bound (to the local transaction) or named (begun by dbpool_begin())';
+COMMENT ON COLUMN dbpool_transactions.state IS 'waiting (for a connection), active (a statement runs), idle, or ended (its connection was lost, or it was idle for too long; its session has not noticed yet)';
+COMMENT ON COLUMN dbpool_transactions.pid IS 'process ID of the local session';
+COMMENT ON COLUMN dbpool_transactions.usename IS 'role that began it';
+COMMENT ON COLUMN dbpool_transactions.remote_pid IS 'process ID of the remote server process';
+COMMENT ON COLUMN dbpool_transactions.isolation IS 'read committed, repeatable read or serializable';
+COMMENT ON COLUMN dbpool_transactions.read_only IS 'was it begun read-only?';
+COMMENT ON COLUMN dbpool_transactions.savepoints IS 'savepoints that stand for local subtransactions; of a bound one';
+COMMENT ON COLUMN dbpool_transactions.statements IS 'statements that it was given';
+COMMENT ON COLUMN dbpool_transactions.began_at IS 'when it was begun';
+COMMENT ON COLUMN dbpool_transactions.idle_since IS 'since when it has run nothing, NULL while it does';
+COMMENT ON COLUMN dbpool_transactions.query IS 'statement it runs or last ran, the first 1023 bytes; hidden from those who may not see its session''s';
 
 CREATE VIEW dbpool_progress_bulk_insert AS
 SELECT b.pid, b.dbid AS datid, d.datname, b.pool, b.target, b.phase, b.bytes_processed,
@@ -705,8 +787,22 @@ SELECT (pg_catalog.array_agg(p.pool ORDER BY p.used_at DESC NULLS LAST))[1] AS p
 	pg_catalog.sum(p.rows)::bigint AS rows,
 	pg_catalog.sum(p.bytes_sent)::bigint AS bytes_sent,
 	pg_catalog.sum(p.bytes_received)::bigint AS bytes_received,
-	pg_catalog.max(p.stats_reset) AS stats_reset
+	pg_catalog.max(p.stats_reset) AS stats_reset,
+	pg_catalog.max(t.begun) AS begun,
+	pg_catalog.max(t.committed) AS committed,
+	pg_catalog.max(t.rolled_back) AS rolled_back,
+	pg_catalog.max(t.transaction_time) AS transaction_time,
+	pg_catalog.max(t.transaction_time_max) AS transaction_time_max
 FROM @extschema@.dbpool_get_pools() p
+LEFT JOIN (
+	SELECT u.dbid, u.serverid, u.userid, pg_catalog.sum(u.begun)::bigint AS begun,
+		pg_catalog.sum(u.committed)::bigint AS committed, pg_catalog.sum(u.rolled_back)::bigint AS rolled_back,
+		pg_catalog.sum(u.transaction_time) AS transaction_time, pg_catalog.max(u.transaction_time_max) AS transaction_time_max
+	FROM @extschema@.dbpool_get_pool_transactions() u
+	WHERE NOT u.private
+	GROUP BY u.dbid, u.serverid, u.userid) t
+	ON t.dbid OPERATOR(pg_catalog.=) p.dbid AND t.serverid OPERATOR(pg_catalog.=) p.serverid
+	AND t.userid OPERATOR(pg_catalog.=) p.userid
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.dbid
 WHERE NOT p.private
 GROUP BY p.dbid, p.serverid, p.userid, d.datname;
@@ -731,5 +827,10 @@ COMMENT ON COLUMN dbpool_stat_pools.rows IS 'rows that were received';
 COMMENT ON COLUMN dbpool_stat_pools.bytes_sent IS 'bytes of statements, parameters and rows of bulk inserts';
 COMMENT ON COLUMN dbpool_stat_pools.bytes_received IS 'bytes of rows';
 COMMENT ON COLUMN dbpool_stat_pools.stats_reset IS 'when dbpool_stat_reset() was last called for the pool';
+COMMENT ON COLUMN dbpool_stat_pools.begun IS 'transactions over several calls that were begun';
+COMMENT ON COLUMN dbpool_stat_pools.committed IS 'of these, committed';
+COMMENT ON COLUMN dbpool_stat_pools.rolled_back IS 'of these, rolled back or lost';
+COMMENT ON COLUMN dbpool_stat_pools.transaction_time IS 'total time that those which have ended had a connection';
+COMMENT ON COLUMN dbpool_stat_pools.transaction_time_max IS 'longest such time';
 
-GRANT SELECT ON dbpool_workers, dbpool_pools, dbpool_connections, dbpool_requests, dbpool_progress_bulk_insert, dbpool_progress_migrate, dbpool_stat_pools TO PUBLIC;
+GRANT SELECT ON dbpool_workers, dbpool_pools, dbpool_connections, dbpool_requests, dbpool_transactions, dbpool_progress_bulk_insert, dbpool_progress_migrate, dbpool_stat_pools TO PUBLIC;

@@ -22,7 +22,15 @@ int			dbpool_role_max_requests = 0;
 int			dbpool_session_max_requests = 16;
 int			dbpool_split_threshold = 80;
 int			dbpool_stall_timeout = 100;
+int			dbpool_transaction = TRANSACTION_SERVER;
 bool		dbpool_preloaded = false;
+
+static const struct config_enum_entry transaction_modes[] = {
+	{"server", TRANSACTION_SERVER, false},
+	{"autonomous", TRANSACTION_AUTONOMOUS, false},
+	{"bound", TRANSACTION_BOUND, false},
+	{NULL, 0, false}
+};
 
 void
 dbpool_define_settings(void)
@@ -84,6 +92,11 @@ dbpool_define_settings(void)
 							"It is cancelled and run again. Zero means for as long as it takes.",
 							&dbpool_stall_timeout,
 							100, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomEnumVariable("dbpool.transaction",
+							 "Sets which calls are one transaction on the remote server.",
+							 "By \"server\" the server's option transaction does.",
+							 &dbpool_transaction, TRANSACTION_SERVER, transaction_modes,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("dbpool.workers",
 							"Sets the number of background workers that share out the pools.",
 							NULL, &dbpool_workers,

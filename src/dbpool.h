@@ -31,6 +31,15 @@
 /* Runs of migrations that dbpool_progress_migrate can show at a time. */
 #define DBPOOL_SHOWN_MIGRATIONS	64
 
+/* The server's option transaction, and the setting dbpool.transaction. */
+typedef enum TransactionMode
+{
+	TRANSACTION_SERVER = -1,	/* of the setting: as the server's option says */
+	TRANSACTION_AUTONOMOUS = 0, /* each call is one by itself */
+	TRANSACTION_BOUND			/* calls on a pool are one, which ends with
+								 * the local one */
+} TransactionMode;
+
 /* Settings, see dbpool.c. */
 extern bool dbpool_inherit_read_only;
 extern int	dbpool_workers;
@@ -45,6 +54,7 @@ extern int	dbpool_role_max_requests;
 extern int	dbpool_session_max_requests;
 extern int	dbpool_split_threshold;
 extern int	dbpool_stall_timeout;
+extern int	dbpool_transaction; /* a TransactionMode */
 
 /* Makes them known to the server; in the postmaster. */
 extern void dbpool_define_settings(void);

@@ -18,6 +18,7 @@ PG_MODULE_MAGIC;
 /* Each room starts itself. */
 extern void worker_register(void);
 extern void backend_register(void);
+extern void transactions_register(void);
 extern void migrate_register(void);
 
 PGDLLEXPORT void _PG_init(void);
@@ -32,6 +33,7 @@ _PG_init(void)
 	shmem_register();
 	worker_register();
 	backend_register();
+	transactions_register();
 	migrate_register();
 	dbpool_preloaded = true;
 }

@@ -338,7 +338,8 @@ dbpool_bulk_insert(PG_FUNCTION_ARGS)
 	client_refuse_read_only("dbpool_bulk_insert()");
 	bulk = palloc0(sizeof(Bulk));
 	bulk->call.pool = PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0));
-	(void) definition_server(bulk->call.pool, false);
+	if (bulk->call.pool == NULL || bulk->call.pool[0] == '\0')
+		(void) definition_server(bulk->call.pool, false);
 	read_table(&target, text_to_cstring(text_argument(fcinfo, 1, "target")));
 	query = text_to_cstring(text_argument(fcinfo, 2, "query"));
 	if (!PG_ARGISNULL(3))

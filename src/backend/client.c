@@ -5,26 +5,14 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "backend/client_slot.h"
+#include "backend/transaction.h"
 #include "miscadmin.h"
 
 #include "compat.h"
 
 static uint32 wait_answer_event;
 static uint32 wait_room_event;
-
-/* Every function that writes on a remote, whatever its arguments, calls this. */
-void
-client_refuse_read_only(const char *function)
-{
-	if (dbpool_inherit_read_only && XactReadOnly)
-		ereport(ERROR,
-				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("cannot execute %s in a read-only transaction", function),
-				 errdetail("dbpool.inherit_read_only is on: while the local transaction is read-only, nothing is written on remotes."),
-				 errhint("Call it in a transaction that is READ WRITE, or set dbpool.inherit_read_only to off.")));
-}
 
 /* Will no more come than is in the ring? */
 static bool
@@ -264,21 +252,76 @@ converse(Client *client)
 		worker_died(client);
 }
 
-/* Submit a request and see it through; whatever happens, its slot is let go. */
+/* A call has come to its end, or is given up: its slot is let go. */
 static void
-run_once(Client *client)
+client_leave(Client *client)
 {
-	client->slot = NULL;
+	RemoteTransaction *transaction = client->call->transaction;
+
+	client_let_go(client);
+	if (transaction != NULL)
+		transaction_left(transaction, client->call, client->ticket, client->running);
+}
+
+/*
+ * Have the call run again if its definition is out of date.  One that belongs to a
+ * transaction which has begun needs none.
+ */
+static bool
+is_stale(const Client *client)
+{
+	if (!client->stale || client->call->definition != NULL)
+		return false;
+	CHECK_FOR_INTERRUPTS();
+	definition_stale();
+	if (client->call->transaction != NULL)
+		transaction_stale(client->call->transaction);
+	return true;
+}
+
+/* Run calls at the same time, each once. */
+static void
+run_once(Client *clients, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		clients[i].slot = NULL;
+		clients[i].ticket = 0;
+		clients[i].running = false;
+	}
 	PG_TRY();
 	{
-		client_submit(client);
-		converse(client);
+		for (int i = 0; i < n; i++)
+		{
+			clients[i].definition = transaction_enter(clients[i].call);
+			client_submit(&clients[i]);
+		}
+		for (int i = 0; i < n; i++)
+			converse(&clients[i]);
 	}
 	PG_FINALLY();
 	{
-		client_let_go(client);
+		for (int i = 0; i < n; i++)
+			client_leave(&clients[i]);
 	}
 	PG_END_TRY();
+}
+
+static void
+init_client(Client *client, Call *call, AnswerSink *sink)
+{
+	memset(client, 0, sizeof(*client));
+	client->call = call;
+	client->sink = sink;
+}
+
+static void
+free_client(Client *client)
+{
+	if (client->up.data != NULL)
+		pfree(client->up.data);
+	if (client->frame.data != NULL)
+		pfree(client->frame.data);
 }
 
 /*
@@ -290,21 +333,34 @@ int64
 client_run(const Call *call, AnswerSink *sink)
 {
 	Client		client;
+	Call		copy = *call;
 
 	client_require_workers();
-	memset(&client, 0, sizeof(client));
-	client.call = call;
-	client.sink = sink;
-	run_once(&client);
-	while (client.stale && call->definition == NULL)
-	{
-		CHECK_FOR_INTERRUPTS();
-		definition_stale();
-		run_once(&client);
-	}
-	if (client.up.data != NULL)
-		pfree(client.up.data);
-	if (client.frame.data != NULL)
-		pfree(client.frame.data);
+	init_client(&client, &copy, sink);
+	do
+		run_once(&client, 1);
+	while (is_stale(&client));
+	free_client(&client);
 	return client.remote_us;
+}
+
+/*
+ * Run the calls, each with its sink, at the same time.  They belong to transactions that
+ * have begun.  An error of one is thrown when those before it have ended, and the
+ * others are given up.
+ */
+void
+client_run_together(Call *calls, AnswerSink **sinks, int n)
+{
+	Client	   *clients = palloc(sizeof(Client) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		init_client(&clients[i], &calls[i], sinks[i]);
+	run_once(clients, n);
+	for (int i = 0; i < n; i++)
+	{
+		Assert(!clients[i].stale);
+		free_client(&clients[i]);
+	}
+	pfree(clients);
 }

@@ -25,10 +25,13 @@ typedef struct RowSource
 	void		(*give) (struct RowSource *source, Client *client, int columns);
 } RowSource;
 
+/* A transaction of this session on a connection of a pool (transaction.c). */
+typedef struct RemoteTransaction RemoteTransaction;
+
 /* A statement to run; see message.h for params. */
 typedef struct Call
 {
-	const char *pool;
+	const char *pool;			/* or a transaction's name, until it is run */
 	const Definition *definition;	/* NULL: look the pool up */
 	RequestKind kind;
 	const char *sql;
@@ -40,6 +43,10 @@ typedef struct Call
 	RowSource  *rows;			/* REQUEST_COPY alone */
 	const char *target;			/* likewise: where to, for the view */
 	const char *shown;			/* for the views, instead of sql; or NULL */
+	RemoteTransaction *transaction; /* in which it runs; NULL: by itself, or
+									 * as transaction.c finds */
+	bool		ends_transaction;
+	StringInfoData prelude;		/* see message.h */
 } Call;
 
 /* Who takes the frames of an answer; called in their order. */
@@ -53,6 +60,7 @@ extern void client_require_preload(void);
 extern void client_require_workers(void);
 extern void client_refuse_read_only(const char *function);
 extern int64 client_run(const Call *call, AnswerSink *sink);
+extern void client_run_together(Call *calls, AnswerSink **sinks, int n);
 extern bool client_send(Client *client, const char *data, Size len);
 extern bool client_count_row(Client *client);
 
@@ -71,7 +79,7 @@ extern void json_members(Jsonb *json, const char *what, const char *example, Jso
 extern void guard_register(void);
 
 extern void limits_check_session(int open);
-extern void limits_count(RequestSlot *slot);
+extern int	limits_count(void);
 
 extern char *error_clean_text(const char *text);
 extern void error_throw(const char *pool, const char *sql, MessageReader *body);

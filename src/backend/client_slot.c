@@ -10,6 +10,7 @@
 
 #include "access/xact.h"
 #include "backend/client_slot.h"
+#include "backend/transaction.h"
 #include "backend/text.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -42,7 +43,7 @@ client_ask_attention(const Client *client)
  * be called.
  */
 static bool
-abandon(const Client *client)
+abandon(Client *client)
 {
 	RequestSlot *slot = client->slot;
 
@@ -66,6 +67,7 @@ abandon(const Client *client)
 
 			if (!request_move(slot, client->hold, state, REQUEST_ABANDONED))
 				continue;
+			client->running = state == REQUEST_RUNNING;
 			request_attention(slot, request_word_worker(word));
 			return home && state == REQUEST_RUNNING;
 		}
@@ -113,6 +115,7 @@ client_let_go(Client *client)
 	dlist_delete(&client->node);
 	if (home)
 		wait_until_stopped(client);
+	client->slot = NULL;
 }
 
 /* Before locks are released: this is called before what was registered earlier. */
@@ -129,6 +132,7 @@ on_backend_exit(int code, Datum arg)
 		if (abandon(client))
 			wait_until_stopped(client);
 	}
+	transactions_exit();
 }
 
 /* Wait until the worker is there. */
@@ -270,6 +274,7 @@ fill_ring(Client *client, Size sql_len)
 		ring_write(&writer, call->sql, sql_len);
 		ring_write(&writer, call->params.data, slot->task.params_len);
 		ring_write(&writer, call->types, types_len);
+		ring_write(&writer, call->prelude.data, slot->task.prelude_len);
 		ring_write_end(&writer);
 		return;
 	}
@@ -281,6 +286,7 @@ fill_ring(Client *client, Size sql_len)
 	message_put(&client->up, call->sql, sql_len);
 	message_put(&client->up, call->params.data, slot->task.params_len);
 	message_put(&client->up, call->types, types_len);
+	message_put(&client->up, call->prelude.data, slot->task.prelude_len);
 }
 
 static void
@@ -301,11 +307,17 @@ fill_slot(Client *client)
 	slot->task.key = definition->key;
 	slot->task.procno = compat_my_proc_number();
 	slot->task.ticket = pg_atomic_fetch_add_u64(&dbpool_shared->request_ticket, 1);
+	client->ticket = slot->task.ticket;
 	slot->home_pid = 0;
 	slot->task.stamp = definition->stamp;
 	slot->task.traces = call_traces(call);
-	if (dbpool_inherit_read_only && XactReadOnly &&
-		(call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT))
+	slot->task.prelude_len = call->prelude.len;
+	slot->task.lease = LEASE_NONE;
+	slot->task.lease_ends = call->ends_transaction;
+	if (call->transaction != NULL)
+		transaction_fill(call->transaction, &slot->task);
+	else if (dbpool_inherit_read_only && XactReadOnly &&
+			 (call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT))
 		slot->task.traces |= TRACE_READ_ONLY;
 	slot->task.nparams = call->nparams;
 	slot->task.definition_len = definition->len;
@@ -331,15 +343,6 @@ fill_slot(Client *client)
 	fill_ring(client, sql_len);
 }
 
-/* The worker to ask: one of several if the pool is split, always the same. */
-static int
-choose_worker(const Definition *definition)
-{
-	int			first = shmem_first_worker(&definition->key);
-
-	return (first + compat_my_proc_number() % definition->workers) % dbpool_shared->nworkers;
-}
-
 /*
  * Steps 1 to 3 of "the backend" in request.h.  May throw when it has a slot
  * already: then client_let_go() is due.
@@ -357,10 +360,12 @@ client_submit(Client *client)
 		before_shmem_exit(on_backend_exit, (Datum) 0);
 		registered = true;
 	}
-	client->definition = client->call->definition;
 	if (client->definition == NULL)
 		client->definition = definition_find(client->call->pool);
-	client->worker = choose_worker(client->definition);
+	if (client->call->transaction != NULL)
+		client->worker = transaction_worker(client->call->transaction, client->definition);
+	else
+		client->worker = definition_worker(client->definition);
 	client->workers = client->definition->workers;
 	wait_for_worker(client->worker);
 	dlist_foreach(iter, &open_requests)
@@ -368,7 +373,7 @@ client_submit(Client *client)
 	limits_check_session(open);
 	claim_slot(client);
 	slot = client->slot;
-	limits_count(slot);
+	slot->quota = limits_count();
 
 	ring_reset(request_up(slot));
 	ring_reset(request_down(slot));

@@ -15,9 +15,11 @@ struct Client
 	dlist_node	node;			/* in open_requests */
 	RequestSlot *slot;
 	uint64		hold;			/* by which the slot is ours */
-	const Call *call;
+	Call	   *call;
 	AnswerSink *sink;
-	const Definition *definition;
+	const Definition *definition;	/* NULL: to be looked up */
+	uint64		ticket;			/* of the request */
+	bool		running;		/* it was given up while it ran */
 	StringInfoData up;			/* a request that is larger than the ring */
 	Size		up_sent;
 	StringInfoData frame;		/* of one that came in pieces */

@@ -491,6 +491,15 @@ definition_spread(const char *pool, int workers)
 		entry->definition.workers = workers;
 }
 
+/* The worker to ask: one of several if the pool is split, always the same. */
+int
+definition_worker(const Definition *definition)
+{
+	int			first = shmem_first_worker(&definition->key);
+
+	return (first + compat_my_proc_number() % definition->workers) % dbpool_shared->nworkers;
+}
+
 /* A server, a user mapping or a database is made, changed or dropped. */
 static void
 on_server_change(ObjectAccessType access, Oid classid, Oid objectid,

@@ -54,48 +54,42 @@ has_given_up(Oid roleid)
 }
 
 /*
- * Count a request of the current role, in a slot that is ours.  Throws when the
- * role has too many; those that it has just given up are waited for.
+ * Count a request of the current role, or a transaction.  Returns what quota_give() is
+ * to be given.  Throws when the role has too many; those that it has just given up
+ * are waited for.
  */
-void
-limits_count(RequestSlot *slot)
+int
+limits_count(void)
 {
 	static uint32 wait_event;
 	Oid			roleid = GetUserId();
 	int			limit;
+	int			quota;
 	Ticks		until;
 
 	if (superuser())
-		return;
+		return QUOTA_NONE;
 	limit = quota_limit(dbpool_role_max_requests, dbpool_shared->nrequests);
-	slot->quota = quota_take(roleid, limit);
-	if (slot->quota != QUOTA_EXCEEDED)
-		return;
+	quota = quota_take(roleid, limit);
+	if (quota != QUOTA_EXCEEDED)
+		return quota;
 
-	slot->quota = QUOTA_NONE;
 	until = ticks_plus_ms(ticks_now(), GIVEN_UP_MS);
 	ConditionVariablePrepareToSleep(&dbpool_shared->slot_freed_cv);
 	while (has_given_up(roleid) && ticks_now() < until)
 	{
-		int			quota = quota_take(roleid, limit);
-
+		quota = quota_take(roleid, limit);
 		if (quota != QUOTA_EXCEEDED)
-		{
-			slot->quota = quota;
 			break;
-		}
 		if (ConditionVariableTimedSleep(&dbpool_shared->slot_freed_cv, GIVEN_UP_MS,
 										compat_wait_event(&wait_event, "DbpoolRequestSlot")))
 			break;
 	}
 	ConditionVariableCancelSleep();
 	/* the last of them may have gone between the two looks */
-	if (slot->quota == QUOTA_NONE)
-	{
-		int			quota = quota_take(roleid, limit);
-
-		if (quota == QUOTA_EXCEEDED)
-			throw_limit("role", limit, "dbpool.role_max_requests");
-		slot->quota = quota;
-	}
+	if (quota == QUOTA_EXCEEDED)
+		quota = quota_take(roleid, limit);
+	if (quota == QUOTA_EXCEEDED)
+		throw_limit("role", limit, "dbpool.role_max_requests");
+	return quota;
 }

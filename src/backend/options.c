@@ -6,8 +6,10 @@
 
 #include <ctype.h>
 
+#include "access/xact.h"
 #include "backend/options.h"
 #include "commands/defrem.h"
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
@@ -17,11 +19,18 @@ typedef enum OptionType
 	OPTION_COUNT,
 	OPTION_DURATION,			/* milliseconds, with PostgreSQL's units */
 	OPTION_SECONDS,				/* likewise, a bare number is seconds */
-	OPTION_RESET,
-	OPTION_HISTORY,
+	OPTION_WORD,				/* one of a few */
 	OPTION_SCHEMA				/* a name; not in PoolOptions, as no worker
 								 * needs it */
 } OptionType;
+
+/* What an option of words may be: the number of each is its place, NULL is none. */
+static const char *const history_words[] = {"dbpool", "refinery", "sqlx", NULL};
+
+/* XACT_READ_COMMITTED and what follows it */
+static const char *const isolation_words[] = {NULL, "read committed", "repeatable read", "serializable", NULL};
+static const char *const reset_words[] = {"smart", "always", "never", NULL};
+static const char *const transaction_words[] = {"autonomous", "bound", NULL};
 
 /* The options of a pool, of the server. */
 static const struct PoolOption
@@ -32,22 +41,30 @@ static const struct PoolOption
 	int			min;
 	int			max;
 	int			initial;
+	const char *const *words;
 }			pool_options[] = {
 	{"acquire_timeout", OPTION_DURATION, offsetof(PoolOptions, acquire_timeout), 1, INT_MAX, 30000},
 	{"connect_timeout", OPTION_SECONDS, offsetof(PoolOptions, connect_timeout), 1, INT_MAX, 10000},
 	{"health_check_interval", OPTION_DURATION, offsetof(PoolOptions, health_check_interval), 0, INT_MAX, 30000},
-	{"history_format", OPTION_HISTORY, offsetof(PoolOptions, history_format), 0, 0, HISTORY_DBPOOL},
+	{"history_format", OPTION_WORD, offsetof(PoolOptions, history_format), 0, lengthof(history_words), HISTORY_DBPOOL, history_words},
 	{"history_schema", OPTION_SCHEMA, 0, 0, 0, 0},
 	{"idle_timeout", OPTION_DURATION, offsetof(PoolOptions, idle_timeout), 0, INT_MAX, 600000},
+	{"isolation", OPTION_WORD, offsetof(PoolOptions, isolation), 0, lengthof(isolation_words), 0, isolation_words},
+	{"leak_threshold", OPTION_DURATION, offsetof(PoolOptions, leak_threshold), 0, INT_MAX, 60000},
+	{"lease_idle_timeout", OPTION_DURATION, offsetof(PoolOptions, lease_idle_timeout), 0, INT_MAX, 300000},
 	{"max_lifetime", OPTION_DURATION, offsetof(PoolOptions, max_lifetime), 0, INT_MAX, 1800000},
 	{"max_size", OPTION_COUNT, offsetof(PoolOptions, max_size), 1, 10000, 10},
 	{"min_size", OPTION_COUNT, offsetof(PoolOptions, min_size), 0, 10000, 0},
 	{"multiplex", OPTION_BOOL, offsetof(PoolOptions, multiplex), 0, 1, 1},
 	{"prepare_threshold", OPTION_COUNT, offsetof(PoolOptions, prepare_threshold), 0, 1000000, 5},
-	{"reset", OPTION_RESET, offsetof(PoolOptions, reset), 0, 0, RESET_SMART},
+	{"reset", OPTION_WORD, offsetof(PoolOptions, reset), 0, lengthof(reset_words), RESET_SMART, reset_words},
 	{"statement_cache_size", OPTION_COUNT, offsetof(PoolOptions, statement_cache_size), 0, 10000, 100},
+	{"transaction", OPTION_WORD, offsetof(PoolOptions, transaction), 0, lengthof(transaction_words), TRANSACTION_AUTONOMOUS, transaction_words},
 	{"validate_after", OPTION_DURATION, offsetof(PoolOptions, validate_after), -1, INT_MAX, 500},
 };
+
+StaticAssertDecl(XACT_READ_COMMITTED == 1 && XACT_SERIALIZABLE == 3,
+				 "the numbers of isolation_words are the server's");
 
 static const struct PoolOption *
 find_pool_option(const char *keyword)
@@ -109,6 +126,28 @@ decimal(const char *value)
 	return negative ? psprintf("-%s", value) : value;
 }
 
+/* Which of an option's words it is. */
+static int
+parse_word(const struct PoolOption *option, const char *value)
+{
+	StringInfoData hint;
+	int			n = option->max - 1;	/* the last one ends the list */
+
+	for (int i = 0; i < n; i++)
+	{
+		if (option->words[i] != NULL && strcmp(value, option->words[i]) == 0)
+			return i;
+	}
+	initStringInfo(&hint);
+	for (int i = 0; i < n; i++)
+	{
+		if (option->words[i] != NULL)
+			appendStringInfo(&hint, "%s\"%s\"", hint.len == 0 ? "" : i < n - 1 ? ", " : " and ",
+							 option->words[i]);
+	}
+	option_bad_value(option->keyword, value, NULL, psprintf("Valid values are %s.", hint.data));
+}
+
 /* The value of a pool's option as a number. */
 static int
 parse_value(const struct PoolOption *option, const char *value)
@@ -117,26 +156,8 @@ parse_value(const struct PoolOption *option, const char *value)
 	const char *number = decimal(value);
 	int			result;
 
-	if (option->type == OPTION_RESET)
-	{
-		if (strcmp(value, "smart") == 0)
-			return RESET_SMART;
-		if (strcmp(value, "always") == 0)
-			return RESET_ALWAYS;
-		if (strcmp(value, "never") == 0)
-			return RESET_NEVER;
-		option_bad_value(option->keyword, value, NULL, "Valid values are \"smart\", \"always\" and \"never\".");
-	}
-	if (option->type == OPTION_HISTORY)
-	{
-		if (strcmp(value, "dbpool") == 0)
-			return HISTORY_DBPOOL;
-		if (strcmp(value, "refinery") == 0)
-			return HISTORY_REFINERY;
-		if (strcmp(value, "sqlx") == 0)
-			return HISTORY_SQLX;
-		option_bad_value(option->keyword, value, NULL, "Valid values are \"dbpool\", \"refinery\" and \"sqlx\".");
-	}
+	if (option->type == OPTION_WORD)
+		return parse_word(option, value);
 	if (option->type == OPTION_SCHEMA)
 	{
 		if (value[0] == '\0' || strlen(value) >= NAMEDATALEN)

@@ -52,6 +52,7 @@ extern void nearest_try(NearestName *nearest, const char *name);
 extern const Definition *definition_find(const char *pool);
 extern bool definition_to_warm(Oid serverid, Oid umuser, Definition *definition);
 extern void definition_stale(void);
+extern int	definition_worker(const Definition *definition);
 extern void definition_spread(const char *pool, int workers);
 extern Oid	definition_server(const char *pool, bool missing_ok);
 

@@ -32,9 +32,12 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "ipc/lease.h"
 
 PG_FUNCTION_INFO_V1(dbpool_get_workers);
 PG_FUNCTION_INFO_V1(dbpool_get_pools);
+PG_FUNCTION_INFO_V1(dbpool_get_pool_transactions);
+PG_FUNCTION_INFO_V1(dbpool_get_transactions);
 PG_FUNCTION_INFO_V1(dbpool_get_connections);
 PG_FUNCTION_INFO_V1(dbpool_get_requests);
 PG_FUNCTION_INFO_V1(dbpool_get_bulk_inserts);
@@ -289,14 +292,13 @@ put_pool(Row *row, const PoolShared *pool)
 	put_time(row, c->reset_at);
 }
 
-/* Rows of dbpool_pools and dbpool_stat_pools. */
-Datum
-dbpool_get_pools(PG_FUNCTION_ARGS)
+/* A copy of those pools that are shown, and how many they are. */
+static PoolShared *
+copy_pools(int *n)
 {
-	Row			row = start_rows(fcinfo);
 	PoolShared *copies = palloc(sizeof(PoolShared) * dbpool_shared->npools);
-	int			n = 0;
 
+	*n = 0;
 	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
 	for (int i = 0; i < dbpool_shared->npools; i++)
 	{
@@ -305,12 +307,23 @@ dbpool_get_pools(PG_FUNCTION_ARGS)
 		if (!pool->in_use)
 			continue;
 		SpinLockAcquire(&pool->mutex);
-		copies[n] = *pool;
+		copies[*n] = *pool;
 		SpinLockRelease(&pool->mutex);
-		if (copies[n].live || !copies[n].dropped)
-			n++;
+		if (copies[*n].live || !copies[*n].dropped)
+			(*n)++;
 	}
 	LWLockRelease(dbpool_shared->pools_lock);
+	return copies;
+}
+
+/* Rows of dbpool_pools and dbpool_stat_pools. */
+Datum
+dbpool_get_pools(PG_FUNCTION_ARGS)
+{
+	Row			row = start_rows(fcinfo);
+	int			n;
+	PoolShared *copies = copy_pools(&n);
+
 	for (int i = 0; i < n; i++)
 	{
 		put_pool(&row, &copies[i]);
@@ -429,6 +442,97 @@ dbpool_get_requests(PG_FUNCTION_ARGS)
 		put_time(&row, copy.submitted_at);
 		put_time(&row, copy.running_since);
 		put_int(&row, copy.remote_pid, copy.remote_pid == 0);
+		end_row(&row);
+	}
+	return (Datum) 0;
+}
+
+/* What dbpool_pools and dbpool_stat_pools say of transactions. */
+Datum
+dbpool_get_pool_transactions(PG_FUNCTION_ARGS)
+{
+	Row			row = start_rows(fcinfo);
+	int			n;
+	PoolShared *pools = copy_pools(&n);
+
+	for (int i = 0; i < n; i++)
+	{
+		const PoolShared *pool = &pools[i];
+		const PoolCounters *c = &pool->counters;
+
+		put(&row, ObjectIdGetDatum(pool->key.dbid), false);
+		put(&row, ObjectIdGetDatum(pool->key.serverid), false);
+		put(&row, ObjectIdGetDatum(pool->key.userid), false);
+		put(&row, BoolGetDatum(pool->key.xid != 0), false);
+		if (may_see_pool(&pool->key))
+		{
+			put_int(&row, pool->conns[CONN_LEASED], false);
+			put_count(&row, c->begun);
+			put_count(&row, c->committed);
+			put_count(&row, c->rolled_back);
+			put_ms(&row, c->transaction_us);
+			put_ms(&row, c->transaction_max_us);
+		}
+		end_row(&row);
+	}
+	return (Datum) 0;
+}
+
+/* Copy a lease and its state; false when it is nobody's, or another's by then. */
+static bool
+copy_lease(LeaseShared *lease, LeaseShared *copy, LeaseState *state)
+{
+	uint64		word = lease_word(lease);
+
+	*state = lease_word_state(word);
+	if (*state == LEASE_FREE || *state == LEASE_RELEASED)
+		return false;
+	SpinLockAcquire(&lease->mutex);
+	memcpy(copy, lease, sizeof(LeaseShared));
+	SpinLockRelease(&lease->mutex);
+	/* who claims it changes the word before the rest */
+	pg_read_barrier();
+	return lease_word_hold(lease_word(lease)) == lease_word_hold(word);
+}
+
+/* Rows of dbpool_transactions. */
+Datum
+dbpool_get_transactions(PG_FUNCTION_ARGS)
+{
+	Row			row = start_rows(fcinfo);
+
+	for (int i = 0; i < lease_count(); i++)
+	{
+		LeaseShared copy;
+		LeaseState	state;
+		bool		runs;
+
+		if (!copy_lease(lease_entry(i), &copy, &state))
+			continue;
+		runs = pg_atomic_read_u64(&copy.running) != 0;
+		put(&row, ObjectIdGetDatum(copy.dbid), false);
+		put_int(&row, copy.pid, false);
+		put(&row, ObjectIdGetDatum(copy.roleid), false);
+		if (!may_see_role(copy.roleid))
+		{
+			end_row(&row);
+			continue;
+		}
+		put_name(&row, NameStr(copy.server), encoding_of(copy.dbid));
+		if (NameStr(copy.name)[0] != '\0')
+			put_name(&row, NameStr(copy.name), encoding_of(copy.dbid));
+		else
+			put(&row, (Datum) 0, true);
+		put(&row, CStringGetTextDatum(copy.mode == LEASE_BOUND ? "bound" : "named"), false);
+		put(&row, CStringGetTextDatum(state == LEASE_CLAIMED ? "waiting" :
+									  state == LEASE_ENDED ? "ended" : runs ? "active" : "idle"), false);
+		put(&row, CStringGetTextDatum(copy.begin), false);
+		put_int(&row, copy.savepoints, copy.mode != LEASE_BOUND);
+		put_count(&row, copy.statements);
+		put_time(&row, copy.began_at);
+		put_time(&row, runs ? 0 : copy.idle_since);
+		put_int(&row, copy.remote_pid, copy.remote_pid == 0);
+		put_sql(&row, copy.sql, copy.encoding, copy.roleid);
 		end_row(&row);
 	}
 	return (Datum) 0;

@@ -2,7 +2,7 @@
  * message.h
  *	  What goes through the two rings of a request.
  *
- * UP, from the backend: four parts, whose lengths stand in the slot.
+ * UP, from the backend: five parts, whose lengths stand in the slot.
  *
  *	 definition	 PoolOptions as they are in memory, then pairs of strings, each
  *				 with its terminating zero: libpq's keywords and values.
@@ -12,6 +12,8 @@
  *	 types		 per column of the rows that the backend waits for, uint32: what
  *				 binary_type() has for its type.  Nothing, unless it has one for
  *				 all of them.
+ *	 prelude	 statements to run before sql, each with its zero: those that begin
+ *				 the transaction of a lease and its savepoints.
  *
  * A REQUEST_COPY goes on with rows in a format of COPY, after FRAME_COPY
  * has come; request.h says how they end.
@@ -78,10 +80,14 @@ typedef struct PoolOptions
 	int			history_format; /* of migrations; backend/options.h */
 	int			need_password;	/* a remote that does not ask for the password
 								 * gets no byte of SQL */
+	int			transaction;	/* Transactions; backend/options.h */
+	int			isolation;		/* of remote transactions at least; likewise */
+	int			lease_idle_timeout; /* 0: never */
+	int			leak_threshold; /* 0: never */
 } PoolOptions;
 
 /* Definitions are compared by their bytes, and these are the first. */
-StaticAssertDecl(sizeof(PoolOptions) == 2 * NAMEDATALEN + 15 * sizeof(int),
+StaticAssertDecl(sizeof(PoolOptions) == 2 * NAMEDATALEN + 19 * sizeof(int),
 				 "PoolOptions has no gaps");
 
 #define FRAME_SHAPE		'T'

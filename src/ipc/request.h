@@ -125,6 +125,7 @@
 #define DBPOOL_REQUEST_H
 
 #include "dbpool.h"
+#include "ipc/lease.h"
 #include "ipc/ring.h"
 #include "ipc/shmem.h"
 
@@ -197,6 +198,11 @@ typedef struct TaskHeader
 	Size		definition_len; /* lengths of the parts of "up", in order */
 	Size		sql_len;		/* with the terminating zero */
 	Size		params_len;
+	Size		prelude_len;
+	int			lease;			/* index of the one it belongs to, or
+								 * LEASE_NONE */
+	uint64		lease_hold;
+	bool		lease_ends;		/* with this request */
 } TaskHeader;
 
 typedef struct RequestSlot
@@ -260,7 +266,7 @@ static inline Size
 task_bytes(const TaskHeader *task)
 {
 	return task->definition_len + task->sql_len + task->params_len +
-		task->ntypes * sizeof(uint32);
+		task->ntypes * sizeof(uint32) + task->prelude_len;
 }
 
 /*

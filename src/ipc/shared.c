@@ -58,6 +58,7 @@ conn_state_name(ConnState state)
 		[CONN_IDLE] = "idle",
 		[CONN_CHECKING] = "checking",
 		[CONN_BUSY] = "busy",
+		[CONN_LEASED] = "leased",
 		[CONN_CANCELLING] = "cancelling",
 		[CONN_RESETTING] = "resetting",
 		[CONN_CLOSED] = "closed",

@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "ipc/lease.h"
 #include "ipc/request.h"
 #include "ipc/shmem.h"
 #include "miscadmin.h"
@@ -25,6 +26,7 @@ shmem_on_request(void)
 	size = add_size(size, MAXALIGN(mul_size(sizeof(WorkerShared), dbpool_workers)));
 	size = add_size(size, MAXALIGN(mul_size(sizeof(PoolShared), dbpool_max_pools)));
 	size = add_size(size, MAXALIGN(mul_size(sizeof(ConnShared), dbpool_max_connections)));
+	size = add_size(size, MAXALIGN(lease_shmem_bytes()));
 	size = add_size(size, request_shmem_bytes());
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche("dbpool", 1);
@@ -41,6 +43,7 @@ init_workers(void)
 		pg_atomic_init_u32(&worker->procno, 0);
 		pg_atomic_init_u32(&worker->starts, 0);
 		pg_atomic_init_u32(&worker->pools_attention, 0);
+		pg_atomic_init_u32(&worker->leases_attention, 0);
 		ConditionVariableInit(&worker->started_cv);
 	}
 }
@@ -55,6 +58,7 @@ shmem_on_startup(void)
 {
 	bool		found;
 	bool		ignored;
+	char	   *leases;
 	char	   *requests;
 
 	if (prev_shmem_startup_hook)
@@ -71,6 +75,7 @@ shmem_on_startup(void)
 	shmem_conns = ShmemInitStruct("dbpool connections",
 								  mul_size(sizeof(ConnShared), dbpool_max_connections),
 								  &ignored);
+	leases = ShmemInitStruct("dbpool leases", lease_shmem_bytes(), &ignored);
 	requests = ShmemInitStruct("dbpool requests", request_shmem_bytes(), &ignored);
 
 	if (!found)
@@ -105,6 +110,7 @@ shmem_on_startup(void)
 		for (int i = 0; i < dbpool_max_connections; i++)
 			SpinLockInit(&shmem_conns[i].mutex);
 	}
+	lease_shmem_init(leases, found);
 	request_shmem_init(requests, found);
 	LWLockRelease(AddinShmemInitLock);
 }

@@ -4,7 +4,7 @@
  *
  * All of it is set up at preload and of a fixed size.  It holds no pointers
  * but one, into PostgreSQL's own shared memory (pools_lock), which lies at the
- * same place in all processes; else offsets and indexes.  There are four arrays:
+ * same place in all processes; else offsets and indexes.  There are five arrays:
  *
  *	 WorkerShared	one per worker: is it alive, who wants its attention
  *	 PoolShared		one per pool that was ever used, and worker of it: what the
@@ -13,6 +13,8 @@
  *	 ConnShared		one per open connection: what the views show
  *	 RequestSlot	one per statement that a backend has with a worker, with
  *					its two rings (request.h)
+ *	 LeaseShared	one per transaction that a session has on a connection
+ *					(lease.h)
  *
  * Locks: DbpoolShared.pools_lock protects which PoolShared entries are in use
  * and by what key; each entry's mutex protects the rest of it.  Nothing that
@@ -52,6 +54,8 @@ typedef enum ConnState
 	CONN_IDLE,					/* free, the remote has nothing of us to do */
 	CONN_CHECKING,				/* a round trip shows whether it still works */
 	CONN_BUSY,					/* runs the statement of a request */
+	CONN_LEASED,				/* in a transaction of a session, which runs
+								 * nothing now */
 	CONN_CANCELLING,			/* its request is gone, the remote may still
 								 * run it */
 	CONN_RESETTING,				/* the session's state is being put back */
@@ -70,6 +74,8 @@ typedef struct WorkerShared
 	pg_atomic_uint32 starts;
 	/* Some pool has "wants" for the worker.  Set by backends, cleared by it. */
 	pg_atomic_uint32 pools_attention;
+	/* Some lease was released.  Likewise. */
+	pg_atomic_uint32 leases_attention;
 	/* Written by the worker; for dbpool_workers, torn reads do no harm. */
 	Ticks		started_at;
 	uint64		requests;
@@ -104,6 +110,11 @@ typedef struct PoolCounters
 	uint64		rows;
 	uint64		bytes_sent;
 	uint64		bytes_received;
+	uint64		begun;			/* transactions of leases */
+	uint64		committed;
+	uint64		rolled_back;
+	uint64		transaction_us; /* of those that have ended */
+	uint64		transaction_max_us;
 	Ticks		reset_at;
 } PoolCounters;
 
@@ -214,7 +225,10 @@ typedef struct DbpoolShared
 	 */
 	uint64		forget_stamp;
 
-	/* Signalled when a worker frees a slot whose backend had given it up. */
+	/*
+	 * Signalled when a worker frees a slot whose backend had given it up, and
+	 * when the connection of a lease has nothing to do any more.
+	 */
 	ConditionVariable slot_freed_cv;
 
 	/* Tickets that put requests into the order of their coming. */

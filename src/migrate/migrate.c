@@ -1,6 +1,6 @@
 /*
  * migrate.c
- *	  dbpool_migrate() and dbpool_rollback(): what is to be run.
+ *	  dbpool_migrate() and dbpool_migration_rollback(): what is to be run.
  */
 #include "postgres.h"
 
@@ -40,7 +40,7 @@ choose_up(const MigratePlan *plan, const char *target, int *n)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("target version %s is lower than version %s that pool \"%s\" has",
 						target, plan->current, plan->pool),
-				 errhint("dbpool_rollback(%s, target => %s) goes back.",
+				 errhint("dbpool_migration_rollback(%s, target => %s) goes back.",
 						 quote_literal_cstr(plan->pool), version_literal(target))));
 	for (int i = 0; i < plan->n; i++)
 	{
@@ -189,7 +189,7 @@ dbpool_migrate(PG_FUNCTION_ARGS)
 }
 
 /*
- * dbpool_rollback(pool name, steps int, target dbpool_migration_version, dry_run, grouped boolean,
+ * dbpool_migration_rollback(pool name, steps int, target dbpool_migration_version, dry_run, grouped boolean,
  *				   lock_timeout interval, allow_divergent boolean)
  */
 Datum

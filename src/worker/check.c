@@ -66,9 +66,13 @@ check_conn(Conn *conn, ConnState state)
 	/* flights: only what runs has some; who waits for a check has none yet */
 	Assert(runs || conn->flights.n == 0);
 	Assert(state != CONN_BUSY || conn->flights.n > 0);
-	Assert(conn->waiter == NULL || (state == CONN_CHECKING && conn->waiter->conn == conn && !conn->waiter->queued));
+	Assert(conn->waiter == NULL || ((state == CONN_CHECKING || conn->lease.shared != NULL) && conn->waiter->conn == conn && !conn->waiter->queued));
 	Assert(!(conn->flights.joinable && conn->flights.makes_way));
 	Assert(conn->flights.n <= 1 || conn->io.pipelined);
+
+	/* lease: what is leased has one, which it may have while it runs as well */
+	Assert(state != CONN_LEASED || (conn->lease.shared != NULL && (conn->waiter == NULL || conn->go_on.marked)));
+	Assert(conn->lease.shared == NULL || runs || state == CONN_LEASED);
 
 	/* cancel: what waits for its turn, or for its thread, has not ended */
 	Assert(!conn->cancel.waits || (state == CONN_CANCELLING && !conn->cancel.ended));
@@ -89,18 +93,19 @@ check_conn(Conn *conn, ConnState state)
 }
 
 static void
-check_queue(dlist_head *queue, Pool *pool, bool rides)
+check_queue(Pool *pool, Queue queue)
 {
 	dlist_iter	iter;
 	uint64		ticket = 0;
 
-	dlist_foreach(iter, queue)
+	check_count(&pool->queues[queue], pool->nqueued[queue]);
+	dlist_foreach(iter, &pool->queues[queue])
 	{
 		Request    *req = dlist_container(Request, node, iter.cur);
 
 		Assert(req->active && req->queued && !req->ending && !req->held);
 		Assert(req->pool == pool && req->conn == NULL && req->flight == NULL);
-		Assert(req->rides == rides);
+		Assert(request_queue(req) == queue);
 		Assert(req->deadline.armed);
 		Assert(req->task.ticket > ticket);
 		ticket = req->task.ticket;
@@ -111,6 +116,7 @@ static void
 check_pool(Pool *pool)
 {
 	int			nwaiting = 0;
+	int			nleased = 0;
 	dlist_iter	iter;
 
 	for (int state = 0; state < CONN_CLOSED; state++)
@@ -119,12 +125,17 @@ check_pool(Pool *pool)
 		dlist_foreach(iter, &pool->conns[state])
 			check_conn(dlist_container(Conn, node, iter.cur), state);
 	}
-	check_queue(&pool->riders, pool, true);
-	check_queue(&pool->loners, pool, false);
-	dlist_foreach(iter, &pool->riders)
-		nwaiting++;
-	dlist_foreach(iter, &pool->loners)
-		nwaiting++;
+	for (int i = 0; i < QUEUES; i++)
+	{
+		check_queue(pool, i);
+		nwaiting += pool->nqueued[i];
+	}
+	for (int state = 0; state < CONN_CLOSED; state++)
+	{
+		dlist_foreach(iter, &pool->conns[state])
+			nleased += dlist_container(Conn, node, iter.cur)->lease.shared != NULL;
+	}
+	Assert(pool->nleased == nleased);
 	Assert(pool->nwaiting == nwaiting);
 	Assert(pool->cancels >= 0 && pool->steps >= 0 && pool->lookups >= 0);
 

@@ -18,8 +18,9 @@ static const uint8 legal_moves[CONN_NSTATES] = {
 	[CONN_CONNECTING] = 1 << CONN_IDLE | 1 << CONN_CLOSED,
 	[CONN_IDLE] = 1 << CONN_CHECKING | 1 << CONN_BUSY | 1 << CONN_CLOSED,
 	[CONN_CHECKING] = 1 << CONN_IDLE | 1 << CONN_BUSY | 1 << CONN_RESETTING | 1 << CONN_CLOSED,
-	[CONN_BUSY] = 1 << CONN_IDLE | 1 << CONN_RESETTING | 1 << CONN_CANCELLING | 1 << CONN_CLOSED,
-	[CONN_CANCELLING] = 1 << CONN_IDLE | 1 << CONN_RESETTING | 1 << CONN_CLOSED,
+	[CONN_BUSY] = 1 << CONN_IDLE | 1 << CONN_LEASED | 1 << CONN_RESETTING | 1 << CONN_CANCELLING | 1 << CONN_CLOSED,
+	[CONN_LEASED] = 1 << CONN_BUSY | 1 << CONN_RESETTING | 1 << CONN_CLOSED,
+	[CONN_CANCELLING] = 1 << CONN_IDLE | 1 << CONN_LEASED | 1 << CONN_RESETTING | 1 << CONN_CLOSED,
 	[CONN_RESETTING] = 1 << CONN_IDLE | 1 << CONN_CLOSED,
 };
 
@@ -149,14 +150,14 @@ conn_move(Conn *conn, ConnState to, const char *why)
 	if (to != CONN_CLOSED)
 		pool->nconns[to]++;
 	conn->io.received = 0;
-	if (to == CONN_IDLE || to == CONN_RESETTING)
+	if (to == CONN_IDLE || to == CONN_LEASED || to == CONN_RESETTING)
 		wire_idle(&conn->io.wire);
 	show_counts(pool);
 
 	SpinLockAcquire(&conn->shared->mutex);
 	conn->shared->state = to;
 	conn->shared->state_since = now;
-	if (to != CONN_BUSY && to != CONN_CANCELLING)
+	if (to != CONN_BUSY && to != CONN_CANCELLING && to != CONN_LEASED)
 		conn->shared->local_pid = 0;
 	if (to == CONN_CLOSED)
 		conn->shared->in_use = false;

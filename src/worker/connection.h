@@ -9,6 +9,9 @@
  *	 CONNECTING	 IDLE		 logged in, settings made
  *	 IDLE		 CHECKING	 long unused, and needed or a check is due
  *	 IDLE		 BUSY		 a request takes it
+ *	 BUSY, CANCELLING  LEASED  a statement has ended, and its session goes on
+ *	 LEASED		 BUSY		 with the next one
+ *	 LEASED		 RESETTING	 its session has let go, or has done nothing for too long
  *	 CHECKING	 BUSY, IDLE	 it answered
  *	 CHECKING	 RESETTING	 it was made read-only for a request that has gone
  *	 BUSY		 IDLE		 the statement ended and left nothing behind
@@ -96,6 +99,7 @@ extern void conn_lost(Conn *conn);
 #define CONN_ANSWER_MS		5000
 
 extern void conn_start(Conn *conn, Request *req);
+extern void conn_prelude_ended(Conn *conn);
 extern void conn_check(Conn *conn, Request *req);
 extern bool conn_needs_preparing(const Conn *conn, const Request *req);
 
@@ -116,6 +120,7 @@ typedef enum Cause
 extern bool flight_failed(Conn *conn, Flight *flight, Cause cause);
 extern void conn_flight_ended(Conn *conn);
 extern void conn_all_read(Conn *conn);
+extern void conn_lease_next(Conn *conn);
 
 /* --- connection_prepare.c ---------------------------------------------------------------- */
 
@@ -143,6 +148,7 @@ extern void conn_reset_read_only(Conn *conn);
 extern void conn_idle(Conn *conn);
 extern void conn_ready(Conn *conn);
 extern void conn_settle(Conn *conn);
+extern void conn_watch_lease(Conn *conn);
 
 /* --- connection_cancel.c ----------------------------------------------------------------- */
 
@@ -215,6 +221,7 @@ extern void conn_event(Conn *conn, uint32 events);
 extern void conn_pump(Conn *conn);
 extern void conn_go_on(void *owner);
 extern void wire_own_result(Conn *conn, const struct pg_result *res);
+extern bool wire_last_words(Conn *conn, const struct pg_result *res);
 
 /* --- wire_reply.c ------------------------------------------------------------------------ */
 

@@ -9,6 +9,29 @@
 #include "worker/offload.h"
 
 /*
+ * The connection is of no use to whom it was checked for, or who comes next in its lease,
+ * which ends with it.
+ */
+static void
+waiter_leaves(Conn *conn, const char *reason)
+{
+	Request    *req = conn->waiter;
+	bool		leased = conn->lease.shared != NULL;
+	char		why[DBPOOL_SHOWN_ERROR];
+
+	snprintf(why, sizeof(why), "Its connection was lost, and with that it was rolled back: %s", reason);
+	lease_end(conn, "08006", why);
+	if (req == NULL)
+		return;
+	conn->waiter = NULL;
+	req->conn = NULL;
+	if (leased)
+		request_fail(req, "08006", "the transaction on the remote server is gone", why, NULL);
+	else
+		pool_requeue(req);
+}
+
+/*
  * Close a connection.  Whoever still has a request on it has to have taken it
  * off before; one that is left is told that the connection was lost.  The
  * struct itself lives until the end of the turn, since events may name it.
@@ -22,13 +45,7 @@ conn_close(Conn *conn, const char *reason)
 	if (conn->state == CONN_CLOSED)
 		return;
 	conn_stop_home(conn);
-	req = conn->waiter;
-	conn->waiter = NULL;
-	if (req != NULL)
-	{
-		req->conn = NULL;
-		pool_requeue(req);
-	}
+	waiter_leaves(conn, reason);
 	while (conn->flights.n > 0)
 	{
 		char		what[DBPOOL_SHOWN_ERROR];
@@ -68,6 +85,7 @@ conn_close(Conn *conn, const char *reason)
  *	 - the server process itself said that it ends, and answers to others were
  *	   due before (behind): it takes one statement after the other; or
  *	 - it is a COPY whose rows have not ended.
+ * A plain statement in a transaction that goes on after it was rolled back with that.
  */
 static Fate
 fate_of_lost(Conn *conn, bool behind)
@@ -78,16 +96,19 @@ fate_of_lost(Conn *conn, bool behind)
 		(conn->loss.remote_ended && behind) ||
 		(req != NULL && req->task.kind == REQUEST_COPY && !copy_has_ended(req)))
 		return FATE_NOT_RUN;
+	if (conn->lease.shared != NULL && req != NULL && !req->task.lease_ends &&
+		req->task.kind == REQUEST_QUERY && statement_is_plain(req->statement))
+		return FATE_ROLLED_BACK;
 	return FATE_UNKNOWN;
 }
 
 /*
  * A request was on a connection that broke, and is off it.  One that has not run goes
  * back to the queue, unless its session has got something of it, or has given rows
- * away for it.
+ * away for it, or it was in a transaction (gone) that is no more.
  */
 static void
-request_lost(Conn *conn, Request *req, Fate fate, int64 us)
+request_lost(Conn *conn, Request *req, Fate fate, bool gone, int64 us)
 {
 	const char *name = NameStr(conn->pool->options.server);
 	bool		copy = req->task.kind == REQUEST_COPY;
@@ -95,8 +116,8 @@ request_lost(Conn *conn, Request *req, Fate fate, int64 us)
 	char		what[DBPOOL_SHOWN_ERROR];
 	char		detail[DBPOOL_SHOWN_ERROR + 100];
 
-	Assert(fate == FATE_NOT_RUN || fate == FATE_UNKNOWN);
-	if (fate == FATE_NOT_RUN && !req->put)
+	Assert(fate != FATE_DONE && fate != FATE_FAILED);
+	if (fate == FATE_NOT_RUN && !req->put && !gone)
 	{
 		pool_requeue(req);
 		return;
@@ -104,10 +125,12 @@ request_lost(Conn *conn, Request *req, Fate fate, int64 us)
 	conn_count_request(conn, req, us, true);
 	if (fate == FATE_NOT_RUN)
 		outcome = copy ? "No row was inserted." : "The statement was not run.";
+	else if (fate == FATE_ROLLED_BACK)
+		outcome = "The transaction on the remote server was rolled back.";
 	snprintf(what, sizeof(what), "connection of pool \"%s\" was lost while %s", name,
 			 fate == FATE_NOT_RUN && copy ? "rows were sent" : "a statement ran");
 	snprintf(detail, sizeof(detail), "%s\n%s", conn->loss.error, outcome);
-	request_fail(req, fate == FATE_NOT_RUN ? "08006" : "08007", what, detail, NULL);
+	request_fail(req, fate == FATE_UNKNOWN ? "08007" : "08006", what, detail, NULL);
 }
 
 /*
@@ -119,27 +142,32 @@ void
 conn_lost(Conn *conn)
 {
 	Pool	   *pool = conn->pool;
-	Request    *req = conn->waiter;
 	bool		behind = false;
 
 	conn_note_error(conn);
 	conn_stop_home(conn);
-	if (req != NULL)
-	{
-		conn->waiter = NULL;
-		req->conn = NULL;
-		pool_requeue(req);
-	}
+	if (conn->lease.shared == NULL || conn->flights.n == 0)
+		waiter_leaves(conn, conn->loss.error);
 	for (; conn->flights.n > 0; behind = true)
 	{
 		Fate		fate = fate_of_lost(conn, behind);
 		int64		us = conn_head_us(conn, ticks_now());
+		Request    *req = conn_head_request(conn);
+		bool		opens = conn->lease.statements == 1;
+		bool		gone = false;
 
-		req = conn_head_request(conn);
+		if (conn->lease.shared != NULL)
+		{
+			gone = !(opens && fate == FATE_NOT_RUN && req != NULL && !req->put);
+			if (gone)
+				waiter_leaves(conn, conn->loss.error);
+			else
+				lease_unattach(conn);
+		}
 		reply_drop_rows(conn);
 		flight_remove(conn, conn_head(conn));
 		if (req != NULL)
-			request_lost(conn, req, fate, us);
+			request_lost(conn, req, fate, gone, us);
 	}
 	if (conn->shared->statements == 0)
 		pool_back_off(pool);

@@ -9,6 +9,11 @@
  * transaction of its own, and an error ends with it.  Their answers come in
  * the order in which they were sent.
  *
+ * A request of a lease may have a prelude: statements that begin the transaction or a
+ * savepoint.  In a pipeline they go before its own, without a Sync between, so that
+ * it does not run when they fail; else they are sent, and it when they have ended
+ * (conn_prelude_ended()).
+ *
  * Only a statement that is known to be plain (statement.c) is sent in libpq's
  * pipeline mode; the first run of a text, scripts and whatever else there is
  * have the connection for themselves.  Who may share is dispatch.c's to say.
@@ -62,6 +67,21 @@ worth_preparing(const Pool *pool, const Statement *statement)
 		statement->uses > pool->options.prepare_threshold;
 }
 
+/* The prelude in a pipeline, before the request's own statement. */
+static bool
+send_prelude(Conn *conn, Request *req)
+{
+	const char *end = req->prelude + req->task.prelude_len;
+
+	for (const char *sql = req->prelude; sql < end; sql += strlen(sql) + 1)
+	{
+		if (!wire_send_query(conn, sql, 0, NULL))
+			return false;
+		req->flight->prelude++;
+	}
+	return true;
+}
+
 /*
  * A statement of which it is known that it returns rows or a tag and leaves
  * nothing behind: with a Sync of its own, so that it is a transaction of its
@@ -70,19 +90,38 @@ worth_preparing(const Pool *pool, const Statement *statement)
 static bool
 send_pipelined(Conn *conn, Request *req, const char *const *values)
 {
+	/* in a transaction, one that is out of date could not be sent again */
 	bool		prepared = req->repeats < REPEATS_UNPREPARED &&
-	worth_preparing(conn->pool, req->statement);
+	conn->lease.shared == NULL && worth_preparing(conn->pool, req->statement);
 	int			nparams = req->task.nparams;
 	bool		sent;
 
 	if (!conn_set_pipelined(conn, true) ||
-		(prepared && !conn_make_room(conn, req->statement)))
+		(prepared && !conn_make_room(conn, req->statement)) ||
+		!send_prelude(conn, req))
 		return false;
 	if (prepared)
 		sent = conn_send_prepared(conn, req->flight, nparams, values);
 	else
 		sent = wire_send_query(conn, req->sql, nparams, values);
 	return sent && wire_send_sync(conn);
+}
+
+/* The prelude by itself. */
+static bool
+send_prelude_alone(Conn *conn, Request *req)
+{
+	const char *end = req->prelude + req->task.prelude_len;
+	StringInfoData script;
+
+	initStringInfo(&script);
+	for (const char *sql = req->prelude; sql < end; sql += strlen(sql) + 1)
+	{
+		appendStringInfo(&script, "%s;", sql);
+		req->flight->prelude++;
+	}
+	req->flight->prelude_alone = true;
+	return conn_set_pipelined(conn, false) && wire_send_script(conn, script.data);
 }
 
 /* Anything else, alone on the connection. */
@@ -128,6 +167,8 @@ send_piece(void *arg)
 
 	if (req->task.kind == REQUEST_QUERY && statement_is_plain(req->statement))
 		sent = send_pipelined(conn, req, sending->values);
+	else if (req->task.prelude_len > 0)
+		sent = send_prelude_alone(conn, req);
 	else
 		sent = send_alone(conn, req, sending->values);
 	if (conn_head(conn)->req == req)
@@ -143,6 +184,47 @@ send_piece(void *arg)
 }
 
 /*
+ * The prelude of the first flight, which was sent by itself, has been executed: send the
+ * request's own statement.
+ */
+void
+conn_prelude_ended(Conn *conn)
+{
+	Request    *req = conn_head_request(conn);
+	const char **values = NULL;
+
+	Assert(conn->flights.n == 1 && req != NULL && req->flight->prelude_alone);
+	if (req->task.kind == REQUEST_QUERY)
+		values = request_params(req);
+	req->flight->prelude_alone = false;
+	conn->io.flushed = false;
+	if (!send_alone(conn, req, values) || !conn_flush(conn))
+		conn_lost(conn);
+}
+
+/*
+ * The request is the connection's from now on; false when its session has gone, and then
+ * the connection has nothing of it.
+ */
+static bool
+take_up(Conn *conn, Request *req)
+{
+	bool		opens = req->task.lease != LEASE_NONE && conn->lease.shared == NULL;
+
+	if (opens && !lease_attach(conn, req))
+		return false;
+	if (conn->lease.shared != NULL)
+		lease_runs(conn, req);
+	if (req->answer->started(req, conn))
+		return true;
+	if (opens)
+		lease_unattach(conn);
+	else if (conn->lease.shared != NULL)
+		lease_rests(conn);
+	return false;
+}
+
+/*
  * Run a request on a connection that is idle, has just been checked, or whose
  * statements it may ride behind.  Throws only as long as the connection has
  * nothing of the request.
@@ -154,13 +236,13 @@ conn_start(Conn *conn, Request *req)
 	Flight	   *flight;
 
 	Assert(!req->queued && req->flight == NULL && req->conn == NULL);
-	Assert(conn->state == CONN_IDLE || conn->state == CONN_CHECKING ||
+	Assert(conn->state == CONN_IDLE || conn->state == CONN_CHECKING || conn->state == CONN_LEASED ||
 		   (conn->state == CONN_BUSY && conn->flights.joinable));
 	if (req->task.kind == REQUEST_QUERY)
 		sending.values = request_params(req);
 	flight = flight_make();
 	req->started_at = ticks_now();
-	if (!req->answer->started(req, conn))
+	if (!take_up(conn, req))
 	{
 		flight_free(flight);
 		request_gone(req);

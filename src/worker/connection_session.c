@@ -97,7 +97,8 @@ session_tag_is_clean(const char *tag)
 		"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "SHOW", "EXPLAIN",
 		"CREATE TABLE", "CREATE INDEX", "CREATE VIEW", "ALTER TABLE",
 		"TRUNCATE", "VACUUM", "ANALYZE", "GRANT", "REVOKE", "NOTIFY",
-		"DROP TABLE", "DROP INDEX", "COMMENT", "COPY"
+		"DROP TABLE", "DROP INDEX", "COMMENT", "COPY",
+		"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"
 	};
 
 	for (int i = 0; i < lengthof(clean); i++)
@@ -112,6 +113,7 @@ session_tag_is_clean(const char *tag)
 void
 conn_note_tag(Conn *conn, const char *tag)
 {
+	conn->lease.committed = strcmp(tag, "COMMIT") == 0;
 	if (session_tag_is_clean(tag))
 		return;
 	conn->session.dirty = true;
@@ -240,6 +242,72 @@ conn_ready(Conn *conn)
 	}
 }
 
+/* When the connection of a lease wants attention next; 0: never. */
+static Ticks
+lease_due(const Conn *conn)
+{
+	const PoolOptions *options = &conn->pool->options;
+	int			idle = conn->lease.shared->idle_timeout;
+	Ticks		due = 0;
+
+	if (conn->state == CONN_LEASED && idle > 0)
+		due = ticks_plus_ms(conn->lease.idle_since, idle);
+	if (options->leak_threshold > 0 && !conn->lease.warned)
+	{
+		Ticks		at = ticks_plus_ms(conn->lease.opened_at, options->leak_threshold);
+
+		due = due == 0 ? at : Min(due, at);
+	}
+	return due;
+}
+
+/* Have the janitor look at the connection of a lease when something is due. */
+void
+conn_watch_lease(Conn *conn)
+{
+	Ticks		due = lease_due(conn);
+
+	if (due != 0)
+		timer_set_by(&conn->janitor, due);
+}
+
+/* Who would have come next in a lease that has ended is told why. */
+static void
+lease_fails_waiter(Conn *conn)
+{
+	Request    *req = conn->waiter;
+	char		sqlstate[6] = "25P01";
+	const char *why = lease_why_ended(req, sqlstate);
+
+	conn->waiter = NULL;
+	req->conn = NULL;
+	request_fail(req, sqlstate, "the transaction on the remote server is gone",
+				 psprintf("%s\nThe statement was not run.", why ? why : "It has ended."), NULL);
+}
+
+/*
+ * A statement has ended on a connection of a lease.  Returns true when the lease goes on;
+ * then the connection is at rest.
+ */
+static bool
+lease_goes_on(Conn *conn)
+{
+	if (conn_in_transaction(conn) && !lease_is_released(conn))
+	{
+		conn_move(conn, CONN_LEASED, "its session goes on");
+		conn_want(conn, WL_SOCKET_READABLE);
+		lease_rests(conn);
+		conn_watch_lease(conn);
+		if (conn->waiter != NULL)
+			conn_mark(conn);
+		return true;
+	}
+	lease_end(conn, "25P01", "A statement has ended it.");
+	if (conn->waiter != NULL)
+		lease_fails_waiter(conn);
+	return false;
+}
+
 /* What now, that the statement has ended and the session is ours again? */
 void
 conn_settle(Conn *conn)
@@ -248,6 +316,8 @@ conn_settle(Conn *conn)
 	bool		in_transaction = conn_in_transaction(conn);
 
 	Assert(conn->flights.n == 0 && conn->rows.result == NULL);
+	if (conn->lease.shared != NULL && lease_goes_on(conn))
+		return;
 	if (conn->io.big)
 		conn_close(conn, "a large value has blown up its buffers");
 	else if (conn->session.spoilt && policy != RESET_NEVER)

@@ -131,10 +131,11 @@ look_at_pool(Pool *pool)
 	if (pool->nconns[CONN_BUSY] == 0 || pool->nconns[CONN_BUSY] < pool_max(pool) ||
 		pool->nconns[CONN_BUSY] < pool_size(pool))
 		return;
-	dlist_foreach(iter, &pool->riders)
-		look_at_waiter(looking, dlist_container(Request, node, iter.cur));
-	dlist_foreach(iter, &pool->loners)
-		look_at_waiter(looking, dlist_container(Request, node, iter.cur));
+	for (int i = 0; i < QUEUES; i++)
+	{
+		dlist_foreach(iter, &pool->queues[i])
+			look_at_waiter(looking, dlist_container(Request, node, iter.cur));
+	}
 }
 
 static void

@@ -3,7 +3,8 @@
  *	  Who gets which connection, and when there are to be more of them.
  *
  * A request is either a rider, which may share a connection with others since
- * its text is known to be short, or a loner, which gets one for itself.
+ * its text is known to be short, or a loner, which gets one for itself, or opens a
+ * lease: then it gets one that is its session's until the transaction ends.
  *
  * A rider takes
  *	 1. the shared connection with the least before it, if that is less than
@@ -21,6 +22,11 @@
  * A loner takes an idle connection or waits.  Loners leave the riders one, and
  * riders make way: while the first who waits is a loner, one connection of
  * several that they share, or the only one, is not joined any more.
+ *
+ * A lease is like a loner, but leases have at most all connections but one, so that
+ * other statements go on while sessions do nothing in their transactions.  Those who
+ * wait for one that they may not have yet do not hold up others.  What belongs to a
+ * lease that is open goes to its connection, at once or when that has come to rest.
  *
  * Of those that wait, first come is first served.  Waiting makes the pool grow,
  * but slowly while connections come free faster than one could be opened.
@@ -134,6 +140,8 @@ try_start(Pool *pool, Request *req, Ticks now)
 	}
 	if (ride == NULL && pool->nconns[CONN_IDLE] == 0)
 		return false;
+	if (request_opens_lease(req) && pool_leases_are_full(pool))
+		return false;
 	if (!rides && loner_starves_riders(pool, now))
 	{
 		timer_set_by(&pool->upkeep, pool->rider_at + RIDERS_STAY_US);
@@ -211,15 +219,22 @@ pool_dispatch(Pool *pool)
 	while (!pool->paused && pool->nwaiting > 0)
 	{
 		Ticks		now = ticks_now();
-		Request    *first = pool_first_waiter(pool);
-		dlist_head *others = first->rides ? &pool->loners : &pool->riders;
+		bool		served = false;
+		int			queues = ~0;
+		Request    *req;
 
-		if (try_waiter(pool, first, now))
-			continue;
-		if (!first->rides)
-			make_way(pool);
-		if (dlist_is_empty(others) ||
-			!try_waiter(pool, dlist_head_element(Request, node, others), now))
+		while (!served && (req = pool_first_of(pool, queues)) != NULL)
+		{
+			bool		first = queues == ~0;
+			Queue		queue = request_queue(req);
+
+			served = try_waiter(pool, req, now);
+			if (!served && first && !req->rides &&
+				!(queue == QUEUE_LEASES && pool_leases_are_full(pool)))
+				make_way(pool);
+			queues &= ~(1 << queue);
+		}
+		if (!served)
 			break;
 	}
 	pool_grow(pool);
@@ -235,7 +250,46 @@ may_go_first(Pool *pool, const Request *req)
 	if (pool->paused)
 		return false;
 	return pool->nwaiting == 0 ||
-		(!pool->look.marked && dlist_is_empty(req->rides ? &pool->riders : &pool->loners));
+		(!pool->look.marked && dlist_is_empty(&pool->queues[request_queue(req)]));
+}
+
+/* What is known of its text? */
+static void
+find_statement(Request *req)
+{
+	if (req->task.kind != REQUEST_QUERY)
+		return;
+	req->statement = statement_use(req->pool, req->sql, req->task.sql_len);
+	if (req->statement != NULL)
+		req->statement->refs++;
+}
+
+/*
+ * A request has come that belongs to a lease with a connection.  If that has not come to
+ * rest, as the session has given up what it had on it before, the request waits.
+ */
+void
+dispatch_leased(Conn *conn, Request *req)
+{
+	req->pool = conn->pool;
+	find_statement(req);
+	if (conn->state == CONN_LEASED && conn->waiter == NULL)
+	{
+		conn_start(conn, req);
+		return;
+	}
+	if (conn->waiter != NULL)
+	{
+		request_fail(req, "55006",
+					 psprintf("the transaction on pool \"%s\" has a statement under way",
+							  NameStr(conn->pool->options.server)),
+					 "The statement was not run.", NULL);
+		return;
+	}
+	conn->waiter = req;
+	req->conn = conn;
+	timer_set(&req->deadline,
+			  ticks_plus_ms(req->queued_at, conn->pool->options.acquire_timeout));
 }
 
 /* A request has come to its pool. */
@@ -244,13 +298,9 @@ dispatch_submit(Request *req)
 {
 	Pool	   *pool = req->pool;
 
-	if (req->task.kind == REQUEST_QUERY)
-	{
-		req->statement = statement_use(pool, req->sql, req->task.sql_len);
-		if (req->statement != NULL)
-			req->statement->refs++;
-	}
+	find_statement(req);
 	req->rides = pool->options.multiplex && pool->options.reset != RESET_ALWAYS &&
+		req->task.lease == LEASE_NONE &&
 		req->task.traces == 0 && req->large == NULL && statement_is_short(req->statement);
 	if (req->rides)
 		pool->rider_at = req->queued_at;

@@ -19,7 +19,9 @@
 static bool
 is_to_repeat(const Conn *conn, const Flight *flight, Cause cause)
 {
-	if (flight->req == NULL || flight->req->repeats >= REPEATS_MOST)
+	/* with it the transaction has failed in which it ran */
+	if (flight->req == NULL || flight->req->repeats >= REPEATS_MOST ||
+		conn->lease.shared != NULL)
 		return false;
 	/* the cancel was for another on this connection, or it stalled */
 	if (cause == CAUSE_CANCEL)
@@ -91,7 +93,9 @@ note_run(Conn *conn, Flight *flight, int64 us, bool failed)
 		return;
 	statement_took(statement, us);
 	/* what a parameter may do says nothing of the text */
-	if (flight->req != NULL && !failed && flight->req->task.traces == 0)
+	/* nor do statements that were run in its transaction before it */
+	if (flight->req != NULL && !failed && flight->req->task.traces == 0 &&
+		!(conn->lease.shared != NULL && conn->session.dirty))
 		statement_ran(statement, flight->plain &&
 					  (conn->io.pipelined || (!conn->session.dirty && !session_changed(conn))),
 					  flight->req->bytes);
@@ -110,7 +114,12 @@ check_end(Conn *conn, Request *req, bool in_transaction, bool own)
 
 	if (req->failed)
 		return;
-	if (in_transaction)
+	if (conn->lease.shared != NULL && !in_transaction && !req->task.lease_ends)
+		request_put_error(req, "2D000",
+						  psprintf("the statement ended the transaction on pool \"%s\"", name),
+						  "What it has committed on the remote server stays.",
+						  "The transaction was begun by dbpool, and ends with the local one, or by dbpool_commit() or dbpool_rollback().");
+	else if (in_transaction && conn->lease.shared == NULL)
 		request_put_error(req, "25000",
 						  psprintf("the statement left a transaction open on pool \"%s\"", name),
 						  "The transaction was rolled back: a pooled connection belongs to its caller for one call only.",
@@ -277,8 +286,28 @@ conn_all_read(Conn *conn)
 {
 	if (conn->loss.last_words || conn->loss.broken || conn_is_bad(conn))
 		conn_lost(conn);
+	else if (conn->flights.n > 0 && conn_head(conn)->prelude_alone &&
+			 conn_head_request(conn) != NULL && conn_head(conn)->errors == 0)
+		conn_prelude_ended(conn);
 	else if (conn->flights.n > 0)
 		conn_flight_ended(conn);
 	else if (conn->state == CONN_CHECKING || conn->state == CONN_RESETTING)
 		own_answered(conn);
+}
+
+/* The connection of a lease is at rest, and is marked: what is there to do? */
+void
+conn_lease_next(Conn *conn)
+{
+	Checked		pair = {conn, conn->waiter};
+
+	Assert(conn->state == CONN_LEASED);
+	if (pair.req != NULL)
+	{
+		conn->waiter = NULL;
+		pair.req->conn = NULL;
+		(void) work_guard(start_piece, &pair, request_recover, pair.req);
+	}
+	if (conn->state == CONN_LEASED && lease_is_released(conn))
+		conn_settle(conn);
 }

@@ -150,9 +150,13 @@ growth_due(Pool *pool, bool crowded, Ticks *until)
 	int			size = pool_size(pool);
 	int			connecting = pool->nconns[CONN_CONNECTING];
 	int			open = size - connecting;
+
+	/* those who wait for a lease, and find all taken, have no use for one */
+	int			waiting = pool->nwaiting -
+	(pool_leases_are_full(pool) ? pool->nqueued[QUEUE_LEASES] : 0);
 	bool		short_of_min = size < pool_min(pool);
 	bool		wanted = short_of_min || (crowded && connecting == 0) ||
-	(pool->nwaiting > connecting + pool->nconns[CONN_IDLE] && !pool->paused);
+	(waiting > connecting + pool->nconns[CONN_IDLE] && !pool->paused);
 	Ticks		now;
 
 	*until = 0;
@@ -164,7 +168,7 @@ growth_due(Pool *pool, bool crowded, Ticks *until)
 	if (!wanted)
 		return GROW_ENOUGH;
 	now = ticks_now();
-	if (now < pool->retry_at && (open > 0 || pool->nwaiting == 0))
+	if (now < pool->retry_at && (open > 0 || waiting == 0))
 	{
 		*until = pool->retry_at;
 		return GROW_BACK_OFF;

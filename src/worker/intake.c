@@ -30,6 +30,7 @@ request_received(Request *req, const char *bytes)
 	req->sql = bytes + req->task.definition_len;
 	req->params = req->sql + req->task.sql_len;
 	req->types = req->params + req->task.params_len;
+	req->prelude = req->types + req->task.ntypes * sizeof(uint32);
 	req->queued_at = ticks_now();
 	if (!request_move(slot, req->hold, REQUEST_RECEIVING, REQUEST_QUEUED))
 		request_gone(req);

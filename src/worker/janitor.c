@@ -58,7 +58,39 @@ conn_watch_fire(void *arg)
 		conn_look(conn);
 }
 
-/* Look what is due of an idle connection. */
+/*
+ * The connection of a lease: its session may have forgotten it.  A log line says so once;
+ * when it has done nothing for too long, the transaction is rolled back.
+ */
+static void
+lease_fire(Conn *conn)
+{
+	LeaseShared *lease = conn->lease.shared;
+	const char *server = NameStr(conn->pool->options.server);
+	int			leak = conn->pool->options.leak_threshold;
+	Ticks		now = ticks_now();
+
+	if (leak > 0 && !conn->lease.warned && now >= ticks_plus_ms(conn->lease.opened_at, leak))
+	{
+		conn->lease.warned = true;
+		ereport(LOG,
+				(errmsg("dbpool: process %d has had a transaction open on pool \"%s\" for %.0f s",
+						lease->pid, server, (now - conn->lease.opened_at) / 1000000.0),
+				 errdetail("Its role has OID %u, its last statement is: %s", lease->roleid, lease->sql)));
+	}
+	if (conn->state == CONN_LEASED && conn->waiter == NULL && lease->idle_timeout > 0 &&
+		now >= ticks_plus_ms(conn->lease.idle_since, lease->idle_timeout))
+	{
+		lease_end(conn, "25P03",
+				  psprintf("It did nothing for %g s, and was rolled back. The server's option lease_idle_timeout sets the limit.",
+						   lease->idle_timeout / 1000.0));
+		conn_settle(conn);
+	}
+	else
+		conn_watch_lease(conn);
+}
+
+/* Look what is due of a connection that is idle, or a lease's. */
 static void
 conn_idle_fire(void *arg)
 {
@@ -67,6 +99,8 @@ conn_idle_fire(void *arg)
 	const PoolOptions *options = &pool->options;
 	Ticks		now = ticks_now();
 
+	if (conn->state != CONN_CLOSED && conn->lease.shared != NULL)
+		lease_fire(conn);
 	if (conn->state != CONN_IDLE)
 		return;
 	if (conn->expires_at != 0 && now >= conn->expires_at)

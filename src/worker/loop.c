@@ -61,6 +61,8 @@ do_others(bool threads)
 	/* in this order: who paused a pool wants the next request to wait */
 	pools_look();
 	requests_take();
+	/* after those: who has let go has given up what it ran */
+	leases_look();
 	run_timers();
 	work_do_marked();
 }

@@ -90,6 +90,7 @@ worker_exit(int code, Datum arg)
 	pg_atomic_write_u32(&shared->pid, 0);
 	/* the pair is in submit() */
 	pg_memory_barrier();
+	leases_forget();
 	requests_release_all();
 	connections_forget();
 }
@@ -156,6 +157,7 @@ dbpool_worker_main(Datum arg)
 	pools_init();
 	split_init();
 	janitor_init();
+	leases_init();
 	requests_init();
 	deadlock_init();
 	forget_predecessor();

@@ -109,8 +109,8 @@ make_pool(const PoolKey *key)
 	pool->statements = statements_create(context);
 	for (int i = 0; i < CONN_NSTATES; i++)
 		dlist_init(&pool->conns[i]);
-	dlist_init(&pool->riders);
-	dlist_init(&pool->loners);
+	for (int i = 0; i < QUEUES; i++)
+		dlist_init(&pool->queues[i]);
 	work_init(&pool->look, pool_run, pool_recover, pool);
 	timer_init(&pool->upkeep, pool_upkeep, pool_recover, pool);
 	return pool;
@@ -225,13 +225,41 @@ settle_definition(Pool *pool, Request *req)
 	return true;
 }
 
+/*
+ * A request that belongs to a lease has come; whatever has become of the pool's
+ * definition, the lease goes on.  False when the lease has no connection so far.
+ */
+static bool
+submit_leased(Request *req)
+{
+	Conn	   *conn = lease_conn(req);
+	char		sqlstate[6];
+	const char *why;
+
+	if (conn != NULL)
+	{
+		conn->pool->used_at = req->queued_at;
+		split_count(conn->pool);
+		dispatch_leased(conn, req);
+		return true;
+	}
+	if ((why = lease_why_ended(req, sqlstate)) == NULL)
+		return false;
+	request_fail(req, sqlstate, "the transaction on the remote server is gone",
+				 psprintf("%s\nThe statement was not run.", why), NULL);
+	return true;
+}
+
 /* A request has come. */
 void
 pool_submit(Request *req)
 {
 	int			why = POOL_TOO_MANY;
-	Pool	   *pool = find_pool(req, &why);
+	Pool	   *pool;
 
+	if (req->task.lease != LEASE_NONE && submit_leased(req))
+		return;
+	pool = find_pool(req, &why);
 	if (pool == NULL && shmem_first_worker(&req->task.key) != my_worker)
 	{
 		/* its first worker has it, if need be for all */

@@ -2,8 +2,8 @@
  * queue.c
  *	  Requests that wait for a connection of their pool.
  *
- * There are two queues, of riders and of loners (dispatch.c), each in the order of
- * the tickets.  A request comes into its queue when it finds no connection, when
+ * There is a queue for riders, one for loners and one for leases (dispatch.c), each in
+ * the order of the tickets.  A request comes into its queue when it finds no connection, when
  * its connection proves dead before the statement ran (pool_requeue()), when the
  * check of one was for nothing (pool_wait_again()), and when its statement is to
  * be sent once more (pool_repeat()).
@@ -15,20 +15,39 @@
 
 #include "worker/worker.h"
 
-/* The first of those who wait, or NULL. */
+/* The queue that is a request's. */
+Queue
+request_queue(const Request *req)
+{
+	if (req->task.lease != LEASE_NONE)
+		return QUEUE_LEASES;
+	return req->rides ? QUEUE_RIDERS : QUEUE_LONERS;
+}
+
+/* The first of those who wait in some of the queues, or NULL; queues is a set of bits. */
+Request *
+pool_first_of(Pool *pool, int queues)
+{
+	Request    *first = NULL;
+
+	for (int i = 0; i < QUEUES; i++)
+	{
+		Request    *req;
+
+		if (!(queues & (1 << i)) || dlist_is_empty(&pool->queues[i]))
+			continue;
+		req = dlist_head_element(Request, node, &pool->queues[i]);
+		if (first == NULL || req->task.ticket < first->task.ticket)
+			first = req;
+	}
+	return first;
+}
+
+/* The first of all who wait, or NULL. */
 Request *
 pool_first_waiter(Pool *pool)
 {
-	Request    *rider = NULL;
-	Request    *loner = NULL;
-
-	if (!dlist_is_empty(&pool->riders))
-		rider = dlist_head_element(Request, node, &pool->riders);
-	if (!dlist_is_empty(&pool->loners))
-		loner = dlist_head_element(Request, node, &pool->loners);
-	if (rider == NULL || loner == NULL)
-		return rider != NULL ? rider : loner;
-	return rider->task.ticket < loner->task.ticket ? rider : loner;
+	return pool_first_of(pool, ~0);
 }
 
 /* Show how many wait, and since when. */
@@ -49,7 +68,7 @@ void
 pool_enter_queue(Request *req)
 {
 	Pool	   *pool = req->pool;
-	dlist_head *queue = req->rides ? &pool->riders : &pool->loners;
+	dlist_head *queue = &pool->queues[request_queue(req)];
 	dlist_node *after = &queue->head;
 
 	Assert(!req->queued && req->conn == NULL && req->flight == NULL);
@@ -65,6 +84,7 @@ pool_enter_queue(Request *req)
 	else
 		dlist_insert_after(after, &req->node);
 	req->queued = true;
+	pool->nqueued[request_queue(req)]++;
 	pool->nwaiting++;
 	/* from when it came, however often it has been here */
 	if (!req->deadline.armed)
@@ -83,6 +103,7 @@ pool_leave_queue(Request *req)
 	Assert(req->queued);
 	dlist_delete(&req->node);
 	req->queued = false;
+	pool->nqueued[request_queue(req)]--;
 	pool->nwaiting--;
 	show_waiters(pool);
 }

@@ -13,6 +13,27 @@ seconds_since(Ticks then, Ticks now)
 	return (now - then) / 1000000.0;
 }
 
+/* Who has connections between statements? */
+static void
+explain_leases(StringInfo buf, Pool *pool, Ticks now)
+{
+	Conn	   *longest = NULL;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pool->conns[CONN_LEASED])
+	{
+		Conn	   *conn = dlist_container(Conn, node, iter.cur);
+
+		if (longest == NULL || conn->lease.idle_since < longest->lease.idle_since)
+			longest = conn;
+	}
+	if (longest == NULL)
+		return;
+	appendStringInfo(buf, ", %d are leased to open transactions: the longest idle one, of process %d, has done nothing for %.1f s",
+					 pool->nconns[CONN_LEASED], longest->lease.shared->pid,
+					 seconds_since(longest->lease.idle_since, now));
+}
+
 /* What keeps a pool's connections: for the error of one that waited in vain. */
 static char *
 pool_explain(Pool *pool, Ticks now)
@@ -41,6 +62,7 @@ pool_explain(Pool *pool, Ticks now)
 		appendStringInfo(&buf, ", %d are being reset", pool->nconns[CONN_RESETTING]);
 	if (pool->nconns[CONN_CANCELLING] > 0)
 		appendStringInfo(&buf, ", %d are being cancelled", pool->nconns[CONN_CANCELLING]);
+	explain_leases(&buf, pool, now);
 	appendStringInfo(&buf, "; %d other requests are waiting.", pool->nwaiting);
 	if (pool->paused)
 		appendStringInfoString(&buf, " The pool is paused.");
@@ -84,6 +106,8 @@ pool_waited_too_long(Request *req)
 				 pool_explain(pool, now),
 				 pool->paused ?
 				 "dbpool_resume() lets the pool work again." :
+				 pool->nconns[CONN_LEASED] > 0 ?
+				 "See dbpool_transactions for who has them; the server's options max_size, acquire_timeout and lease_idle_timeout set the limits." :
 				 opened ?
 				 "See dbpool_connections for what the connections are doing; the server's options max_size and acquire_timeout set the limits." :
 				 pool->failed_at != 0 ? pool->hint : login_hint_timeout());

@@ -68,6 +68,16 @@ pool_min(const Pool *pool)
 	return Min(share(pool, pool->options.min_size), pool_max(pool));
 }
 
+/*
+ * Have leases all connections that they may have?  That is all but one, but for a
+ * share of one.
+ */
+bool
+pool_leases_are_full(const Pool *pool)
+{
+	return pool->nleased >= Max(pool_max(pool) - 1, 1);
+}
+
 /* For the sessions: how many workers they may ask. */
 int
 pool_spread(const Pool *pool)

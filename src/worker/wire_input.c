@@ -37,7 +37,7 @@ is_too_much(Conn *conn, Size n)
 		return false;
 	snprintf(conn->loss.error, sizeof(conn->loss.error),
 			 "The remote server sent more than %d bytes %s.", OWN_MOST,
-			 conn->state == CONN_IDLE ? "without being asked anything" :
+			 conn->state == CONN_IDLE || conn->state == CONN_LEASED ? "without being asked anything" :
 			 conn->state == CONN_CHECKING ? "in answer to a check" :
 			 conn->state == CONN_RESETTING ? "in answer to a reset of the session" :
 			 "in answer to the settings of the session");

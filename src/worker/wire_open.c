@@ -181,6 +181,9 @@ notice_receiver(void *arg, const PGresult *res)
 	/* commits wait for standbys here by now: cancel no more of them */
 	if (function != NULL && strcmp(function, "SyncRepWaitForLSN") == 0)
 		conn->pool->synchronous = true;
+	/* while nothing runs libpq takes an error for a notice */
+	if (conn->state == CONN_LEASED)
+		(void) wire_last_words(conn, res);
 	if (req != NULL && (conn->flights.n == 1 || !conn_head(conn)->read_to_end))
 		reply_error(req, res, FRAME_NOTICE);
 }

@@ -105,27 +105,12 @@ cause_of(const PGresult *res)
 	return CAUSE_OWN;
 }
 
-/* The remote server ends the connection, and says why. */
-static void
-note_last_words(Conn *conn, const PGresult *res, const char *severity)
-{
-	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-
-	conn->loss.last_words = true;
-	/* a pooler between us has no source to name, and knows of itself alone */
-	conn->loss.remote_ended = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION) != NULL;
-	snprintf(conn->loss.error, sizeof(conn->loss.error),
-			 "The remote server said: %s: %s (SQLSTATE %s)", severity,
-			 PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
-			 sqlstate ? sqlstate : "unknown");
-}
-
-/* The remote reports an error. */
-static void
-error_result(Conn *conn, PGresult *res)
+/* If with that error the remote server ends the connection, keep what it says. */
+bool
+wire_last_words(Conn *conn, const PGresult *res)
 {
 	const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
-	Flight	   *flight = conn_head(conn);
+	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
 
 	/*
 	 * poolers, and servers before 9.6, have but the one that may be
@@ -133,14 +118,29 @@ error_result(Conn *conn, PGresult *res)
 	 */
 	if (severity == NULL)
 		severity = PQresultErrorField(res, PG_DIAG_SEVERITY);
+	if (severity == NULL || (strcmp(severity, "FATAL") != 0 && strcmp(severity, "PANIC") != 0))
+		return false;
+	conn->loss.last_words = true;
+	/* a pooler between us has no source to name, and knows of itself alone */
+	conn->loss.remote_ended = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION) != NULL;
+	snprintf(conn->loss.error, sizeof(conn->loss.error),
+			 "The remote server said: %s: %s (SQLSTATE %s)", severity,
+			 PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
+			 sqlstate ? sqlstate : "unknown");
+	return true;
+}
+
+/* The remote reports an error. */
+static void
+error_result(Conn *conn, PGresult *res)
+{
+	Flight	   *flight = conn_head(conn);
+
 	if (strlen(PQresultErrorMessage(res)) > WIRE_OTHER_LARGE)
 		conn->io.big = true;
-	if (severity != NULL &&
-		(strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0))
-		note_last_words(conn, res, severity);
-	else if (conn_is_bad(conn))
+	if (wire_last_words(conn, res) || conn_is_bad(conn))
 		return;
-	else if (flight != NULL && ++flight->errors > MAX_ERRORS)
+	if (flight != NULL && ++flight->errors > MAX_ERRORS)
 	{
 		strlcpy(conn->loss.error, "The remote server sent one error after the other.",
 				sizeof(conn->loss.error));
@@ -263,6 +263,11 @@ one_result(Conn *conn, PGresult *res)
 		case PGRES_EMPTY_QUERY:
 			if (flight == NULL)
 				wire_own_result(conn, res);
+			else if (flight->prelude > 0)
+			{
+				if (--flight->prelude == 0)
+					lease_begun(conn);
+			}
 			else if (flight->parsing)
 				flight->parsing = false;
 			else if (!flight->chore && take_result(conn, flight, res, status))
@@ -310,7 +315,7 @@ want_rows(Conn *conn)
 {
 	Flight	   *flight = conn_head(conn);
 
-	if (flight != NULL && conn->io.pipelined && !flight->row_mode)
+	if (flight != NULL && flight->prelude == 0 && conn->io.pipelined && !flight->row_mode)
 		flight->row_mode = PQsetSingleRowMode(conn->io.pg) == 1;
 }
 
@@ -345,11 +350,18 @@ next_result(Conn *conn)
 	return NEXT_SOCKET;
 }
 
+/* Has it nothing to read an answer of? */
+static bool
+is_at_rest(const Conn *conn)
+{
+	return conn->state == CONN_CLOSED || conn->state == CONN_IDLE || conn->state == CONN_LEASED;
+}
+
 /* Handle what libpq has read, as far as the backends keep up. */
 static void
 read_results(Conn *conn)
 {
-	while (conn->state != CONN_CLOSED && conn->state != CONN_IDLE)
+	while (!is_at_rest(conn))
 	{
 		Request    *req = conn_head_request(conn);
 
@@ -364,7 +376,7 @@ read_results(Conn *conn)
 		if (next_result(conn) == NEXT_SOCKET)
 			break;
 	}
-	if (conn->state == CONN_CLOSED || conn->state == CONN_IDLE)
+	if (is_at_rest(conn))
 		return;
 	/* out of step with the remote, libpq gives up a socket by itself */
 	if (conn->loss.broken || PQsocket(conn->io.pg) == PGINVALID_SOCKET)
@@ -373,7 +385,7 @@ read_results(Conn *conn)
 		conn_want(conn, WL_SOCKET_READABLE | (conn->io.flushed ? 0 : WL_SOCKET_WRITEABLE));
 }
 
-/* An idle connection has something to say: a notice, a setting, or the end. */
+/* A connection at rest has something to say: a notice, a setting, or the end. */
 static void
 idle_event(Conn *conn)
 {
@@ -429,7 +441,7 @@ read_socket(Conn *conn)
 		conn_note_error(conn);
 		conn->loss.broken = true;
 		/* what came before the end is still to be read */
-		if (conn->state == CONN_IDLE)
+		if (is_at_rest(conn))
 			conn_lost(conn);
 		else
 			read_results(conn);
@@ -437,7 +449,7 @@ read_socket(Conn *conn)
 	}
 	while ((notify = PQnotifies(conn->io.pg)) != NULL)
 		PQfreemem(notify);
-	if (conn->state == CONN_IDLE)
+	if (is_at_rest(conn))
 		idle_event(conn);
 	else
 		read_results(conn);
@@ -492,6 +504,8 @@ conn_go_on(void *owner)
 {
 	Conn	   *conn = owner;
 
-	if (conn->flights.n > 0)
+	if (conn->state == CONN_LEASED)
+		conn_lease_next(conn);
+	else if (conn->flights.n > 0)
 		conn_event(conn, WL_SOCKET_READABLE);
 }

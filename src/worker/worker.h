@@ -12,8 +12,8 @@
  *			  (flight.c)
  *
  * A connection's state is the list of its pool it is in; conn_move() is the
- * one function that moves it.  A request that waits is in its pool's riders or
- * loners (queue.c); one that runs has a flight, and the first flight of a
+ * one function that moves it.  A request that waits is in one of its pool's
+ * queues (queue.c); one that runs has a flight, and the first flight of a
  * connection is the one whose answer comes next.
  */
 #ifndef DBPOOL_WORKER_H
@@ -99,13 +99,13 @@ struct Request
 	bool		put;			/* something has been put for the backend */
 	bool		cut;			/* something could not be put wholly */
 	bool		held;			/* not active: waits for room, see large.c */
-	bool		queued;			/* is in its pool's riders or loners */
+	bool		queued;			/* is in one of its pool's queues */
 	bool		kept;			/* its session waits for the end of its flight */
 	bool		rides;			/* may share a connection; decides which */
 	CopyPhase	copy;			/* how far the rows of a COPY are */
 	int			attempts;		/* connections that proved dead under it */
 	int			repeats;		/* how often it was sent again otherwise */
-	dlist_node	node;			/* in riders or loners */
+	dlist_node	node;			/* in one of its pool's queues */
 	Pool	   *pool;			/* NULL until it is queued */
 	Conn	   *conn;			/* while checking or running for it */
 	Flight	   *flight;			/* while running */
@@ -122,6 +122,7 @@ struct Request
 	const char *sql;
 	const char *params;
 	const char *types;
+	const char *prelude;
 	char	   *large;
 	Size		received;
 
@@ -131,6 +132,16 @@ struct Request
 	uint64		bytes;
 	uint64		copied;			/* bytes of rows that were passed on */
 };
+
+/* Who waits for a connection of a pool. */
+typedef enum Queue
+{
+	QUEUE_RIDERS,				/* those who may share one */
+	QUEUE_LONERS,				/* who need one for themselves */
+	QUEUE_LEASES				/* who need one until their transactions end */
+} Queue;
+
+#define QUEUES	(QUEUE_LEASES + 1)
 
 struct Pool
 {
@@ -150,9 +161,10 @@ struct Pool
 	dlist_head	conns[CONN_NSTATES];
 	int			nconns[CONN_NSTATES];
 	StatementCache *statements;
-	dlist_head	riders;			/* wait, and may share; by ticket */
-	dlist_head	loners;			/* wait for a connection of their own */
-	int			nwaiting;		/* both together */
+	dlist_head	queues[QUEUES]; /* who waits; each by ticket */
+	int			nqueued[QUEUES];
+	int			nwaiting;		/* all together */
+	int			nleased;		/* connections that are for leases */
 	Ticks		rider_at;		/* when the last rider came */
 	bool		crowded;		/* riders would be better off with another
 								 * connection */
@@ -202,6 +214,9 @@ struct Flight
 	bool		reused;			/* it had been prepared before */
 	uint64		preparation;	/* which one that was */
 	bool		parsing;		/* the answer to its Parse comes first */
+	int			prelude;		/* those to so many statements of its prelude
+								 * do */
+	bool		prelude_alone;	/* and its own has not been sent so far */
 	int			errors;			/* so many has the remote sent */
 	bool		row_mode;		/* libpq gives its result row by row */
 	bool		shape_sent;
@@ -300,6 +315,18 @@ typedef struct ConnPrepared
 	dlist_head	doomed;			/* of Prepared: to be deallocated */
 } ConnPrepared;
 
+/* The lease that it is for, if it is for one.  lease.c */
+typedef struct ConnLease
+{
+	LeaseShared *shared;		/* or NULL */
+	uint64		hold;
+	int			statements;		/* requests that it was given for it */
+	bool		committed;		/* the last statement was a COMMIT that did */
+	Ticks		opened_at;
+	Ticks		idle_since;		/* while LEASED */
+	bool		warned;			/* that it has been open for long */
+} ConnLease;
+
 /* Getting the remote to stop.  connection_cancel.c */
 typedef struct ConnCancel
 {
@@ -340,7 +367,8 @@ struct Conn
 	uint32		generation;		/* of the pool, when it was opened */
 	int			index;			/* of its ConnShared */
 	ConnShared *shared;
-	Request    *waiter;			/* for whom it is being checked */
+	Request    *waiter;			/* for whom it is being checked; of a lease,
+								 * who comes next */
 	Work		go_on;			/* marked: to be read, see conn_mark() */
 	Ticks		opened_at;
 	Ticks		expires_at;		/* 0: never */
@@ -349,12 +377,13 @@ struct Conn
 	Ticks		asked_at;		/* when a check or a reset was sent */
 	Timer		deadline;		/* of what it is doing */
 	Timer		watch;			/* of what its first flight is doing to others */
-	Timer		janitor;		/* while idle */
+	Timer		janitor;		/* while idle or leased */
 	ConnIo		io;
 	ConnOpening opening;
 	ConnFlights flights;
 	ConnSession session;
 	ConnPrepared prepared;
+	ConnLease	lease;
 	ConnCancel	cancel;
 	ConnRows	rows;
 	ConnLoss	loss;
@@ -464,13 +493,38 @@ extern int	pool_workers(const Pool *pool, int *place);
 extern int	pool_max(const Pool *pool);
 extern int	pool_min(const Pool *pool);
 extern int	pool_spread(const Pool *pool);
+extern bool pool_leases_are_full(const Pool *pool);
 
 extern void split_init(void);
 extern void split_count(Pool *pool);
 extern void pool_split_progress(Pool *pool);
 
+/* --- lease.c: connections that belong to a session between statements ------------------- */
+
+extern void leases_init(void);
+extern void leases_look(void);
+extern void leases_forget(void);
+extern Conn *lease_conn(const Request *req);
+extern const char *lease_why_ended(const Request *req, char *sqlstate);
+extern bool lease_attach(Conn *conn, Request *req);
+extern void lease_unattach(Conn *conn);
+extern void lease_runs(Conn *conn, const Request *req);
+extern void lease_begun(Conn *conn);
+extern void lease_rests(Conn *conn);
+extern bool lease_is_released(const Conn *conn);
+extern void lease_end(Conn *conn, const char *sqlstate, const char *reason);
+
+/* Does the request need a connection until its transaction ends, and has none? */
+static inline bool
+request_opens_lease(const Request *req)
+{
+	return req->task.lease != LEASE_NONE && (req->conn == NULL || req->conn->lease.shared == NULL);
+}
+
 /* --- queue.c: requests that wait --------------------------------------------------------- */
 
+extern Queue request_queue(const Request *req);
+extern Request *pool_first_of(Pool *pool, int queues);
 extern Request *pool_first_waiter(Pool *pool);
 extern void pool_enter_queue(Request *req);
 extern void pool_leave_queue(Request *req);
@@ -503,6 +557,7 @@ extern void pool_waiter_left(Request *req);
 extern void pool_close_idle(Pool *pool, const char *reason);
 
 extern void dispatch_submit(Request *req);
+extern void dispatch_leased(Conn *conn, Request *req);
 extern void pool_dispatch(Pool *pool);
 extern void pool_grow(Pool *pool);
 

@@ -90,40 +90,40 @@ SELECT regress_tables('zero');
 --
 -- Down, by steps and by targets
 --
-SELECT * FROM dbpool_rollback('a', target => 50);
-SELECT version, name, direction, status, duration > '0' AS took FROM dbpool_rollback('a');
-SELECT version, name, direction, status FROM dbpool_rollback('a', 2);
+SELECT * FROM dbpool_migration_rollback('a', target => 50);
+SELECT version, name, direction, status, duration > '0' AS took FROM dbpool_migration_rollback('a');
+SELECT version, name, direction, status FROM dbpool_migration_rollback('a', 2);
 SELECT * FROM regress_status('a');
 SELECT version, name, direction, status FROM dbpool_migrate('a');
-SELECT version, name, direction, status FROM dbpool_rollback('a', target => 35);
-SELECT version, name, direction, status FROM dbpool_rollback('a', target => 20);
-SELECT version, name, direction, status FROM dbpool_rollback('a', target => 0);
+SELECT version, name, direction, status FROM dbpool_migration_rollback('a', target => 35);
+SELECT version, name, direction, status FROM dbpool_migration_rollback('a', target => 20);
+SELECT version, name, direction, status FROM dbpool_migration_rollback('a', target => 0);
 SELECT regress_tables('a');
-SELECT * FROM dbpool_rollback('a');
+SELECT * FROM dbpool_migration_rollback('a');
 SET client_min_messages = notice;
-SELECT * FROM dbpool_rollback('a');
+SELECT * FROM dbpool_migration_rollback('a');
 SET client_min_messages = warning;
 -- more than there are
 SELECT version, status FROM dbpool_migrate('a', 20);
-SELECT version, status FROM dbpool_rollback('a', 100);
-SELECT * FROM dbpool_rollback('a', 0);
-SELECT * FROM dbpool_rollback('a', target => -1);
+SELECT version, status FROM dbpool_migration_rollback('a', 100);
+SELECT * FROM dbpool_migration_rollback('a', 0);
+SELECT * FROM dbpool_migration_rollback('a', target => -1);
 SELECT version, direction, state, text_of FROM regress_there('a');
 SELECT version, direction, mode, status FROM regress_here('a');
 -- grouped and dry
 SELECT version, status FROM dbpool_migrate('a');
-SELECT version, direction, status, duration > '0' AS took FROM dbpool_rollback('a', 3, dry_run => true);
+SELECT version, direction, status, duration > '0' AS took FROM dbpool_migration_rollback('a', 3, dry_run => true);
 SELECT regress_tables('a');
-SELECT version, direction, status FROM dbpool_rollback('a', 3, grouped => true);
+SELECT version, direction, status FROM dbpool_migration_rollback('a', 3, grouped => true);
 SELECT regress_tables('a');
 -- no way back, and nothing on the way to it is undone
 CALL regress_add('a', 15, 'one_way', 'CREATE TABLE t15 ()', options => '{"out_of_order": true}');
 SELECT version, status FROM dbpool_migrate('a', 40);
-SELECT * FROM dbpool_rollback('a', target => 10);
+SELECT * FROM dbpool_migration_rollback('a', target => 10);
 \echo :SQLSTATE
 SELECT regress_tables('a');
-SELECT version, status FROM dbpool_rollback('a', target => 15);
-SELECT * FROM dbpool_rollback('a');
+SELECT version, status FROM dbpool_migration_rollback('a', target => 15);
+SELECT * FROM dbpool_migration_rollback('a');
 -- a way back that fails: the first stays undone, the second is as it was
 CALL regress_remote('down');
 CALL regress_add('down', 1, 'one', 'CREATE TABLE t1 ()', 'DROP TABLE t1');
@@ -131,7 +131,7 @@ CALL regress_add('down', 2, 'two', 'CREATE TABLE t2 ()', E'DROP TABLE t2;\n\n  D
 CALL regress_add('down', 3, 'three', 'CREATE TABLE t3 ()', 'DROP TABLE t3');
 CALL regress_add('down', 4, 'four', 'SELECT 4', '-- nothing to do');
 SELECT version, status FROM dbpool_migrate('down');
-SELECT version, status FROM dbpool_rollback('down', 3);
+SELECT version, status FROM dbpool_migration_rollback('down', 3);
 \echo :SQLSTATE
 SELECT regress_tables('down');
 SELECT * FROM regress_status('down');
@@ -139,7 +139,7 @@ SELECT * FROM regress_there('down');
 SELECT version, direction, mode, status, sqlstate, error FROM regress_here('down') WHERE direction = 'down';
 -- all or nothing
 SELECT version, status FROM dbpool_migrate('down');
-SELECT version, status FROM dbpool_rollback('down', 3, grouped => true);
+SELECT version, status FROM dbpool_migration_rollback('down', 3, grouped => true);
 SELECT regress_tables('down');
 SELECT version, direction, mode, status, sqlstate, error FROM regress_here('down') WHERE mode = 'grouped';
 
@@ -179,12 +179,12 @@ CALL regress_add('s2', 7, 'seven', 'CREATE TABLE t7 (i int)', 'DROP TABLE t7');
 SELECT version, status FROM dbpool_migrate('s2', allow_divergent => true);
 SELECT * FROM regress_status('s2');
 -- what is missing here can be rolled back by nobody but who has it
-SELECT * FROM dbpool_rollback('s', 1);
+SELECT * FROM dbpool_migration_rollback('s', 1);
 SELECT * FROM dbpool_migrate('s');
 SELECT * FROM regress_status('s');
 -- what diverges can be rolled back with the same word
-SELECT * FROM dbpool_rollback('s2', target => 3);
-SELECT version, status FROM dbpool_rollback('s2', target => 3, allow_divergent => true);
+SELECT * FROM dbpool_migration_rollback('s2', target => 3);
+SELECT version, status FROM dbpool_migration_rollback('s2', target => 3, allow_divergent => true);
 SELECT regress_tables('s');
 -- too many to name
 CALL regress_remote('many');
@@ -275,7 +275,7 @@ SELECT regress_tables('x');
 SELECT * FROM dbpool_query('x', 'SELECT i, "x""; y" FROM "a;b" ORDER BY i') AS t(i int, xy text);
 SELECT * FROM dbpool_query('x', 'SELECT f(), (SELECT encode(convert_to(t, ''UTF8''), ''escape'') FROM crlf)') AS t(f int, crlf text);
 SELECT * FROM regress_there('x');
-SELECT version, status FROM dbpool_rollback('x', target => 3);
+SELECT version, status FROM dbpool_migration_rollback('x', target => 3);
 SELECT regress_tables('x');
 
 -- Texts that cannot be run, each as the one migration of a pool
@@ -381,8 +381,8 @@ SELECT version, status FROM dbpool_migrate('n');
 SELECT version, direction, state, text_of FROM regress_there('n');
 SELECT version, direction, mode, status, sqlstate FROM regress_here('n');
 -- back, with a dry run before
-SELECT version, status FROM dbpool_rollback('n', dry_run => true);
-SELECT version, status FROM dbpool_rollback('n');
+SELECT version, status FROM dbpool_migration_rollback('n', dry_run => true);
+SELECT version, status FROM dbpool_migration_rollback('n');
 SELECT version, direction, state, text_of FROM regress_there('n');
 -- one that fails in the middle, and leaves an index that is not valid
 CALL regress_add('n', 2, 'two', E'-- no-transaction\nCREATE TABLE u ();\nCREATE UNIQUE INDEX CONCURRENTLY t_i ON t (i);', E'DROP INDEX t_i; DROP TABLE u');
@@ -394,7 +394,7 @@ SELECT version, direction, state FROM regress_there('n');
 SELECT version, status FROM dbpool_migrate('n');
 \echo :SQLSTATE
 SELECT version, status FROM dbpool_migrate('n', fake => true);
-SELECT version, status FROM dbpool_rollback('n');
+SELECT version, status FROM dbpool_migration_rollback('n');
 -- it has been undone
 SELECT dbpool_exec('n', 'DROP INDEX t_i; DROP TABLE u');
 SELECT dbpool_migration_resolve('n', 1, 'pending');
@@ -422,13 +422,13 @@ SELECT version, name, direction, mode, status, sqlstate, error FROM regress_here
 CALL regress_remote('back');
 CALL regress_add('back', 1, 'one', E'CREATE TABLE t (i int); CREATE INDEX t_i ON t (i)', E'-- no-transaction\nDROP INDEX CONCURRENTLY t_i;\n DROP TABLE nonesuch; DROP TABLE t');
 SELECT version, status FROM dbpool_migrate('back');
-SELECT version, status FROM dbpool_rollback('back');
+SELECT version, status FROM dbpool_migration_rollback('back');
 \echo :SQLSTATE
 SELECT * FROM regress_status('back');
-SELECT version, status FROM dbpool_rollback('back');
+SELECT version, status FROM dbpool_migration_rollback('back');
 SELECT dbpool_migration_resolve('back', 1, 'applied');
 SELECT * FROM regress_status('back');
-SELECT version, status FROM dbpool_rollback('back');
+SELECT version, status FROM dbpool_migration_rollback('back');
 SELECT dbpool_migration_resolve('back', 1, 'pending');
 SELECT * FROM regress_status('back');
 SELECT version, direction, state FROM regress_there('back');
@@ -440,7 +440,7 @@ SELECT version, status FROM dbpool_migrate('own');
 \echo :SQLSTATE
 SELECT regress_tables('own');
 SELECT dbpool_migration_resolve('own', 2, 'pending');
-SELECT version, status FROM dbpool_rollback('own', dry_run => true);
+SELECT version, status FROM dbpool_migration_rollback('own', dry_run => true);
 -- faked all the same
 SELECT version, status FROM dbpool_migrate('own', fake => true);
 SELECT version, direction, state FROM regress_there('own');
@@ -477,7 +477,7 @@ SELECT version, status FROM dbpool_migrate('settings');
 SELECT * FROM dbpool_query('settings', 'SELECT version, string_agg(item, '' '' ORDER BY item) FILTER (WHERE value = ''true''), string_agg(item, '' '') FILTER (WHERE value = ''false'') FROM seen GROUP BY 1 ORDER BY 1')
   AS t(version int, new text, left_over text);
 SELECT version, name, direction, state FROM regress_there('settings');
-SELECT version, status FROM dbpool_rollback('settings', 4);
+SELECT version, status FROM dbpool_migration_rollback('settings', 4);
 -- Within one transaction settings go from one to the next as the role does not: the history is written as what the session was
 SELECT version, status FROM dbpool_migrate('settings', 1, grouped => true);
 SELECT dbpool_exec('remote', 'DROP SCHEMA mig_settings CASCADE; REVOKE ALL ON DATABASE remote FROM regress_migrator; DROP ROLE regress_migrator') \g /dev/null
@@ -515,7 +515,7 @@ SELECT version, status FROM dbpool_migrate('prepared', 1);
 SELECT count(*) FROM generate_series(1, 10) i, dbpool_query('prepared', 'SELECT *, $1::int FROM t', i) AS t(i int, j int);
 SELECT version, status FROM dbpool_migrate('prepared');
 SELECT DISTINCT t.i, t.j FROM generate_series(1, 10) i, dbpool_query('prepared', 'SELECT *, $1::int FROM t', i) AS t(i text, j int, k int);
-SELECT version, status FROM dbpool_rollback('prepared');
+SELECT version, status FROM dbpool_migration_rollback('prepared');
 SELECT DISTINCT t.i FROM generate_series(1, 10) i, dbpool_query('prepared', 'SELECT *, $1::int FROM t', i) AS t(i int, k int);
 
 --
@@ -564,7 +564,7 @@ SELECT version, direction, mode, status, sqlstate, error FROM regress_here('t');
 -- in a transaction that may not write, and one of another isolation level
 BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ;
 SELECT count(*) FROM dbpool_migration_history WHERE pool = 't';
-SELECT version, status FROM dbpool_rollback('t', allow_divergent => true);
+SELECT version, status FROM dbpool_migration_rollback('t', allow_divergent => true);
 ROLLBACK;
 SELECT dbpool_drop_migration('t', 1);
 \echo :SQLSTATE
@@ -573,7 +573,7 @@ CALL regress_remote('q');
 CALL regress_add('q', 1, 'one', 'CREATE TABLE t1 ()', 'DROP TABLE t1');
 CALL regress_add('q', 2, 'two', 'CREATE TABLE t2 ()', 'DROP TABLE t2');
 SELECT m.version, m.status FROM (VALUES (1), (2)) v(target), LATERAL dbpool_migrate('q', target) m;
-SELECT (dbpool_rollback('q')).status FROM generate_series(1, 3);
+SELECT (dbpool_migration_rollback('q')).status FROM generate_series(1, 3);
 SELECT version, status FROM dbpool_migrate('q') LIMIT 1;
 SELECT regress_tables('q');
 
@@ -592,10 +592,10 @@ SELECT * FROM regress_here('b');
 SELECT version, status FROM dbpool_migrate('b');
 SELECT dbpool_migration_baseline('b', 4);
 \echo :SQLSTATE
-SELECT * FROM dbpool_rollback('b', target => 1);
+SELECT * FROM dbpool_migration_rollback('b', target => 1);
 \echo :SQLSTATE
-SELECT version, status FROM dbpool_rollback('b', target => 2);
-SELECT * FROM dbpool_rollback('b');
+SELECT version, status FROM dbpool_migration_rollback('b', target => 2);
+SELECT * FROM dbpool_migration_rollback('b');
 SELECT regress_tables('b');
 -- at a version that is not registered
 CALL regress_remote('b2');
@@ -605,7 +605,7 @@ SELECT dbpool_migration_baseline('b2', 10);
 SELECT * FROM regress_status('b2');
 SELECT version, status FROM dbpool_migrate('b2');
 -- once all is rolled back that can be, it may have another
-SELECT version, status FROM dbpool_rollback('b2');
+SELECT version, status FROM dbpool_migration_rollback('b2');
 SELECT dbpool_migration_baseline('b2', 15);
 
 --
@@ -682,7 +682,7 @@ SELECT pool, status, migrations, version, sqlstate FROM dbpool_migrate_all();
 \set VERBOSITY terse
 SELECT * FROM dbpool_migrate(NULL);
 SELECT * FROM dbpool_migrate('nonesuch');
-SELECT * FROM dbpool_rollback('nonesuch');
+SELECT * FROM dbpool_migration_rollback('nonesuch');
 SELECT * FROM dbpool_migration_status('nonesuch');
 SELECT * FROM dbpool_migration_status(NULL);
 SELECT * FROM dbpool_migration_repair('nonesuch');
@@ -729,16 +729,16 @@ SELECT version, status FROM dbpool_migrate('former', 1);
 ALTER SERVER former OWNER TO CURRENT_USER;
 SELECT * FROM dbpool_migrate('former');
 SELECT * FROM dbpool_migrate('former', dry_run => true);
-SELECT * FROM dbpool_rollback('former');
+SELECT * FROM dbpool_migration_rollback('former');
 SELECT pool, status, sqlstate FROM dbpool_migrate_all('{former}');
 SELECT regress_tables('former');
 -- but has been looked at when somebody registers the same again
 CALL regress_add('former', 2, 'two', 'CREATE TABLE two ()', 'DROP TABLE two');
 SELECT version, added_by = current_user AS mine FROM dbpool_migrations WHERE pool = 'former' ORDER BY 1;
 SELECT version, status FROM dbpool_migrate('former');
-SELECT version, status FROM dbpool_rollback('former', 2);
+SELECT version, status FROM dbpool_migration_rollback('former', 2);
 CALL regress_add('former', 1, 'one', 'CREATE TABLE one ()', 'DROP TABLE one');
-SELECT version, status FROM dbpool_rollback('former', 2);
+SELECT version, status FROM dbpool_migration_rollback('former', 2);
 -- a grant is a right, too
 GRANT EXECUTE ON FUNCTION dbpool_add_migration TO regress_dbpool_former;
 SET ROLE regress_dbpool_former;

@@ -16,12 +16,12 @@ SELECT dbpool_add_migration('target', 1, 'one', 'CREATE TABLE one (a int)', 'DRO
 SELECT version, status FROM dbpool_migrate('target');
 
 -- the way back of what has been applied can be corrected
-SELECT version, status FROM dbpool_rollback('target');
+SELECT version, status FROM dbpool_migration_rollback('target');
 SELECT dbpool_add_migration('target', 1, 'one', 'CREATE TABLE one (a int)', 'DROP TABLE one');
-SELECT version, status FROM dbpool_rollback('target');
+SELECT version, status FROM dbpool_migration_rollback('target');
 SELECT version, status FROM dbpool_migrate('target');
 SELECT dbpool_add_migration('target', 1, 'one', 'CREATE TABLE one (a int)');
-SELECT version, status FROM dbpool_rollback('target');
+SELECT version, status FROM dbpool_migration_rollback('target');
 SELECT dbpool_add_migration('target', 1, 'one', 'CREATE TABLE one (a int)', 'DROP TABLE one');
 SELECT dbpool_add_migration('target', 1, 'one', E'CREATE TABLE one (a int)\r\n', 'DROP TABLE one');
 -- what was applied only on demand, which the history shows

@@ -91,8 +91,8 @@ SELECT version, status FROM dbpool_migrate('parts');
 SELECT regress_version_add('R__b', 'b', 'CREATE OR REPLACE VIEW b AS SELECT 1 AS x FROM a');
 SELECT version, status FROM dbpool_migrate('parts');
 -- back: only what has a way back
-SELECT version, status FROM dbpool_rollback('parts');
-SELECT version, status FROM dbpool_rollback('parts', target => '1.9');
+SELECT version, status FROM dbpool_migration_rollback('parts');
+SELECT version, status FROM dbpool_migration_rollback('parts', target => '1.9');
 SELECT version, status FROM dbpool_migrate('parts', '1.8');
 SELECT version, status FROM dbpool_migrate('parts', 'R__a');
 SELECT version, status FROM dbpool_migrate('parts', 'one');

@@ -22,7 +22,7 @@ SELECT "regress own".dbpool_add_migration('remote', 1, 'one', 'CREATE TABLE regr
 SELECT version, status FROM "regress own".dbpool_migrate('remote');
 SELECT version, status FROM "regress own".dbpool_migration_status('remote');
 SELECT version, status FROM "regress own".dbpool_migration_history;
-SELECT version, status FROM "regress own".dbpool_rollback('remote');
+SELECT version, status FROM "regress own".dbpool_migration_rollback('remote');
 SELECT "regress own".dbpool_drop_pool('remote');
 SELECT "regress own".dbpool_query('remotes', 'SELECT 1');
 

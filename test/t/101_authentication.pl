@@ -592,7 +592,7 @@ my @calls = (
 	q{SELECT * FROM dbpool_migrate('%s', dry_run => true)},
 	q{SELECT * FROM dbpool_migration_status('%s')},
 	q{SELECT dbpool_migration_baseline('%s', 1)},
-	q{SELECT * FROM dbpool_rollback('%s')});
+	q{SELECT * FROM dbpool_migration_rollback('%s')});
 foreach my $try (
 	[ 'lowly', 'esc' ],
 	[ 'lowly', 'warm' ],

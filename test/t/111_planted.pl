@@ -189,7 +189,7 @@ foreach my $format ('dbpool', 'refinery', 'sqlx')
 		q{SELECT * FROM dbpool_migrate('%s', target => 3, dry_run => true)},
 		q{SELECT * FROM dbpool_migrate('%s', target => 3)},
 		q{SELECT * FROM dbpool_migration_status('%s')},
-		q{SELECT * FROM dbpool_rollback('%s', steps => 2)},
+		q{SELECT * FROM dbpool_migration_rollback('%s', steps => 2)},
 		q{SELECT * FROM dbpool_migrate('%s', grouped => true, target => 2)},
 		q{SELECT * FROM dbpool_migrate('%s', fake => true)},
 		q{SELECT * FROM dbpool_migration_repair('%s', force => true)},

@@ -190,7 +190,7 @@ subtest 'who may' => sub {
 	# EXECUTE that PUBLIC has does not count, not even when it is granted.
 	foreach my $call (
 		q{dbpool_migrate('rights')},
-		q{dbpool_rollback('rights')},
+		q{dbpool_migration_rollback('rights')},
 		q{dbpool_migration_status('rights')},
 		q{dbpool_migration_repair('rights')},
 		q{dbpool_migration_resolve('rights', 1, 'applied')},
@@ -204,7 +204,7 @@ subtest 'who may' => sub {
 			qr/permission denied for migrations of pool "rights".*DETAIL: +Role "user_only" does not own the server/s,
 			'and is told why');
 	}
-	my $answer = $s{deployer}->query(q{SELECT * FROM dbpool_rollback('rights')});
+	my $answer = $s{deployer}->query(q{SELECT * FROM dbpool_migration_rollback('rights')});
 	is($answer->{state}, '42501', 'EXECUTE on one is none on another');
 	is( $s{user_only}->value(
 			q{SELECT pool, status, sqlstate FROM dbpool_migrate_all('{rights}')}),
@@ -1010,7 +1010,7 @@ subtest 'a standby' => sub {
 	foreach my $call (
 		q{dbpool_migrate('replicated')},
 		q{dbpool_migrate('replicated', dry_run => true)},
-		q{dbpool_rollback('replicated')},
+		q{dbpool_migration_rollback('replicated')},
 		q{dbpool_migration_repair('replicated')},
 		q{dbpool_migration_resolve('replicated', 1, 'applied')},
 		q{dbpool_migration_baseline('replicated', 1)})

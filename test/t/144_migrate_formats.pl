@@ -392,12 +392,12 @@ foreach my $format ('refinery', 'sqlx')
 			'its table is as the tool\'s');
 		is(run_tool($format, $pool, @some), '3 4', 'the tool does the rest');
 		like(
-			$control->query("SELECT * FROM dbpool_rollback('$pool')")->{err},
+			$control->query("SELECT * FROM dbpool_migration_rollback('$pool')")->{err},
 			qr/cannot roll back migration 4 "make.no.4".*It is not registered/s,
 			'what is not known here cannot be rolled back');
 		register($pool, @some[ 2 .. 3 ]);
 		is( $control->value(
-				"SELECT string_agg(version || '', ' ') FROM dbpool_rollback('$pool', 2)"
+				"SELECT string_agg(version || '', ' ') FROM dbpool_migration_rollback('$pool', 2)"
 			),
 			'4 3',
 			'what is can, whoever has run it');
@@ -447,7 +447,7 @@ foreach my $format ('refinery', 'sqlx')
 			'1 applied, 2 applied, 3 applied',
 			'the status after');
 		is( $control->value(
-				"SELECT string_agg(version || '', ' ') FROM dbpool_rollback('$pool', 3)"
+				"SELECT string_agg(version || '', ' ') FROM dbpool_migration_rollback('$pool', 3)"
 			),
 			'3 2 1',
 			'what was adopted can be rolled back');
@@ -656,7 +656,7 @@ foreach my $format ('refinery', 'sqlx')
 		  "-- no-transaction\nDROP TABLE t1;\nDROP TABLE nonesuch";
 		register($pool, @list);
 		is(run_dbpool($pool), '1', 'there');
-		is($control->query("SELECT * FROM dbpool_rollback('$pool')")->{state},
+		is($control->query("SELECT * FROM dbpool_migration_rollback('$pool')")->{state},
 			'42P01', 'half of the way back');
 		is(statuses($pool), '1 failed', 'the status');
 		like(
@@ -668,7 +668,7 @@ foreach my $format ('refinery', 'sqlx')
 		is( $remote->safe_psql('postgres', "SELECT count(*) FROM $pool.$table"),
 			'0', 'when the rest is done, the row goes');
 		is(run_tool($format, $pool, @list), '1', 'and the tool runs it again');
-		is($control->query("SELECT * FROM dbpool_rollback('$pool')")->{state},
+		is($control->query("SELECT * FROM dbpool_migration_rollback('$pool')")->{state},
 			'42P01', 'half of the way again');
 		$remote->safe_psql('postgres', "CREATE TABLE $pool.t1 (i int)");
 		$control->value(
@@ -917,12 +917,12 @@ foreach my $tool (sort keys %both)
 		is( $remote->safe_psql('postgres', "SELECT count(*), count(j) FROM $pool.kept"),
 			'1000|0',
 			'up, and not down');
-		$control->value("SELECT count(*) FROM dbpool_rollback('$pool')");
+		$control->value("SELECT count(*) FROM dbpool_migration_rollback('$pool')");
 		is( $remote->psql('postgres', "SELECT j FROM $pool.kept"),
 			3, 'the last one is taken back');
 		is( $remote->safe_psql('postgres', "SELECT count(*) FROM $pool.kept"),
 			'1000', 'alone');
-		$control->value("SELECT count(*) FROM dbpool_rollback('$pool')");
+		$control->value("SELECT count(*) FROM dbpool_migration_rollback('$pool')");
 		is( $remote->safe_psql('postgres', "SELECT to_regclass('$pool.kept')"),
 			'', 'and the first one');
 	};
@@ -993,7 +993,7 @@ FILE
 	foreach my $step (1 .. 4)
 	{
 		$run->('rollback');
-		$control->value("SELECT count(*) FROM dbpool_rollback('$pool')");
+		$control->value("SELECT count(*) FROM dbpool_migration_rollback('$pool')");
 		is($contents->($pool), $contents->('by_dbmate'), "$step steps back as well");
 	}
 	is($contents->($pool), '', 'to nothing');
@@ -1059,7 +1059,7 @@ foreach my $format ('dbpool', 'refinery', 'sqlx')
 			$answer->{err},
 			qr/last version is 1 "make_no_1".*the search_path's schemas "${format}_two", "public" of database "postgres", as role "${format}_two".*HINT: .*history_schema.*dbpool_migration_forget\('$pool'\).*dbpool_migration_baseline\('$pool', /s,
 			'where it was looked for, and what to do');
-		is($control->query("SELECT * FROM dbpool_rollback('$pool')")->{state},
+		is($control->query("SELECT * FROM dbpool_migration_rollback('$pool')")->{state},
 			'55000', 'nothing is rolled back');
 		is($control->query("SELECT * FROM dbpool_migrate('$pool', fake => true)")->{state},
 			'55000', 'nor noted');
@@ -1128,7 +1128,7 @@ foreach my $format ('dbpool', 'refinery', 'sqlx')
 				qq{SELECT count(*), to_regclass('$pool.$name'), to_regclass('$pool.t1') FROM "made in; $format".$name}),
 			"1||$pool.t1",
 			'the history is there, and nothing else');
-		$control->value("SELECT count(*) FROM dbpool_rollback('$pool')");
+		$control->value("SELECT count(*) FROM dbpool_migration_rollback('$pool')");
 		is(statuses($pool), '1 pending', 'and back');
 	};
 }
@@ -1150,12 +1150,12 @@ subtest 'some are missing there' => sub {
 			"SELECT string_agg(version || '', ' ') FROM dbpool_migrate('$pool', allow_missing => true)"),
 		'2 3',
 		'they are run again, if that is said');
-	is( $control->value("SELECT count(*) FROM dbpool_rollback('$pool', 2)"),
+	is( $control->value("SELECT count(*) FROM dbpool_migration_rollback('$pool', 2)"),
 		2, 'what was rolled back');
 	is(run_dbpool($pool), '2 3', 'is not missing');
 
 	# another server has rolled it back
-	$control->value("SELECT count(*) FROM dbpool_rollback('$pool', 1)");
+	$control->value("SELECT count(*) FROM dbpool_migration_rollback('$pool', 1)");
 	$local->safe_psql('postgres',
 		"DELETE FROM dbpool_migration_history WHERE pool = '$pool' AND direction = 'down'");
 	is(run_dbpool($pool), '3', 'nor what others have');

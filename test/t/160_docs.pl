@@ -309,6 +309,12 @@ foreach my $what (sort keys %count)
 	cmp_ok($size - $each * $count{$what}, '<', 200, 'and next to no more');
 	is($shown, $size, 'and so is what is shown of them');
 }
+{
+	my ($each) = $performance =~ /max_connections +× +(\d+) bytes, for transactions/;
+
+	is($each * 256, $local->safe_psql('app', "SELECT size FROM pg_shmem_allocations WHERE name = 'dbpool leases'"),
+		'so many bytes are for transactions');
+}
 
 # --- examples to copy -------------------------------------------------------------------
 
@@ -359,7 +365,7 @@ like($out, qr/^1\|create_products\|applied\n2\|add_stock\|applied\n3\|index_name
 	'a folder of migrations is applied');
 $s = session($local, dbname => 'app');
 is($s->value(q{SELECT dbpool_value(true, 'remote', 'SELECT in_stock(1)') IS NULL}), 't', 'and is there');
-is($s->value(q{SELECT count(*) FROM dbpool_rollback('remote', target => 0)}), '3', 'each has its way back');
+is($s->value(q{SELECT count(*) FROM dbpool_migration_rollback('remote', target => 0)}), '3', 'each has its way back');
 is($s->value(q{SELECT count(*) FROM dbpool_migrate('remote')}), '3', 'and the way there again');
 $s->quit;
 

@@ -349,7 +349,7 @@ sub contradictions
 		FROM $schema.dbpool_pools WHERE waiting < 0
 		UNION ALL
 		SELECT format('pool "%s" has %s of at most %s connections', pool, size, max_size)
-		FROM (SELECT *, connecting + idle + busy + cancelling + resetting + checking AS size
+		FROM (SELECT *, connecting + idle + busy + cancelling + resetting + checking + coalesce(leased, 0) AS size
 			FROM $schema.dbpool_pools) p WHERE size > max_size
 		UNION ALL
 		SELECT format('a connection of pool "%s" is %s with nothing under way', pool, state)
@@ -358,7 +358,16 @@ sub contradictions
 		UNION ALL
 		SELECT format('a request of pool "%s" is %s, and its session %s has gone', pool, state, pid)
 		FROM $schema.dbpool_requests
-		WHERE NOT EXISTS (SELECT FROM pg_stat_get_activity(pid))});
+		WHERE NOT EXISTS (SELECT FROM pg_stat_get_activity(pid))
+		UNION ALL
+		SELECT format('a transaction on pool "%s" is %s, and its session %s has gone', pool, state, pid)
+		FROM $schema.dbpool_transactions
+		WHERE NOT EXISTS (SELECT FROM pg_stat_get_activity(pid))
+		UNION ALL
+		SELECT format('a connection of pool "%s" is leased, and there are fewer transactions', pool)
+		FROM $schema.dbpool_pools p
+		WHERE leased > (SELECT count(*) FROM $schema.dbpool_transactions t
+			WHERE t.pool = p.pool AND t.database = p.database)});
 }
 
 # What does not hold of a node, a line each. Whatever a test has done to it:

@@ -1,0 +1,415 @@
+/*
+ * transaction.c
+ *	  Transactions that a session has on connections of pools.
+ *
+ * Each is a lease (ipc/lease.h) and what the session knows of it.  A bound one begins
+ * with the first call on its pool in a local transaction, and ends with that
+ * (transaction_end.c); a named one is begun and ended by calls (transaction_named.c).
+ *
+ * A call that is given up while its statement runs may or may not have executed its
+ * prelude (savepoints.c).  Until the worker says which, there are two stacks, one for
+ * each case, and what happens locally happens to both.  The next call waits for the
+ * worker's word (transaction_settle()); an abort does not, as it lets go of all.
+ */
+#include "postgres.h"
+
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "backend/transaction.h"
+#include "miscadmin.h"
+#include "storage/condition_variable.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+
+/* Milliseconds between two looks whether what was given up has ended. */
+#define SETTLE_LOOK_MS		1000
+
+dlist_head	transactions = DLIST_STATIC_INIT(transactions);
+
+static uint32 wait_settle_event;
+
+/* The session has no more to do with it.  Neither waits nor throws. */
+void
+transaction_let_go(RemoteTransaction *transaction)
+{
+	LeaseShared *lease = transaction->lease;
+
+	dlist_delete(&transaction->node);
+	while (lease != NULL)
+	{
+		uint64		word = lease_word(lease);
+		LeaseState	state = lease_word_state(word);
+
+		Assert(lease_word_hold(word) == transaction->hold);
+		if (state == LEASE_OPEN)
+		{
+			if (!lease_move(lease, transaction->hold, state, LEASE_RELEASED))
+				continue;
+			pg_atomic_write_u32(&shmem_worker(transaction->worker)->leases_attention, 1);
+			shmem_wake_worker(transaction->worker);
+		}
+		else if (!lease_move(lease, transaction->hold, state, LEASE_FREE))
+			continue;
+		break;
+	}
+	if (transaction->definition.bytes != NULL)
+		pfree(transaction->definition.bytes);
+	pfree(transaction);
+}
+
+/* At exit, when all calls have been given up. */
+void
+transactions_exit(void)
+{
+	while (!dlist_is_empty(&transactions))
+		transaction_let_go(dlist_head_element(RemoteTransaction, node, &transactions));
+}
+
+bool
+transaction_has_ended(const RemoteTransaction *transaction)
+{
+	return transaction->lease != NULL &&
+		lease_word_state(lease_word(transaction->lease)) == LEASE_ENDED;
+}
+
+/* What messages call it. */
+const char *
+transaction_shown(const RemoteTransaction *transaction)
+{
+	return NameStr(transaction->name)[0] != '\0' ?
+		psprintf("transaction \"%s\" on pool \"%s\"", NameStr(transaction->name),
+				 NameStr(transaction->pool)) :
+		psprintf("transaction on pool \"%s\"", NameStr(transaction->pool));
+}
+
+void
+transaction_throw_gone(const RemoteTransaction *transaction)
+{
+	LeaseShared *lease = transaction->lease;
+
+	ereport(ERROR,
+			(errcode(MAKE_SQLSTATE(lease->sqlstate[0], lease->sqlstate[1], lease->sqlstate[2],
+								   lease->sqlstate[3], lease->sqlstate[4])),
+			 errmsg("the %s is gone", transaction_shown(transaction)),
+			 errdetail_internal("%s", error_clean_text(lease->reason)),
+			 transaction->mode == LEASE_BOUND ?
+			 errhint("The local transaction cannot be committed either: roll it back and try again.") :
+			 errhint("dbpool_rollback() forgets it.")));
+}
+
+/*
+ * A call was given up while it ran: wait until the worker knows what has become of it.
+ * That takes as long as a cancel does; a connection that does not obey is closed.
+ */
+void
+transaction_settle(RemoteTransaction *transaction)
+{
+	LeaseShared *lease = transaction->lease;
+
+	if (transaction->given_up == 0)
+		return;
+	ConditionVariablePrepareToSleep(&dbpool_shared->slot_freed_cv);
+	/* the pair is in lease_runs() and lease_rests() */
+	while (pg_atomic_read_u64(&lease->running) != 0 &&
+		   shmem_worker_pid(transaction->worker) != 0 && !transaction_has_ended(transaction))
+		(void) ConditionVariableTimedSleep(&dbpool_shared->slot_freed_cv, SETTLE_LOOK_MS,
+										   compat_wait_event(&wait_settle_event, "DbpoolTransaction"));
+	ConditionVariableCancelSleep();
+	pg_read_barrier();
+	if (pg_atomic_read_u64(&lease->begun) != transaction->given_up)
+		transaction->stack = transaction->otherwise;
+	transaction->given_up = 0;
+}
+
+static const char *const isolation_names[] = {
+	"READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"
+};
+
+/* A new one, of which nothing is known in shared memory. */
+RemoteTransaction *
+transaction_make(LeaseMode mode, const Definition *definition)
+{
+	RemoteTransaction *transaction;
+
+	transaction = MemoryContextAllocZero(TopMemoryContext, sizeof(RemoteTransaction));
+	dlist_push_tail(&transactions, &transaction->node);
+	transaction->mode = mode;
+	transaction->pool = definition->options->server;
+	transaction->definition = *definition;
+	transaction->definition.bytes = MemoryContextAlloc(TopMemoryContext, definition->len);
+	memcpy(transaction->definition.bytes, definition->bytes, definition->len);
+	transaction->definition.options = (PoolOptions *) transaction->definition.bytes;
+	transaction->roleid = GetUserId();
+	transaction->idle_timeout = definition->options->lease_idle_timeout;
+	return transaction;
+}
+
+void
+transaction_set_begin(RemoteTransaction *transaction, int isolation, bool read_only, bool deferrable)
+{
+	transaction->read_only = read_only;
+	snprintf(transaction->begin, sizeof(transaction->begin), "BEGIN ISOLATION LEVEL %s, READ %s, %sDEFERRABLE",
+			 isolation_names[isolation], read_only ? "ONLY" : "WRITE", deferrable ? "" : "NOT ");
+}
+
+/* Is it on the pool that the definition describes?  A role has its own. */
+static bool
+is_on(const RemoteTransaction *transaction, const Definition *definition)
+{
+	const PoolKey *key = &transaction->definition.key;
+
+	return key->serverid == definition->key.serverid && key->userid == definition->key.userid;
+}
+
+RemoteTransaction *
+transaction_find_named(const char *name)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &transactions)
+	{
+		RemoteTransaction *transaction = dlist_container(RemoteTransaction, node, iter.cur);
+
+		if (NameStr(transaction->name)[0] != '\0' && strcmp(NameStr(transaction->name), name) == 0)
+			return transaction;
+	}
+	return NULL;
+}
+
+/* The one in which calls on the pool run that do not name one; or NULL. */
+RemoteTransaction *
+transaction_find_on(const Definition *definition, LeaseMode mode)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &transactions)
+	{
+		RemoteTransaction *transaction = dlist_container(RemoteTransaction, node, iter.cur);
+
+		if (transaction->mode == mode && NameStr(transaction->name)[0] == '\0' &&
+			is_on(transaction, definition))
+			return transaction;
+	}
+	return NULL;
+}
+
+/* The one without a name that was begun on a pool of that name; or NULL. */
+RemoteTransaction *
+transaction_find_of_pool(const char *pool)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &transactions)
+	{
+		RemoteTransaction *transaction = dlist_container(RemoteTransaction, node, iter.cur);
+
+		if (pool != NULL && transaction->mode == LEASE_NAMED && NameStr(transaction->name)[0] == '\0' &&
+			strcmp(NameStr(transaction->pool), pool) == 0)
+			return transaction;
+	}
+	return NULL;
+}
+
+/* The bound one on the pool, which begins now if there is none. */
+static RemoteTransaction *
+bound_to_local(const Definition *definition)
+{
+	RemoteTransaction *transaction = transaction_find_on(definition, LEASE_BOUND);
+
+	if (transaction != NULL)
+		return transaction;
+	transaction = transaction_make(LEASE_BOUND, definition);
+	transaction_set_begin(transaction, Max(XactIsoLevel, definition->options->isolation),
+						  XactReadOnly, XactDeferrable);
+	return transaction;
+}
+
+/* The transaction in which a call runs that names none, or NULL. */
+static RemoteTransaction *
+transaction_on(const Definition *definition)
+{
+	RemoteTransaction *transaction = transaction_find_on(definition, LEASE_NAMED);
+	int			mode = dbpool_transaction == TRANSACTION_SERVER ?
+	definition->options->transaction : dbpool_transaction;
+
+	if (transaction != NULL)
+		return transaction;
+	return mode == TRANSACTION_BOUND ? bound_to_local(definition) : NULL;
+}
+
+/* May a call run in the transaction now? */
+static void
+check_usable(RemoteTransaction *transaction)
+{
+	if (IsParallelWorker())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("a parallel worker cannot run a statement in the %s", transaction_shown(transaction))));
+	if (transaction->in_use)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("the %s has a statement under way", transaction_shown(transaction)),
+				 errdetail("A transaction runs one statement at a time, and the call that has made this one still does."),
+				 errhint("Set dbpool.transaction to autonomous for one of the two, or keep the rows of one in a table before.")));
+	transaction_settle(transaction);
+	if (transaction_has_ended(transaction))
+		transaction_throw_gone(transaction);
+	if (dbpool_inherit_read_only && XactReadOnly && !transaction->read_only)
+		client_refuse_read_only(psprintf("a statement in the %s", transaction_shown(transaction)));
+}
+
+/* A transaction is of the mapping, and so of the remote role, that it was begun with. */
+static void
+check_mapping(const RemoteTransaction *transaction, const Definition *definition)
+{
+	if (!is_on(transaction, definition))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for the %s", transaction_shown(transaction)),
+				 errdetail("It was begun by a role that has another user mapping.")));
+}
+
+/* May the current role do something with it? */
+void
+transaction_check_role(const RemoteTransaction *transaction)
+{
+	/* without a look at the server, which may have been dropped */
+	if (transaction->roleid != GetUserId())
+		check_mapping(transaction, definition_find(NameStr(transaction->pool)));
+}
+
+/*
+ * Find the definition of a call's pool, and the transaction that it belongs to.  The
+ * end of one goes by what was its pool, which may have been dropped.
+ */
+const Definition *
+transaction_enter(Call *call)
+{
+	RemoteTransaction *transaction = call->transaction;
+	const Definition *definition = call->definition;
+
+	if (call->ends_transaction)
+		definition = &transaction->definition;
+	else if (transaction == NULL && call->pool != NULL && definition == NULL)
+		transaction = transaction_find_named(call->pool);
+	if (definition == NULL)
+	{
+		definition = definition_find(transaction != NULL ? NameStr(transaction->pool) : call->pool);
+		if (transaction != NULL)
+			check_mapping(transaction, definition);
+		else if (call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT || call->kind == REQUEST_COPY)
+			transaction = transaction_on(definition);
+	}
+	if (transaction == NULL)
+		return definition;
+	if (!call->ends_transaction)
+	{
+		check_usable(transaction);
+		initStringInfo(&call->prelude);
+		transaction->otherwise = transaction->stack;
+		stack_enter(&transaction->stack,
+					transaction->mode == LEASE_BOUND ? GetCurrentTransactionNestLevel() : 1,
+					transaction->begin, &call->prelude);
+	}
+	call->pool = NameStr(transaction->pool);
+	call->transaction = transaction;
+	transaction->in_use = true;
+	return definition;
+}
+
+/* The entry in shared memory. */
+static void
+claim(RemoteTransaction *transaction)
+{
+	LeaseShared *lease = NULL;
+
+	for (int i = 0; i < lease_count() && lease == NULL; i++)
+	{
+		if (lease_claim(lease_entry(i), transaction->worker, &transaction->hold))
+			lease = lease_entry(i);
+	}
+	if (lease == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("too many dbpool transactions are open"),
+				 errdetail("All %d that dbpool.max_connections allows are. The statement was not run.",
+						   lease_count()),
+				 errhint("See dbpool_transactions. Raise dbpool.max_connections in postgresql.conf, and restart the server.")));
+	lease->quota = QUOTA_NONE;
+	transaction->lease = lease;
+	lease->procno = compat_my_proc_number();
+	lease->idle_timeout = transaction->idle_timeout;
+	pg_atomic_write_u64(&lease->running, 0);
+	pg_atomic_write_u64(&lease->begun, 0);
+	SpinLockAcquire(&lease->mutex);
+	lease->pid = MyProcPid;
+	lease->dbid = MyDatabaseId;
+	lease->roleid = GetUserId();
+	lease->mode = transaction->mode;
+	lease->server = transaction->pool;
+	lease->name = transaction->name;
+	strlcpy(lease->begin, transaction->begin, sizeof(lease->begin));
+	lease->began_at = ticks_now();
+	lease->remote_pid = 0;
+	lease->idle_since = 0;
+	lease->statements = 0;
+	lease->savepoints = 0;
+	lease->sql[0] = '\0';
+	SpinLockRelease(&lease->mutex);
+	lease->quota = limits_count();
+}
+
+/* The worker that has it; chosen with the first call. */
+int
+transaction_worker(RemoteTransaction *transaction, const Definition *definition)
+{
+	if (transaction->lease == NULL)
+	{
+		transaction->worker = definition_worker(definition);
+		claim(transaction);
+	}
+	return transaction->worker;
+}
+
+/* Name the lease in a request. */
+void
+transaction_fill(RemoteTransaction *transaction, TaskHeader *task)
+{
+	task->lease = lease_index(transaction->lease);
+	task->lease_hold = transaction->hold;
+}
+
+/*
+ * The worker did not take the definition, or is not the pool's any more: so that another
+ * may be asked, the lease is given back, which has no connection.
+ */
+void
+transaction_stale(RemoteTransaction *transaction)
+{
+	if (lease_move(transaction->lease, transaction->hold, LEASE_CLAIMED, LEASE_FREE))
+		transaction->lease = NULL;
+}
+
+/*
+ * A call has come to its end, or was given up: running, as its statement had been sent.
+ * Neither waits nor throws.
+ */
+void
+transaction_left(RemoteTransaction *transaction, const Call *call, uint64 ticket, bool running)
+{
+	LeaseShared *lease = transaction->lease;
+
+	transaction->in_use = false;
+	if (call->prelude.len == 0)
+		return;
+	if (running)
+		transaction->given_up = ticket;
+	else if (lease == NULL || pg_atomic_read_u64(&lease->begun) != ticket)
+		transaction->stack = transaction->otherwise;
+	if (lease == NULL)
+		return;
+	SpinLockAcquire(&lease->mutex);
+	lease->savepoints = Max(transaction->stack.depth - 1, 0);
+	SpinLockRelease(&lease->mutex);
+}
