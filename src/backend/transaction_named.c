@@ -33,7 +33,7 @@ no_frame(AnswerSink *sink, char type, MessageReader *body)
 
 /* Run a statement of the transaction's own. */
 static void
-run(RemoteTransaction *transaction, const char *sql)
+run_own(RemoteTransaction *transaction, const char *sql)
 {
 	AnswerSink	sink = {no_frame};
 	Call		call;
@@ -85,7 +85,7 @@ idle_timeout_of(const Interval *interval)
 
 /* A name that nothing else has: it is said where pools are. */
 static void
-check_name(const char *name)
+check_new_name(const char *name)
 {
 	if (name[0] == '\0')
 		bad_argument("name", name, "It must not be empty.");
@@ -128,7 +128,7 @@ dbpool_begin(PG_FUNCTION_ARGS)
 	if (!read_only)
 		client_refuse_read_only("dbpool_begin()");
 	if (name != NULL)
-		check_name(name);
+		check_new_name(name);
 	else if (transaction_find_on(definition, LEASE_NAMED) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -149,7 +149,7 @@ dbpool_begin(PG_FUNCTION_ARGS)
 	transaction_set_begin(transaction, isolation, read_only, deferrable);
 	transaction->stack.depth = 1;
 	/* an error lets go of it, with the local (sub)transaction */
-	run(transaction, transaction->begin);
+	run_own(transaction, transaction->begin);
 	PG_RETURN_VOID();
 }
 
@@ -234,7 +234,7 @@ run_savepoint(FunctionCallInfo fcinfo, const char *what)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a savepoint must have a name")));
-	run(transaction, psprintf("%s %s", what, quote_identifier(NameStr(*PG_GETARG_NAME(1)))));
+	run_own(transaction, psprintf("%s %s", what, quote_identifier(NameStr(*PG_GETARG_NAME(1)))));
 }
 
 /* dbpool_savepoint(transaction name, savepoint name) returns void */

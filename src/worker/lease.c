@@ -141,7 +141,7 @@ lease_runs(Conn *conn, const Request *req)
 	LeaseShared *lease = conn->lease.shared;
 	Size		len = strnlen(req->shown, DBPOOL_SHOWN_SQL - 1);
 
-	/* the pair is in session_lease_settled() */
+	/* the pair is in transaction_settle() */
 	pg_atomic_write_u64(&lease->running, req->task.ticket);
 	conn->lease.statements++;
 	SpinLockAcquire(&lease->mutex);
