@@ -90,9 +90,10 @@ send_prelude(Conn *conn, Request *req)
 static bool
 send_pipelined(Conn *conn, Request *req, const char *const *values)
 {
-	/* in a transaction, one that is out of date could not be sent again */
+	/* in a transaction, what has been lost could not be sent again */
 	bool		prepared = req->repeats < REPEATS_UNPREPARED &&
-	conn->lease.shared == NULL && worth_preparing(conn->pool, req->statement);
+	!(conn->lease.shared != NULL && conn->pool->loses_prepared) &&
+	worth_preparing(conn->pool, req->statement);
 	int			nparams = req->task.nparams;
 	bool		sent;
 

@@ -43,6 +43,22 @@ is_to_repeat(const Conn *conn, const Flight *flight, Cause cause)
 	}
 }
 
+/* See to it that what is prepared will not fail for that cause again. */
+static void
+mend_prepared(Conn *conn, Flight *flight, Cause cause)
+{
+	if (cause == CAUSE_PLAN_GONE || cause == CAUSE_PLAN_EXISTS)
+		conn->pool->loses_prepared = true;
+	if (cause == CAUSE_PLAN_OLD)
+		conn_prepared_is_old(conn, flight->statement);
+	else if (cause == CAUSE_PLAN_GONE)
+		conn_unprepare(conn, flight->statement, true);
+	else if (cause == CAUSE_TYPES_OLD)
+		conn_unprepare(conn, flight->statement, false);
+	else if (cause == CAUSE_PLAN_EXISTS)
+		flight->parsing = false;
+}
+
 /*
  * The statement of a flight has failed.  Returns true when its session is to be
  * shown the remote's error.
@@ -53,29 +69,26 @@ flight_failed(Conn *conn, Flight *flight, Cause cause)
 	Assert(flight == conn_head(conn));
 	/* of several errors, which only an odd remote sends, the last one counts */
 	flight->fate = is_to_repeat(conn, flight, cause) ? FATE_ROLLED_BACK : FATE_FAILED;
-	if (flight->fate == FATE_FAILED)
+	if (flight->fate == FATE_ROLLED_BACK)
 	{
-		/*
-		 * prepared just now it fails as well: it is not to run twice each
-		 * time
-		 */
-		if (cause == CAUSE_TYPES_OLD && flight->prepared && flight->req != NULL &&
-			flight->req->repeats > 0)
-			flight->statement->futile_until = flight->statement->uses + FUTILE_USES;
-		if (cause != CAUSE_CANCEL || flight->req == NULL || flight->deadlock == NULL)
-			return flight->req != NULL;
-		request_put_error(flight->req, "40P01", "deadlock detected", flight->deadlock,
-						  HOME_DEADLOCK_HINT);
+		mend_prepared(conn, flight, cause);
 		return false;
 	}
-	if (cause == CAUSE_PLAN_OLD)
-		conn_prepared_is_old(conn, flight->statement);
-	else if (cause == CAUSE_PLAN_GONE)
-		conn_unprepare(conn, flight->statement, true);
-	else if (cause == CAUSE_TYPES_OLD)
-		conn_unprepare(conn, flight->statement, false);
-	else if (cause == CAUSE_PLAN_EXISTS)
-		flight->parsing = false;
+	/* in a lease the session is told, and may try again */
+	if (conn->lease.shared != NULL && flight->prepared &&
+		(cause != CAUSE_TYPES_OLD || flight->reused))
+		mend_prepared(conn, flight, cause);
+
+	/*
+	 * prepared just now it fails as well: it is not to run twice each time
+	 */
+	if (cause == CAUSE_TYPES_OLD && flight->prepared && flight->req != NULL &&
+		flight->req->repeats > 0)
+		flight->statement->futile_until = flight->statement->uses + FUTILE_USES;
+	if (cause != CAUSE_CANCEL || flight->req == NULL || flight->deadlock == NULL)
+		return flight->req != NULL;
+	request_put_error(flight->req, "40P01", "deadlock detected", flight->deadlock,
+					  HOME_DEADLOCK_HINT);
 	return false;
 }
 

@@ -158,6 +158,8 @@ struct Pool
 	uint32		generation;		/* grows when connections must be made anew */
 	bool		paused;
 	bool		synchronous;	/* commits have been seen to wait for standbys */
+	bool		loses_prepared; /* what was prepared has been seen to get
+								 * lost, as behind a pooler */
 	dlist_head	conns[CONN_NSTATES];
 	int			nconns[CONN_NSTATES];
 	StatementCache *statements;

@@ -327,6 +327,17 @@ our @WORKLOADS = (
 		  [qw(direct dblink dblink_pgbouncer postgres_fdw plproxy dbpool)],
 		quick => { peers => [qw(direct dblink dbpool)] },
 		goals => [ { of => 'dblink', at_least => 1.5, clients => 64 } ],
+	},
+	{
+		name => 'W11',
+		title => 'a transaction of 3 writes, the remote with fsync on',
+		kind => 'rate',
+		scripts => ['transfer'],
+		clients => [8],
+		pool => { max_size => 10, transaction => 'bound' },
+		before => 'TRUNCATE events',
+		peers => [qw(dblink postgres_fdw dbpool)],
+		goals => [ { of => 'dblink', at_least => 1, clients => 8 } ],
 	},);
 
 # The workloads that are asked for, each with its peers worked out. Options:

@@ -318,6 +318,32 @@ subtest 'pause, reset and drop' => sub {
 	at_rest('pause');
 };
 
+subtest 'prepared statements' => sub {
+	create_pool($local, 'prepared', $remote, max_size => 2, prepare_threshold => '2');
+	my $read = q{SELECT * FROM dbpool_query('prepared', 'SELECT * FROM changing') AS t(a text)};
+	my $write = q{SELECT dbpool_exec('prepared', 'INSERT INTO changing VALUES ($1)', '3000000000')};
+
+	$theirs->value('CREATE TABLE changing (a bigint)');
+	foreach (1 .. 4)
+	{
+		is($s->query("BEGIN; $read; $write; COMMIT")->{err}, '', 'a transaction');
+	}
+	is($control->value(q{SELECT max(prepared) FROM dbpool_connections WHERE pool = 'prepared'}), '2',
+		'its statements are prepared');
+	$theirs->value('ALTER TABLE changing ALTER a TYPE text');
+	is($s->query($read)->{state}, '0A000', 'one that would return something else fails');
+	is($s->query($read)->{err}, '', 'once');
+	$theirs->value('TRUNCATE changing');
+	$theirs->value('ALTER TABLE changing ALTER a TYPE int USING a::int');
+	$s->query($write);
+	$theirs->value('ALTER TABLE changing ALTER a TYPE bigint');
+	$s->query($write);
+	is($s->query($write)->{err}, '', 'so does one whose parameters had another type');
+	$s->value(q{SELECT dbpool_exec('prepared', 'DEALLOCATE ALL')});
+	is($s->query($write)->{err}, '', 'what a session deallocates is not missed');
+	at_rest('prepared');
+};
+
 subtest 'who may use one' => sub {
 	$local->safe_psql('postgres', q{
 		CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN;
