@@ -49,7 +49,7 @@ PG_CFLAGS = -Wall -Wextra $(if $(WERROR),-Werror) -Wno-unused-parameter -Wno-sig
 	-Wno-missing-field-initializers -Wno-clobbered
 SHLIB_LINK = $(libpq) -lpthread
 
-EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql test/stress/stress $(WIRE) META.json dbpool-$(EXTVERSION).tar.gz
+EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql test/stress/stress $(WIRE) $(PROXY) META.json dbpool-$(EXTVERSION).tar.gz
 
 # No bitcode: nothing here is worth inlining into a query, and it needs clang.
 override with_llvm = no
@@ -87,7 +87,14 @@ WIRE = test/wire/wire
 $(WIRE): test/wire/wire.c src/pq/wire.c src/pq/wire.h
 	$(CC) $(CFLAGS) $(CPPFLAGS) -o $@ test/wire/wire.c
 
-installcheck: need-remote $(STRESS) $(WIRE)
+# Faults between a worker and its remote; scripts/bench has it, too.
+PROXY = test/tools/proxy
+PROXY_SOURCES = $(wildcard test/tools/proxy*.c)
+
+$(PROXY): $(PROXY_SOURCES) test/tools/proxy.h
+	$(CC) $(CFLAGS) -o $@ $(PROXY_SOURCES)
+
+installcheck: need-remote $(STRESS) $(WIRE) $(PROXY)
 
 # --- development --------------------------------------------------------------
 
@@ -109,7 +116,7 @@ installcheck-regress:
 	$(pg_regress_installcheck) $(REGRESS_OPTS) $(REGRESS)
 installcheck-isolation:
 	$(pg_isolation_regress_installcheck) $(ISOLATION_OPTS) $(ISOLATION)
-installcheck-tap: $(STRESS) $(WIRE)
+installcheck-tap: $(STRESS) $(WIRE) $(PROXY)
 	$(prove_installcheck)
 
 .PHONY: check-all lint format format-check typedefs

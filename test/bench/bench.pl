@@ -8,7 +8,8 @@
 #   Report.pm    what came of it, as text and as CSV
 #   Plot.pm      the same as SVG
 #   *.sql        scripts for pgbench, and the tables
-#   delay.c      half a millisecond of distance to the remote
+#
+# Half a millisecond of distance to the remote is made by test/tools/proxy.c.
 #
 # The peers of a workload are measured in turns: for each round, for each number
 # of clients, for each peer. So what happens to the machine meanwhile happens to

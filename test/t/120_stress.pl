@@ -21,6 +21,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DbpoolTest;
+use FaultProxy;
 use IPC::Open2;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -85,13 +86,10 @@ END
 	return;
 }
 
-# A way to the remote that loses answers while there is a file "cut".
-my $cut_flag = "$scratch/cut";
-my $cutter = open2(
-	my $cutter_said, my $cutter_in, $^X,
-	"$FindBin::RealBin/../stress/cutter.pl",
-	$remote->host . '/.s.PGSQL.' . $remote->port, $cut_flag);
-chomp(my $cutter_port = <$cutter_said>);
+# A way to the remote that loses answers, and parts of requests, when it is told to.
+my $cutter = FaultProxy->start($remote,
+	seed => $seed,
+	commands => ['pieces 16384']);
 
 # name => options. In "tight" nobody is sure to get a connection.
 my %pools = (
@@ -105,8 +103,7 @@ my %pools = (
 		prepare_threshold => 1,
 		statement_cache_size => 3 },
 	cut => {
-		host => '127.0.0.1',
-		port => $cutter_port,
+		$cutter->options,
 		max_size => 3,
 		multiplex => 'on' },
 	tight => { max_size => 1, acquire_timeout => 20 * $stretch . 'ms' },);
@@ -156,7 +153,7 @@ END
 {
 	if ($driver)
 	{
-		kill 'KILL', $driver, $cutter;
+		kill 'KILL', $driver;
 		diag($_) foreach complaints();
 	}
 }
@@ -369,9 +366,10 @@ until (time - $begin > $seconds)
 	$next_loud = ($next_loud + 2) % @loud;
 	next if $late && $what eq 'end of the workers';
 	tell_driver('loud');
-	append_to_file($cut_flag, '');
+	$cutter->tell('on each frontend message any chance 0.01 anywhere reset');
+	$cutter->tell('on each backend message any chance 0.01 anywhere fin');
 	$how->();
-	unlink $cut_flag;
+	$cutter->tell('clear');
 	$done{$what}++;
 	recover();
 	tell_driver('quiet');
@@ -446,8 +444,7 @@ if (!$valgrind)
 }
 
 $control->quit;
-close $cutter_in;
-waitpid $cutter, 0;
+$cutter->stop;
 $local->stop('fast');
 
 is(join("\n", complaints()), '', 'the log of the local server has no complaints');

@@ -29,69 +29,19 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DbpoolTest;
-use IO::Select;
-use IO::Socket::INET;
+use FaultProxy;
 use PostgreSQL::Test::Utils;
 
 my $local = make_local(conf => "listen_addresses = '127.0.0.1'\n");
 my $control = session($local);
-my $port = $local->port;
 
 $control->value('CREATE ROLE one LOGIN SUPERUSER; CREATE ROLE two LOGIN SUPERUSER');
 
-# What is between the worker and its server: it passes everything on, until it
-# is told to keep silent about the connections that it has then.
-my $listener = silent_listener();
-my $between = fork;
-die "could not fork: $!" unless defined $between;
-if (!$between)
-{
-	my $select = IO::Select->new($listener);
-	my (%other, %is_server, %mute);
+# What is between the worker and its server; it can keep silent.
+my $between = FaultProxy->start($local, tcp => 1);
 
-	$SIG{TERM} = 'DEFAULT';
-	local $SIG{USR1} = sub { $mute{$_} = 1 foreach keys %other; };
-	while (1)
-	{
-		foreach my $socket ($select->can_read(1))
-		{
-			if ($socket == $listener)
-			{
-				my $client = $listener->accept or next;
-				my $server = IO::Socket::INET->new(
-					PeerAddr => '127.0.0.1',
-					PeerPort => $port) or next;
-
-				@other{ $client, $server } = ($server, $client);
-				$is_server{$server} = 1;
-				$select->add($client, $server);
-				next;
-			}
-			my $n = sysread $socket, my $buf, 65536;
-			my $other = $other{$socket};
-
-			if (!$n)
-			{
-				$select->remove($socket);
-				next if $mute{$socket} && $is_server{$socket};
-				$select->remove($other);
-				close $_ foreach $socket, $other;
-			}
-			elsif (!$mute{$socket})
-			{
-				syswrite $other, $buf;
-			}
-		}
-	}
-}
-
-create_pool(
-	$local, 'through', undef,
-	host => '127.0.0.1',
-	port => $listener->sockport,
-	sslmode => 'disable',
-	options => '-c search_path=elsewhere',
-	dbname => 'postgres');
+create_pool($local, 'through', undef,
+	$between->options(options => '-c search_path=elsewhere'));
 $control->value(
 	q{CREATE SCHEMA elsewhere;
 	ALTER USER MAPPING FOR CURRENT_USER SERVER through OPTIONS (ADD user 'one');
@@ -145,7 +95,7 @@ foreach my $case (
 		my $pid = $control->value("SELECT pid $there");
 
 		# the process ends, and the connection does not tell
-		kill 'USR1', $between;
+		$between->tell('now stall');
 		$control->value("SELECT pg_terminate_backend($pid)");
 		$control->poll("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", '0');
 		my $bystander = session_with_pid('two', $pid);
@@ -163,8 +113,7 @@ foreach my $case (
 	};
 }
 
-kill 'KILL', $between;
-waitpid $between, 0;
+$between->stop;
 $control->quit;
 $local->stop;
 done_testing();
