@@ -25,15 +25,25 @@ conn_want(Conn *conn, uint32 wants)
 		poll_socket(&conn->io.poll, sock, sock == PGINVALID_SOCKET ? 0 : wants);
 }
 
-/* Hand what libpq has to the kernel; wait for room there if need be. */
+/*
+ * Hand what libpq has to the kernel; wait for room there if need be.
+ *
+ * When the connection is broken, libpq throws away what it has, and says that it was
+ * sent, so that its user goes on to read the remote's last words.  The kernel's word is
+ * left in errno then, without TLS.
+ */
 bool
 conn_flush(Conn *conn)
 {
-	int			left = PQflush(conn->io.pg);
+	int			left;
 
+	errno = 0;
+	left = PQflush(conn->io.pg);
 	if (left < 0)
 		return false;
-	conn->io.flushed = left == 0;
+	if (left == 0 && (errno == EPIPE || errno == ECONNRESET))
+		conn->io.unsent = true;
+	conn->io.flushed = left == 0 && !conn->io.unsent;
 	conn_want(conn, WL_SOCKET_READABLE | (left > 0 ? WL_SOCKET_WRITEABLE : 0));
 	return true;
 }

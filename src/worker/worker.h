@@ -272,6 +272,7 @@ typedef struct ConnIo
 	bool		tls;
 	bool		pipelined;		/* libpq is in pipeline mode */
 	bool		flushed;		/* libpq has handed all to the kernel */
+	bool		unsent;			/* it has thrown some away instead */
 	bool		big;			/* libpq's buffers have grown large */
 	int			empty_results;	/* that libpq gave in a row */
 } ConnIo;
