@@ -16,12 +16,34 @@
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 170000
+#include "utils/injection_point.h"
+#endif
 
 #include "clock.h"
 
 #if PG_VERSION_NUM < 150000
 #error "dbpool needs PostgreSQL 15 or later"
 #endif
+
+/*
+ * A place between two steps where a test can hold this process while another one
+ * takes its own steps, or can make it throw.  Does nothing unless the server was
+ * built with injection points, which exist since 17.  Must not be called with a
+ * spinlock or an LWLock held, nor between ConditionVariablePrepareToSleep() and
+ * ConditionVariableCancelSleep(): a process is held by a condition variable.  It
+ * waits on the process's latch, so that a wake-up of others may be lost.
+ */
+static inline void
+compat_injection_point(const char *name)
+{
+#if PG_VERSION_NUM >= 180000
+	INJECTION_POINT(name, NULL);
+#elif PG_VERSION_NUM >= 170000
+	INJECTION_POINT(name);
+#endif
+	(void) name;
+}
 
 /* Number of this process in the PGPROC array. */
 static inline int

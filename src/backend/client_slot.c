@@ -388,6 +388,7 @@ client_submit(Client *client)
 	{
 		request_move(slot, client->hold, REQUEST_CLAIMED, REQUEST_SUBMITTED);
 		client_ask_attention(client);
+		compat_injection_point("dbpool-submitted-before-pid-look");
 		/* the pair is in worker_exit() */
 		pg_memory_barrier();
 		if (shmem_worker_pid(client->worker) != 0 ||

@@ -366,6 +366,7 @@ take_stamp(void)
 {
 	uint64		stamp = pg_atomic_fetch_add_u64(&dbpool_shared->definition_stamp, 1);
 
+	compat_injection_point("dbpool-stamp-before-catalogs");
 	AcceptInvalidationMessages();
 	return stamp;
 }

@@ -43,6 +43,16 @@ static const RequestState moves[][2] = {
 	{REQUEST_ABANDONED, REQUEST_FREE},
 };
 
+/* By state: where a move to it can be held up, after a look at the word. */
+static const char *const move_points[] = {
+	"dbpool-before-free", "dbpool-before-claimed", "dbpool-before-submitted",
+	"dbpool-before-receiving", "dbpool-before-queued", "dbpool-before-running",
+	"dbpool-before-done", "dbpool-before-abandoned"
+};
+
+StaticAssertDecl(lengthof(move_points) == REQUEST_ABANDONED + 1,
+				 "each state has its point");
+
 const char *
 request_state_name(RequestState state)
 {
@@ -157,6 +167,7 @@ request_move(RequestSlot *slot, uint64 hold, RequestState from, RequestState to)
 	uint64		expected = hold | from;
 	int			quota = slot->quota;
 
+	compat_injection_point(move_points[to]);
 	for (int i = 0; i < lengthof(moves); i++)
 	{
 		if (moves[i][0] != from || moves[i][1] != to)

@@ -4,6 +4,8 @@
  */
 #include "ipc/ring.h"
 
+#include "compat.h"
+
 /* Bytes of shared memory that a ring of that capacity takes. */
 Size
 ring_bytes(uint32 size)
@@ -87,6 +89,7 @@ bool
 ring_begin_wait(Ring *ring)
 {
 	pg_atomic_write_u32(&ring->writer_waits, 1);
+	compat_injection_point("dbpool-waits-before-room-look");
 	/* the pair is in ring_end_wait() */
 	pg_memory_barrier();
 	if (ring_used(ring) > ring->size / 2)

@@ -227,6 +227,7 @@ cancel_head(Conn *conn)
 	bool		orphan = flight_is_orphan(conn_head(conn));
 
 	Assert(conn->state == CONN_CANCELLING && conn->cancel.job == NULL);
+	compat_injection_point("dbpool-before-cancel");
 	if (orphan)
 		give_time(conn);
 	else

@@ -88,8 +88,9 @@ worker_exit(int code, Datum arg)
 	(void) code;
 	(void) arg;
 	pg_atomic_write_u32(&shared->pid, 0);
-	/* the pair is in submit() */
+	/* the pair is in client_submit() */
 	pg_memory_barrier();
+	compat_injection_point("dbpool-pid-cleared-before-sweep");
 	leases_forget();
 	requests_release_all();
 	connections_forget();

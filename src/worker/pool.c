@@ -15,6 +15,7 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "compat.h"
 #include "worker/connection.h"
 #include "worker/worker.h"
 
@@ -396,6 +397,7 @@ pools_look(void)
 	if (pg_atomic_read_u32(&shared->pools_attention) == 0)
 		return;
 	pg_atomic_exchange_u32(&shared->pools_attention, 0);
+	compat_injection_point("dbpool-attention-before-wants");
 	dlist_foreach(iter, &pools)
 	{
 		Pool	   *pool = dlist_container(Pool, node, iter.cur);

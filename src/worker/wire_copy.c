@@ -155,6 +155,7 @@ copy_send(Conn *conn)
 			copy_stop(conn, req);
 			break;
 		}
+		compat_injection_point("dbpool-phase-before-rows");
 		/* in this order: send_rows() writes ENDED after the last row */
 		pg_read_barrier();
 		data = ring_peek(up, &len);
