@@ -16,6 +16,16 @@ is_entry_of(const PoolShared *entry, const Pool *pool)
 	return entry->in_use && memcmp(&entry->key, &pool->key, sizeof(PoolKey)) == 0;
 }
 
+/*
+ * Over how many workers can the pool be split?  Each has two connections at least, so
+ * that there is one for others when transactions have what they may have.
+ */
+int
+pool_workers_most(const Pool *pool)
+{
+	return Max(Min(dbpool_shared->nworkers, pool->options.max_size / 2), 1);
+}
+
 /* How many workers the pool has, and which of them this one is, from 0. */
 int
 pool_workers(const Pool *pool, int *place)
@@ -40,7 +50,7 @@ pool_workers(const Pool *pool, int *place)
 	if (!is_entry_of(entry, pool))
 		return 1;
 	/* max_size may have become less than what it was split over */
-	return Min(workers, pool->options.max_size);
+	return Min(workers, pool_workers_most(pool));
 }
 
 static int
@@ -69,8 +79,8 @@ pool_min(const Pool *pool)
 }
 
 /*
- * Have leases all connections that they may have?  That is all but one, but for a
- * share of one.
+ * Have leases all connections that they may have?  That is all but one, in each worker,
+ * unless there is but one.
  */
 bool
 pool_leases_are_full(const Pool *pool)

@@ -4,7 +4,7 @@
  *
  * A pool starts with one worker, its first, which follows from its key.  When
  * that one needs most of a processor, its busiest pool is split over as many
- * workers as there are, or as it has connections, and stays so.  Sessions
+ * workers as there are, or as have two of its connections each, and stays so.  Sessions
  * spread by their numbers; they learn how many workers there are from the END
  * of each answer, and one that asks a worker in vain is sent back to the first.
  *
@@ -63,7 +63,7 @@ split(Pool *pool)
 	int			too_many;
 	dlist_mutable_iter iter;
 
-	pool->splits_to = Min(dbpool_shared->nworkers, pool->options.max_size);
+	pool->splits_to = pool_workers_most(pool);
 	too_many = pool_size(pool) - pool_max(pool);
 	dlist_foreach_modify(iter, &pool->conns[CONN_IDLE])
 	{
@@ -113,20 +113,19 @@ forget_taken(Pool *pool)
 }
 
 /*
- * Can the first worker do with its share?  Not when statements that have connections
- * to themselves would take all of it, and leave none to the rest.
+ * Can the first worker do with its share?  Not when transactions, and statements that
+ * have connections to themselves, would take all of it, and leave none to the rest.
  */
 static bool
 has_room(Pool *pool)
 {
-	int			workers = Min(dbpool_shared->nworkers, pool->options.max_size);
-	int			taken_alone = pool->nconns[CONN_CHECKING] +
+	int			taken_alone = pool->nconns[CONN_CHECKING] + pool->nconns[CONN_LEASED] +
 	pool->nconns[CONN_CANCELLING] + pool->nconns[CONN_RESETTING];
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &pool->conns[CONN_BUSY])
 		taken_alone += !dlist_container(Conn, node, iter.cur)->flights.joinable;
-	return taken_alone < pool->options.max_size / workers;
+	return taken_alone < pool->options.max_size / pool_workers_most(pool);
 }
 
 /* Is this worker at its limit, and would it help to split a pool? */
@@ -145,7 +144,7 @@ look_at_load(void *arg)
 	/* the first look after a rest spans the rest */
 	if (looked_at != 0 && now - looked_at < 2 * LOOK_US &&
 		percent >= dbpool_split_threshold && busiest != NULL &&
-		busiest->taken * 2 > taken && busiest->options.max_size > 1 &&
+		busiest->taken * 2 > taken && pool_workers_most(busiest) > 1 &&
 		busiest->definition != NULL && !TransactionIdIsValid(busiest->key.xid) &&
 		busiest->splits_to == 0 && pool_workers(busiest, &place) == 1 && place == 0 &&
 		has_room(busiest))

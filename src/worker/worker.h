@@ -496,6 +496,7 @@ extern int	pool_workers(const Pool *pool, int *place);
 extern int	pool_max(const Pool *pool);
 extern int	pool_min(const Pool *pool);
 extern int	pool_spread(const Pool *pool);
+extern int	pool_workers_most(const Pool *pool);
 extern bool pool_leases_are_full(const Pool *pool);
 
 extern void split_init(void);

@@ -18,8 +18,9 @@ my $local = make_local(workers => 3, conf => 'dbpool.split_threshold = 0');
 my $control = session($local);
 my $direct = session($remote);
 
-create_pool($local, 'p', $remote, max_size => 4);
+create_pool($local, 'p', $remote, max_size => 7);
 create_pool($local, 'single', $remote, max_size => 1);
+create_pool($local, 'few', $remote, max_size => 3);
 
 $direct->query('CREATE TABLE t (id serial, client int)');
 
@@ -68,11 +69,11 @@ for (1 .. 50)
 	$most = $n if $n > $most;
 	sleep 0.02;
 }
-cmp_ok($most, '<=', 4, 'together they never had more than max_size');
+cmp_ok($most, '<=', 7, 'together they never had more than max_size');
 
-# Four of them are no multiple of three.
-$control->query(q{ALTER SERVER p OPTIONS (ADD min_size '4')});
-ok(wait_until('they have as many as min_size', sub { $direct->value($ALL) == 4 }),
+# Seven of them are no multiple of three.
+$control->query(q{ALTER SERVER p OPTIONS (ADD min_size '7')});
+ok(wait_until('they have as many as min_size', sub { $direct->value($ALL) == 7 }),
 	'and together they have all of it');
 $control->query(q{ALTER SERVER p OPTIONS (DROP min_size)});
 is($control->value(q{SELECT count(*) FROM dbpool_pools WHERE pool = 'p'}),
@@ -111,7 +112,7 @@ ok(wait_until('the pool shrinks', sub { $direct->value($ALL) <= 2 }),
 ok( $control->poll(
 		q{SELECT sum(connections) <= 2 FROM dbpool_workers}, 't'),
 	'as the views say, once all have heard of it');
-$control->query(q{ALTER SERVER p OPTIONS (SET max_size '4')});
+$control->query(q{ALTER SERVER p OPTIONS (SET max_size '7')});
 
 # --- nothing is lost ---------------------------------------------------------------------------
 
@@ -150,13 +151,16 @@ foreach (1 .. 8)
 	$s->quit;
 }
 
-# --- a pool of one connection has one worker ----------------------------------------------------------
+# --- each worker has two connections at least ----------------------------------------------------------
 
-($pgbench) = load('single');
-sleep 2.5;
-is($control->value(q{SELECT workers FROM dbpool_pools WHERE pool = 'single'}),
-	'1', 'a single connection cannot be split');
-$pgbench->signal('INT');
-$pgbench->finish;
+foreach my $pool (qw(single few))
+{
+	($pgbench) = load($pool);
+	sleep 2.5;
+	is($control->value("SELECT workers FROM dbpool_pools WHERE pool = '$pool'"),
+		'1', "pool $pool has too few for two workers");
+	$pgbench->signal('INT');
+	$pgbench->finish;
+}
 
 done_testing();
