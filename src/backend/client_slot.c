@@ -370,10 +370,18 @@ client_submit(Client *client)
 	wait_for_worker(client->worker);
 	dlist_foreach(iter, &open_requests)
 		open++;
-	limits_check_session(open);
+
+	/*
+	 * what has been begun can be ended: there are no more of them than of
+	 * those
+	 */
+	if (!client->call->ends_transaction)
+		limits_check_session(open);
 	claim_slot(client);
 	slot = client->slot;
-	slot->quota = limits_count();
+	/* a transaction is counted with what runs in it, one statement at a time */
+	if (client->call->transaction == NULL)
+		slot->quota = limits_count();
 
 	ring_reset(request_up(slot));
 	ring_reset(request_down(slot));

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "backend/client.h"
+#include "ipc/lease.h"
 #include "ipc/quota.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -38,7 +39,7 @@ limits_check_session(int open)
 		throw_limit("session", dbpool_session_max_requests, "dbpool.session_max_requests");
 }
 
-/* Has the role given up requests that a worker has not freed yet? */
+/* Has the role given up requests, or transactions, that a worker has not freed yet? */
 static bool
 has_given_up(Oid roleid)
 {
@@ -48,6 +49,14 @@ has_given_up(Oid roleid)
 
 		if (request_word_state(request_word(slot)) == REQUEST_ABANDONED &&
 			slot->task.roleid == roleid)
+			return true;
+	}
+	for (int i = 0; i < lease_count(); i++)
+	{
+		LeaseShared *lease = lease_entry(i);
+
+		/* read without the lock: it is about how long to wait, no more */
+		if (lease_word_state(lease_word(lease)) == LEASE_RELEASED && lease->roleid == roleid)
 			return true;
 	}
 	return false;

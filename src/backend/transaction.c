@@ -16,8 +16,10 @@
 #include "access/parallel.h"
 #include "access/xact.h"
 #include "backend/transaction.h"
+#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -194,7 +196,18 @@ transaction_find_on(const Definition *definition, LeaseMode mode)
 	return NULL;
 }
 
-/* The one without a name that was begun on a pool of that name; or NULL. */
+/* Its pool as that is called now; the last name if it has been dropped. */
+static const char *
+pool_of(RemoteTransaction *transaction)
+{
+	ForeignServer *server = GetForeignServerExtended(transaction->definition.key.serverid, FSV_MISSING_OK);
+
+	if (server != NULL)
+		namestrcpy(&transaction->pool, server->servername);
+	return NameStr(transaction->pool);
+}
+
+/* The one without a name that was begun on the pool of that name; or NULL. */
 RemoteTransaction *
 transaction_find_of_pool(const char *pool)
 {
@@ -205,7 +218,7 @@ transaction_find_of_pool(const char *pool)
 		RemoteTransaction *transaction = dlist_container(RemoteTransaction, node, iter.cur);
 
 		if (pool != NULL && transaction->mode == LEASE_NAMED && NameStr(transaction->name)[0] == '\0' &&
-			strcmp(NameStr(transaction->pool), pool) == 0)
+			strcmp(pool_of(transaction), pool) == 0)
 			return transaction;
 	}
 	return NULL;
@@ -272,11 +285,11 @@ check_mapping(const RemoteTransaction *transaction, const Definition *definition
 
 /* May the current role do something with it? */
 void
-transaction_check_role(const RemoteTransaction *transaction)
+transaction_check_role(RemoteTransaction *transaction)
 {
 	/* without a look at the server, which may have been dropped */
 	if (transaction->roleid != GetUserId())
-		check_mapping(transaction, definition_find(NameStr(transaction->pool)));
+		check_mapping(transaction, definition_find(pool_of(transaction)));
 }
 
 /*
@@ -295,7 +308,7 @@ transaction_enter(Call *call)
 		transaction = transaction_find_named(call->pool);
 	if (definition == NULL)
 	{
-		definition = definition_find(transaction != NULL ? NameStr(transaction->pool) : call->pool);
+		definition = definition_find(transaction != NULL ? pool_of(transaction) : call->pool);
 		if (transaction != NULL)
 			check_mapping(transaction, definition);
 		else if (call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT || call->kind == REQUEST_COPY)
@@ -323,6 +336,7 @@ static void
 claim(RemoteTransaction *transaction)
 {
 	LeaseShared *lease = NULL;
+	int			quota = limits_count();
 
 	for (int i = 0; i < lease_count() && lease == NULL; i++)
 	{
@@ -330,13 +344,16 @@ claim(RemoteTransaction *transaction)
 			lease = lease_entry(i);
 	}
 	if (lease == NULL)
+	{
+		quota_give(quota);
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("too many dbpool transactions are open"),
-				 errdetail("All %d that dbpool.max_connections allows are. The statement was not run.",
+				 errdetail("All %d that dbpool.max_connections and dbpool.max_requests allow together are. The statement was not run.",
 						   lease_count()),
 				 errhint("See dbpool_transactions. Raise dbpool.max_connections in postgresql.conf, and restart the server.")));
-	lease->quota = QUOTA_NONE;
+	}
+	lease->quota = quota;
 	transaction->lease = lease;
 	lease->procno = compat_my_proc_number();
 	lease->idle_timeout = transaction->idle_timeout;
@@ -357,7 +374,6 @@ claim(RemoteTransaction *transaction)
 	lease->savepoints = 0;
 	lease->sql[0] = '\0';
 	SpinLockRelease(&lease->mutex);
-	lease->quota = limits_count();
 }
 
 /* The worker that has it; chosen with the first call. */

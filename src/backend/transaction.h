@@ -55,7 +55,7 @@ extern void transaction_set_begin(RemoteTransaction *transaction, int isolation,
 extern RemoteTransaction *transaction_find_named(const char *name);
 extern RemoteTransaction *transaction_find_on(const Definition *definition, LeaseMode mode);
 extern RemoteTransaction *transaction_find_of_pool(const char *pool);
-extern void transaction_check_role(const RemoteTransaction *transaction);
+extern void transaction_check_role(RemoteTransaction *transaction);
 extern void transaction_let_go(RemoteTransaction *transaction);
 extern bool transaction_has_ended(const RemoteTransaction *transaction);
 extern const char *transaction_shown(const RemoteTransaction *transaction);

@@ -9,6 +9,7 @@
 
 #include "ipc/lease.h"
 #include "ipc/quota.h"
+#include "ipc/request.h"
 
 static LeaseShared *leases;
 
@@ -23,11 +24,11 @@ static const LeaseState moves[][2] = {
 	{LEASE_RELEASED, LEASE_FREE},
 };
 
-/* Each needs a connection. */
+/* Each has a connection, or a request that waits for one. */
 int
 lease_count(void)
 {
-	return dbpool_max_connections;
+	return dbpool_max_connections + request_count();
 }
 
 Size

@@ -369,13 +369,14 @@ subtest 'who may use one' => sub {
 	is($alice->query(q{SELECT dbpool_exec('tx', 'SELECT 1')})->{state}, '42501', 'what was revoked counts at once');
 	is($alice->query(q{SELECT dbpool_rollback('tx')})->{err}, '', 'but for its end');
 
-	$local->safe_psql('postgres', q{GRANT USAGE ON FOREIGN SERVER p TO alice; ALTER SYSTEM SET dbpool.role_max_requests = 3; SELECT pg_reload_conf()});
+	$local->safe_psql('postgres', q{GRANT USAGE ON FOREIGN SERVER p TO alice; ALTER SYSTEM SET dbpool.role_max_requests = 2; SELECT pg_reload_conf()});
 	$alice->quit;
 	$alice = session($local, user => 'alice');
 	$alice->value(q{SELECT dbpool_begin('p', 'a')});
 	$alice->value(q{SELECT dbpool_begin('p', 'b')});
 	is($alice->query(q{SELECT dbpool_begin('p', 'c')})->{state}, '53400', 'they count among the statements of a role');
-	is($alice->query(q{SELECT dbpool_commit('a')})->{err}, '', 'and can be ended still');
+	is($alice->query(q{SELECT dbpool_exec('a', 'SELECT 1')})->{err}, '', 'each with what runs in it');
+	is($alice->query(q{SELECT dbpool_commit('a')})->{err}, '', 'and can be ended');
 	$alice->quit;
 	$local->safe_psql('postgres', q{ALTER SYSTEM RESET dbpool.role_max_requests; SELECT pg_reload_conf()});
 	at_rest('roles');
