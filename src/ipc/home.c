@@ -39,12 +39,15 @@
  *	   it has no connection yet, for any of those that the pool has, and in vain if
  *	   all of them wait for it;
  *	 - by rows: a process in COPY FROM STDIN waits for the session that has the
- *	   rows, unless it waits for a lock; then the session will have to wait.
- * A circle that goes through a call, or through rows, is a deadlock that the
+ *	   rows, unless it waits for a lock; then the session will have to wait;
+ *	 - by a lease: a process that is in a session's transaction, and runs nothing, keeps
+ *	   its locks until that session goes on.
+ * A circle that goes through a call, rows, or a lease, is a deadlock that the
  * server does not find.
  *
  * What is seen is not seen at one moment.  But each wait has a number that no
- * later one has: a call its ticket, a lock the time since when it is waited for.
+ * later one has: a call its ticket, a lock the time since when it is waited for, a lease
+ * the time since when it is idle.
  * A circle that is seen twice with the same numbers has existed as a whole
  * between the two, since all of its waits have lasted from the first look to the
  * second; and a deadlock does not go away by itself.
@@ -132,11 +135,22 @@ typedef struct HomeCall
 	bool		gives_rows;		/* the session has rows to send */
 } HomeCall;
 
+/* A transaction in this server that does nothing. */
+typedef struct HomeLease
+{
+	LeaseShared *shared;
+	int			session;
+	int			runner;			/* process that is in the transaction */
+	Ticks		idle_since;
+	Ticks		began_at;
+} HomeLease;
+
 typedef enum WaitKind
 {
 	WAIT_LOCK,
 	WAIT_CALL,
-	WAIT_ROWS
+	WAIT_ROWS,
+	WAIT_LEASE
 } WaitKind;
 
 /* That one process waits for another. */
@@ -148,12 +162,15 @@ typedef struct Wait
 	uint64		number;			/* ticket, or time since when */
 	LOCKTAG		tag;			/* WAIT_LOCK alone */
 	LOCKMODE	mode;
+	const HomeLease *lease;		/* WAIT_LEASE alone */
 } Wait;
 
 typedef struct Search
 {
 	int			ncalls;
 	HomeCall   *calls;
+	int			nleases;
+	HomeLease  *leases;
 	int			target;
 	int			nvisited;
 	int			visited[MAX_VISITED];
@@ -180,8 +197,27 @@ read_call(RequestSlot *slot, HomeCall *call)
 	return call->runner != 0 && request_word(slot) == word;
 }
 
+/* The same for a lease; false when it is not one of a transaction that does nothing. */
+static bool
+read_lease(LeaseShared *shared, HomeLease *lease)
+{
+	uint64		word = lease_word(shared);
+
+	if (lease_word_state(word) != LEASE_OPEN)
+		return false;
+	lease->shared = shared;
+	SpinLockAcquire(&shared->mutex);
+	lease->session = shared->pid;
+	lease->runner = shared->home_pid;
+	lease->idle_since = shared->idle_since;
+	lease->began_at = shared->began_at;
+	SpinLockRelease(&shared->mutex);
+	return lease->runner != 0 && lease->idle_since != 0 && lease_word(shared) == word;
+}
+
+/* What there is of calls and of leases. */
 static void
-read_calls(Search *search)
+begin_search(Search *search)
 {
 	search->calls = palloc(sizeof(HomeCall) * dbpool_shared->nrequests);
 	search->ncalls = 0;
@@ -189,6 +225,13 @@ read_calls(Search *search)
 	{
 		if (read_call(request_slot(i), &search->calls[search->ncalls]))
 			search->ncalls++;
+	}
+	search->leases = palloc(sizeof(HomeLease) * lease_count());
+	search->nleases = 0;
+	for (int i = 0; i < lease_count(); i++)
+	{
+		if (read_lease(lease_entry(i), &search->leases[search->nleases]))
+			search->nleases++;
 	}
 }
 
@@ -283,6 +326,16 @@ wait_of_call(const HomeCall *call)
 	return wait;
 }
 
+/* The wait that a lease is. */
+static Wait
+wait_of_lease(const HomeLease *lease)
+{
+	Wait		wait = {lease->runner, lease->session, WAIT_LEASE, lease->idle_since};
+
+	wait.lease = lease;
+	return wait;
+}
+
 /* Is there a way from that process to the target?  Then it is in the path. */
 static bool
 find_from(Search *search, int pid)
@@ -315,6 +368,13 @@ find_from(Search *search, int pid)
 		if (wait.pid == pid && find_over(search, &wait))
 			return true;
 	}
+	for (int i = 0; i < search->nleases; i++)
+	{
+		Wait		wait = wait_of_lease(&search->leases[i]);
+
+		if (wait.pid == pid && find_over(search, &wait))
+			return true;
+	}
 	return false;
 }
 
@@ -339,7 +399,23 @@ describe_wait(StringInfo buf, const Wait *wait)
 			appendStringInfo(buf, "Process %d waits for the rows of process %d.",
 							 wait->pid, wait->on);
 			break;
+		case WAIT_LEASE:
+			appendStringInfo(buf, "Process %d is in a transaction of process %d, and waits for its next statement.",
+							 wait->pid, wait->on);
+			break;
 	}
+}
+
+/* Of the transactions in a deadlock the one that began last is rolled back. */
+static void
+choose_lease(HomeDeadlock *deadlock, const HomeLease *lease)
+{
+	if (deadlock->lease != NULL &&
+		(deadlock->began_at > lease->began_at ||
+		 (deadlock->began_at == lease->began_at && deadlock->lease > lease->shared)))
+		return;
+	deadlock->lease = lease->shared;
+	deadlock->began_at = lease->began_at;
 }
 
 /* Add what is in the path to a deadlock. */
@@ -354,7 +430,9 @@ take_path(const Search *search, HomeDeadlock *deadlock)
 	{
 		const Wait *wait = &search->path[i];
 
-		if (wait->kind != WAIT_LOCK)
+		if (wait->kind == WAIT_LEASE)
+			choose_lease(deadlock, wait->lease);
+		else if (wait->kind != WAIT_LOCK)
 			deadlock->ticket = Max(deadlock->ticket, wait->number);
 		/* the sum does not depend on where the search has begun */
 		deadlock->signature += hash_combine64(hash_bytes_uint32_extended(wait->pid, wait->kind),
@@ -365,15 +443,14 @@ take_path(const Search *search, HomeDeadlock *deadlock)
 }
 
 static HomeDeadlock *
-find_deadlock(const HomeCall *call)
+find_deadlock(const Wait *first)
 {
 	HomeDeadlock *deadlock;
 	Search	   *search = palloc0(sizeof(Search));
-	Wait		first = wait_of_call(call);
 
-	read_calls(search);
-	search->target = first.pid;
-	if (!find_over(search, &first))
+	begin_search(search);
+	search->target = first->pid;
+	if (!find_over(search, first))
 		return NULL;
 	deadlock = palloc0(sizeof(HomeDeadlock));
 	take_path(search, deadlock);
@@ -390,8 +467,34 @@ HomeDeadlock *
 home_find_deadlock(RequestSlot *slot)
 {
 	HomeCall	call;
+	Wait		first;
 
-	return read_call(slot, &call) ? find_deadlock(&call) : NULL;
+	if (!read_call(slot, &call))
+		return NULL;
+	first = wait_of_call(&call);
+	return find_deadlock(&first);
+}
+
+/*
+ * The same for a lease.  When no call is in the circle, of its transactions the last one
+ * that began is to be rolled back.  A session that waits for a call is not looked at,
+ * as that is found from the call.
+ */
+HomeDeadlock *
+home_find_lease_deadlock(LeaseShared *lease)
+{
+	HomeLease	mine;
+	Wait		first;
+	PGPROC	   *owner;
+
+	if (!read_lease(lease, &mine))
+		return NULL;
+	owner = BackendPidGetProc(mine.session);
+	/* one of several processes that run its query may be who waits */
+	if (owner == NULL || (owner->waitLock == NULL && owner->lockGroupLeader == NULL))
+		return NULL;
+	first = wait_of_lease(&mine);
+	return find_deadlock(&first);
 }
 
 /*
@@ -402,8 +505,9 @@ HomeDeadlock *
 home_find_own_deadlock(int runner)
 {
 	HomeCall	call = {MyProcPid, runner};
+	Wait		first = wait_of_call(&call);
 
-	return find_deadlock(&call);
+	return find_deadlock(&first);
 }
 
 /*
@@ -416,12 +520,13 @@ home_waits_for(int pid, int session, HomeDeadlock *deadlock)
 	Search	   *search = palloc0(sizeof(Search));
 	bool		found;
 
-	read_calls(search);
+	begin_search(search);
 	search->target = session;
 	found = find_from(search, pid);
 	if (found)
 		take_path(search, deadlock);
 	pfree(search->calls);
+	pfree(search->leases);
 	pfree(search);
 	return found;
 }

@@ -5,6 +5,7 @@
 #ifndef DBPOOL_HOME_H
 #define DBPOOL_HOME_H
 
+#include "ipc/lease.h"
 #include "ipc/request.h"
 
 /* Bytes of a mark, with its terminating zero. */
@@ -24,7 +25,10 @@
 /* A deadlock that was found; in the current memory context. */
 typedef struct HomeDeadlock
 {
-	uint64		ticket;			/* of the call that is to be given up */
+	uint64		ticket;			/* of the call that is to be given up, or 0 */
+	LeaseShared *lease;			/* without one, the transaction that is to be
+								 * rolled back */
+	Ticks		began_at;		/* that */
 	uint64		signature;		/* the same for the same deadlock */
 	char	   *detail;			/* who waits for whom, for people */
 } HomeDeadlock;
@@ -34,6 +38,7 @@ extern bool home_has_mark(int pid, const char *mark, Oid *role);
 extern bool home_signal(int pid, Oid role, int signal);
 extern HomeDeadlock *home_find_deadlock(RequestSlot *slot);
 extern HomeDeadlock *home_find_own_deadlock(int runner);
+extern HomeDeadlock *home_find_lease_deadlock(LeaseShared *lease);
 extern bool home_waits_for(int pid, int session, HomeDeadlock *deadlock);
 
 #endif							/* DBPOOL_HOME_H */

@@ -107,6 +107,8 @@ typedef struct LeaseShared
 	Ticks		began_at;
 	/* of these the worker is the writer */
 	int			remote_pid;
+	int			home_pid;		/* that, if it surely is a process of this
+								 * server; or 0 */
 	Ticks		idle_since;		/* 0 while a statement runs */
 	uint64		statements;
 	int			encoding;		/* of sql */

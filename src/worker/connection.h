@@ -158,6 +158,7 @@ extern void conn_cancel(Conn *conn);
 extern void conn_after_cancel(Conn *conn);
 extern void conn_cancel_overdue(Conn *conn);
 extern void conn_deadlocked(Conn *conn, Flight *flight, const char *detail);
+extern void conn_lease_deadlocked(Conn *conn, const char *detail);
 extern void connections_cancel(void);
 extern void connections_watch(void);
 

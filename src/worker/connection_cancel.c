@@ -475,6 +475,22 @@ conn_deadlocked(Conn *conn, Flight *flight, const char *detail)
 	pool_mark(conn->pool);
 }
 
+/*
+ * The transaction of a lease, in which nothing runs, has locked what its own session
+ * waits for, see ipc/home.c: it is rolled back, so that the session can go on, which is
+ * told when it asks for something in it.
+ */
+void
+conn_lease_deadlocked(Conn *conn, const char *detail)
+{
+	ereport(LOG,
+			(errmsg("dbpool rolls back a transaction of process %d on pool \"%s\", which is in a deadlock",
+					conn->lease.shared->pid, NameStr(conn->pool->options.server)),
+			 errdetail_internal("%s", detail)));
+	lease_end(conn, "40P01", psprintf("A deadlock was detected, and it was rolled back.\n%s", detail));
+	conn_settle(conn);
+}
+
 static void
 watch_anew(Conn *conn, void *arg)
 {

@@ -1,12 +1,14 @@
 /*
  * deadlock.c
- *	  Calls that run in this very server, and wait for the session that waits
- *	  for them.
+ *	  Calls that run in this very server, and wait for the session that waits for
+ *	  them; and transactions there whose sessions wait for what they have locked.
  *
  * Who waits for whom, and why it is enough to see the same twice, stands in
  * ipc/home.c.  A timer looks, once a call has been running for deadlock_timeout
  * and as long as it does.  Each deadlock has one call that is given up, whichever
- * of its calls it is found from; the worker that has that call gives it up.
+ * of its calls it is found from; the worker that has that call gives it up.  Where no
+ * call is in it, a transaction is rolled back whose session waits for a lock: the
+ * session goes on, and is told when it next asks for something in the transaction.
  */
 #include "postgres.h"
 
@@ -25,7 +27,7 @@ typedef struct Look
 	Ticks		now;
 	Ticks		next;			/* when to look again; 0: never */
 	Conn	   *conn;			/* of a flight that is to be given up, or NULL */
-	Flight	   *flight;
+	Flight	   *flight;			/* NULL: its lease is to be */
 	Request    *waiter;			/* one that waits and is to be given up, or
 								 * NULL */
 	char	   *detail;
@@ -64,6 +66,33 @@ look_at_flight(Look *this, Conn *conn, Flight *flight)
 	look_again_by(this, ticks_plus_ms(this->now, HOME_CONFIRM_MS));
 }
 
+/* A transaction that does nothing: does its session wait for what is locked there? */
+static void
+look_at_lease(Look *this, Conn *conn)
+{
+	Ticks		due = ticks_plus_ms(conn->lease.idle_since, DeadlockTimeout);
+	HomeDeadlock *deadlock;
+
+	look_again_by(this, Max(due, ticks_plus_ms(this->now, HOME_CONFIRM_MS)));
+	if (this->now < due)
+		return;
+	look_again_by(this, ticks_plus_ms(this->now, Max(DeadlockTimeout, HOME_CONFIRM_MS)));
+	deadlock = home_find_lease_deadlock(conn->lease.shared);
+	if (deadlock == NULL || deadlock->ticket != 0 || deadlock->lease != conn->lease.shared)
+	{
+		conn->lease.suspected = 0;
+		return;
+	}
+	if (conn->lease.suspected == deadlock->signature)
+	{
+		this->conn = conn;
+		this->flight = NULL;
+		this->detail = deadlock->detail;
+	}
+	conn->lease.suspected = deadlock->signature;
+	look_again_by(this, ticks_plus_ms(this->now, HOME_CONFIRM_MS));
+}
+
 static void
 look_at_conn(Conn *conn, void *arg)
 {
@@ -71,6 +100,8 @@ look_at_conn(Conn *conn, void *arg)
 
 	if (conn->session.home_pid == 0)
 		return;
+	if (conn->state == CONN_LEASED && conn->waiter == NULL)
+		look_at_lease(arg, conn);
 	dlist_foreach(iter, &conn->flights.list)
 	{
 		Flight	   *flight = dlist_container(Flight, node, iter.cur);
@@ -84,34 +115,46 @@ static Look *looking;
 
 /*
  * Do all connections that a request of the pool may get wait for its session?
- * NULL if not.
+ * NULL if not.  leases: it opens a lease, and they have all that they may have.
  */
 static HomeDeadlock *
-find_in_queue(Pool *pool, int session)
+find_in_queue(Pool *pool, int session, bool leases)
 {
+	static const ConnState taken[] = {CONN_BUSY, CONN_LEASED};
 	HomeDeadlock *deadlock = palloc0(sizeof(HomeDeadlock));
+	int			n = 0;
 	dlist_iter	iter;
 
-	deadlock->detail = psprintf("Process %d waits for a connection of pool \"%s\", and all that there may be are in use.",
-								session, NameStr(pool->options.server));
-	dlist_foreach(iter, &pool->conns[CONN_BUSY])
+	deadlock->detail = psprintf("Process %d waits for a connection of pool \"%s\", and all that there may be%s are in use.",
+								session, NameStr(pool->options.server),
+								leases ? " for transactions" : "");
+	for (int i = 0; i < lengthof(taken); i++)
 	{
-		Conn	   *conn = dlist_container(Conn, node, iter.cur);
+		dlist_foreach(iter, &pool->conns[taken[i]])
+		{
+			Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
-		if (conn->session.home_pid == 0 || !home_waits_for(conn->session.home_pid, session, deadlock))
-			return NULL;
+			if (leases && conn->lease.shared == NULL)
+				continue;
+			if (conn->session.home_pid == 0 || !home_waits_for(conn->session.home_pid, session, deadlock))
+				return NULL;
+			n++;
+		}
 	}
-	return deadlock;
+	/* others come free by themselves */
+	return n >= (leases ? pool->nleased : pool_size(pool)) ? deadlock : NULL;
 }
 
 static void
 look_at_waiter(Look *this, Request *req)
 {
+	bool		leases = request_opens_lease(req) && pool_leases_are_full(req->pool);
 	HomeDeadlock *deadlock;
 
-	if (this->now < ticks_plus_ms(req->queued_at, DeadlockTimeout))
+	if (this->now < ticks_plus_ms(req->queued_at, DeadlockTimeout) ||
+		(!leases && pool_size(req->pool) < pool_max(req->pool)))
 		return;
-	deadlock = find_in_queue(req->pool, req->task.pid);
+	deadlock = find_in_queue(req->pool, req->task.pid, leases);
 	if (deadlock != NULL && req->suspected == deadlock->signature)
 	{
 		this->waiter = req;
@@ -128,8 +171,7 @@ look_at_pool(Pool *pool)
 	dlist_iter	iter;
 
 	pool_foreach_conn(pool, look_at_conn, looking);
-	if (pool->nconns[CONN_BUSY] == 0 || pool->nconns[CONN_BUSY] < pool_max(pool) ||
-		pool->nconns[CONN_BUSY] < pool_size(pool))
+	if (pool->nconns[CONN_BUSY] + pool->nconns[CONN_LEASED] == 0)
 		return;
 	for (int i = 0; i < QUEUES; i++)
 	{
@@ -143,7 +185,10 @@ give_up_piece(void *arg)
 {
 	const Look *this = arg;
 
-	conn_deadlocked(this->conn, this->flight, this->detail);
+	if (this->flight != NULL)
+		conn_deadlocked(this->conn, this->flight, this->detail);
+	else
+		conn_lease_deadlocked(this->conn, this->detail);
 }
 
 static void

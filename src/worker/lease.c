@@ -91,6 +91,7 @@ lease_attach(Conn *conn, Request *req)
 		return false;
 	SpinLockAcquire(&lease->mutex);
 	lease->remote_pid = conn->shared->remote_pid;
+	lease->home_pid = conn->session.home_pid;
 	SpinLockRelease(&lease->mutex);
 	conns[req->task.lease] = conn;
 	conn->lease.shared = lease;
@@ -98,6 +99,7 @@ lease_attach(Conn *conn, Request *req)
 	conn->lease.statements = 0;
 	conn->lease.opened_at = ticks_now();
 	conn->lease.warned = false;
+	conn->lease.suspected = 0;
 	conn->lease.committed = false;
 	conn->pool->nleased++;
 	SpinLockAcquire(&conn->pool->shared->mutex);

@@ -327,6 +327,8 @@ typedef struct ConnLease
 	bool		committed;		/* the last statement was a COMMIT that did */
 	Ticks		opened_at;
 	Ticks		idle_since;		/* while LEASED */
+	uint64		suspected;		/* signature of the deadlock that it may be
+								 * in, or 0 */
 	bool		warned;			/* that it has been open for long */
 } ConnLease;
 

@@ -90,6 +90,33 @@ $s->poll(
 is($s->value(q{SELECT idle FROM dbpool_pools WHERE pool = 'warm'}),
 	'2', 'a pool with a min_size is warmed on a standby');
 
+# What is bound to a transaction of the standby is read-only, as that is.
+my $write = q{$$INSERT INTO notes VALUES ('in a transaction')$$};
+my $notes = q{SELECT * FROM dbpool_query('remote', $$SELECT count(*) FROM notes WHERE note = 'in a transaction'$$) AS t(n int)};
+
+$s->value('SET dbpool.transaction = bound');
+$s->value('BEGIN ISOLATION LEVEL REPEATABLE READ');
+is($s->value($notes), '0', 'a bound transaction reads');
+is($s->value(q{SELECT isolation, read_only FROM dbpool_transactions}),
+	'repeatable read|t', 'as the local one does');
+my $refused = $s->query("SELECT dbpool_exec('remote', $write)");
+is($refused->{state}, '25006', 'it does not write');
+like($refused->{err}, qr/cannot execute INSERT in a read-only transaction/, 'which is said');
+is($s->query('COMMIT')->{err}, '', 'it ends');
+$s->value('BEGIN; SAVEPOINT a');
+is($s->query("SELECT dbpool_exec('remote', $write)")->{state}, '25006', 'nor does it in a savepoint');
+$s->value('ROLLBACK TO a');
+is($s->value($notes), '0', 'and goes on');
+is($s->query('COMMIT')->{err}, '', 'to its end');
+$s->value('RESET dbpool.transaction');
+$s->value(q{SELECT dbpool_begin('remote', 'tx')});
+is($s->query("SELECT dbpool_exec('tx', $write)")->{state}, '25006', 'nor does one by name');
+$s->value(q{SELECT dbpool_rollback('tx')});
+$s->value(q{SELECT dbpool_begin('remote', 'tx', read_only => false)});
+is($s->value("SELECT dbpool_exec('tx', $write)"), '1', 'unless it is begun for that');
+is($s->query(q{SELECT dbpool_commit('tx')})->{err}, '', 'and it is committed');
+is($s->value($notes), '1', 'as the remote has it');
+
 # A definition that comes by replication takes effect.
 $primary->safe_psql('postgres',
 	q{ALTER SERVER remote OPTIONS (ADD application_name 'renamed')});
@@ -129,6 +156,10 @@ $s->poll(
 	q{SELECT count(*) FROM dbpool_requests WHERE state = 'running'}, '1');
 my $workers = $s->value('SELECT pid FROM dbpool_workers ORDER BY worker');
 
+my $open = session($standby);
+$open->value(q{SELECT dbpool_begin('warm', 'tx', read_only => false)});
+$open->value("SELECT dbpool_exec('tx', $write)");
+
 $standby->promote;
 is($s->value('SELECT pg_is_in_recovery()'), 'f', 'it is promoted');
 is($s->value('SELECT pid FROM dbpool_workers ORDER BY worker'),
@@ -138,6 +169,14 @@ my $answer = $busy->wait;
 like($answer->{out}, qr/^\(\d+,0\)$/, 'so does a statement that was running');
 is($s->value(q{SELECT dbpool_query('remote', 'SELECT pg_backend_pid()')}),
 	$remote_pid, 'and the connections');
+is($open->query(q{SELECT dbpool_commit('tx')})->{err}, '', 'and a transaction that was open');
+is($s->value($notes), '2', 'to its end');
+$s->value('SET dbpool.transaction = bound; BEGIN');
+is($s->value("SELECT dbpool_exec('remote', $write)"), '1', 'a bound one may write from now on');
+is($s->query('COMMIT')->{err}, '', 'and commit');
+is($s->value($notes), '3', 'what it has');
+$s->value('RESET dbpool.transaction');
+$open->quit;
 
 $s->value(
 	sprintf

@@ -93,4 +93,45 @@ is( $remote->safe_psql(
 	't',
 	'all of that over the three connections of pgbouncer');
 
+# A transaction has one server process until it ends: what it has written and set is
+# there at each statement, and nothing of it afterwards.
+$remote->safe_psql('postgres', 'TRUNCATE log');
+($run, $out) = start_pgbench(
+	$local, q{
+\set v random(1, 1000000)
+SET dbpool.transaction = bound;
+BEGIN;
+SELECT dbpool_exec('p', 'INSERT INTO log VALUES ($1)', :v);
+SELECT dbpool_exec('p', 'SET LOCAL application_name = ''a:v''');
+SAVEPOINT a;
+SELECT dbpool_exec('p', 'INSERT INTO log VALUES (-1)');
+ROLLBACK TO a;
+SELECT dbpool_exec('p', 'INSERT INTO log VALUES ($1)', :v);
+SELECT 1 / (x = 'a:v' AND n >= 2)::int FROM dbpool_query('p', 'SELECT current_setting(''application_name''), count(*) FROM log WHERE i = $1', :v) AS t(x text, n int);
+COMMIT;
+SELECT dbpool_begin('p', 'tx');
+SELECT dbpool_exec('tx', 'INSERT INTO log VALUES (-1)');
+SELECT dbpool_rollback('tx');
+}, '-c', 6, '-t', 30);
+ok($run->finish, 'transactions see what is theirs') or diag($$out);
+is($remote->safe_psql('postgres', 'SELECT count(*), min(i) > 0 FROM log'),
+	'360|t', 'and what they have written is there as a whole');
+
+my $tx = session($local, options => '-c dbpool.transaction=bound');
+
+foreach my $try (1 .. 3)
+{
+	$tx->value('BEGIN');
+	$tx->value(q{SELECT dbpool_exec('p', 'INSERT INTO log VALUES (-2)')});
+	my $answer = $tx->query(q{SET LOCAL statement_timeout = '300ms'; } . query_sleeps('p', 60));
+	is($answer->{state}, '57014', 'a call of one is cancelled');
+	$tx->value('ROLLBACK');
+}
+is($tx->value(q{SELECT * FROM dbpool_query('p', 'SELECT count(*) FROM log WHERE i = -2') AS t(n int)}),
+	'0', 'and rolled back');
+ok( $control->poll('SELECT sum(leased) FROM dbpool_pools', '0'), 'no connection is kept');
+is($remote->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'}),
+	'0', 'and none is left in a transaction');
+$tx->quit;
+
 done_testing();

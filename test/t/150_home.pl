@@ -26,6 +26,7 @@ my $local = make_local(
 create_pool($local, 'self', $local, max_size => 3);
 create_pool($local, 'tcp', $local, host => '127.0.0.1', max_size => 3);
 create_pool($local, 'narrow', $local, max_size => 1);
+create_pool($local, 'pair', $local, max_size => 2);
 
 my $control = session($local);
 
@@ -33,6 +34,7 @@ $control->value(
 	q{CREATE TABLE t (id int PRIMARY KEY, a int);
 	INSERT INTO t SELECT i, 0 FROM generate_series(1, 9) AS i;
 	CREATE TABLE u (id int PRIMARY KEY, b text);
+	CREATE TABLE late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
 	CREATE FUNCTION write(n int) RETURNS text LANGUAGE sql AS
 		'UPDATE t SET a = 101 WHERE id = n RETURNING ''''';
 	CREATE FUNCTION put(n int, at int) RETURNS text LANGUAGE plpgsql AS
@@ -97,8 +99,9 @@ sub never_commits
 		at_rest();
 		$committed += $control->value(
 			'WITH x AS (UPDATE t SET a = 0 WHERE a = 101 RETURNING 1), '
-			  . 'y AS (DELETE FROM u RETURNING 1) '
-			  . 'SELECT (SELECT count(*) FROM x) + (SELECT count(*) FROM y)');
+			  . 'y AS (DELETE FROM u RETURNING 1), '
+			  . 'z AS (DELETE FROM late RETURNING 1) '
+			  . 'SELECT (SELECT count(*) FROM x) + (SELECT count(*) FROM y) + (SELECT count(*) FROM z)');
 	}
 	is($committed, 0, "$name, by $cause: nothing is committed");
 	is($states, " $state" x $tries, 'and it ends as it should');
@@ -143,6 +146,22 @@ never_commits(
 	EXCEPTION WHEN query_canceled THEN
 		PERFORM pg_sleep(0.1);
 	END $$}, '');
+
+# It is the COMMIT of a transaction on the pool that waits for what the session has
+# written.
+my $late = q{INSERT INTO late VALUES (1)};
+
+foreach my $cause (qw(cancel terminate))
+{
+	my $state = $cause eq 'cancel' ? '57014' : '57P01';
+
+	never_commits('a COMMIT', $cause,
+		qq{$late; SET LOCAL dbpool.transaction = bound; SELECT dbpool_exec('self', '$late')},
+		'COMMIT', $state);
+	never_commits('dbpool_commit()', $cause,
+		qq{$late; SELECT dbpool_begin('self', 'tx'); SELECT dbpool_exec('tx', '$late')},
+		q{SELECT dbpool_commit('tx')}, $state);
+}
 
 # Errors that come of something else than a cancel.
 sub fails_without_commit
@@ -382,6 +401,138 @@ subtest 'a call waits for a connection' => sub {
 	$_->quit foreach (@s, $other);
 };
 
+# A transaction on the pool has a lock that its session waits for, and does nothing.
+sub told_of_deadlock
+{
+	my ($answer, $name) = @_;
+
+	is($answer->{state}, '40P01', "$name: its session is told of the deadlock");
+	like($answer->{err},
+		qr/DETAIL:.*deadlock.*Process (\d+) is in a transaction of process (\d+), and waits for .*Process \2 waits for .* blocked by process \d+\./s,
+		'and who waited for whom');
+	at_rest();
+	return;
+}
+
+sub bound
+{
+	# what is not found ends at last
+	return session($local,
+		options => '-c dbpool.transaction=bound -c lock_timeout=20s');
+}
+
+subtest 'a session waits for its own transaction on the pool' => sub {
+	my $s = bound();
+
+	$control->value('UPDATE t SET a = 0');
+	foreach my $pool (qw(self narrow))
+	{
+		$s->value('BEGIN; ' . update($pool, 1));
+		my $answer = $s->query('UPDATE t SET a = 1 WHERE id = 1');
+		is($answer->{state}, '', 'what has waited goes on');
+		cmp_ok($answer->{seconds}, '<', 5, 'before long');
+		told_of_deadlock($s->query('COMMIT'), "bound on $pool");
+	}
+	$s->value('BEGIN; ' . update('self', 1));
+	is($s->query('UPDATE t SET a = 1 WHERE id = 1')->{state}, '', 'what has waited goes on');
+	told_of_deadlock($s->query(update('self', 2)), 'at the next call');
+	$s->value('ROLLBACK');
+
+	# a lock of a subtransaction, and one that a trigger or the commit waits for
+	$s->value('BEGIN; SAVEPOINT a; ' . update('self', 1));
+	is($s->query('SELECT 1 FROM t FOR UPDATE')->{state}, '', 'what has waited goes on');
+	told_of_deadlock($s->query('COMMIT'), 'in a savepoint');
+	$s->value("BEGIN; SELECT dbpool_exec('self', '$late'); $late");
+	told_of_deadlock($s->query('COMMIT'), 'at the commit');
+	is($s->value('SELECT count(*) FROM late'), '0', 'nothing is committed');
+
+	$s->value(q{SELECT dbpool_begin('self', 'tx')});
+	$s->value(q{SELECT dbpool_exec('tx', 'LOCK TABLE t')});
+	is($s->query('UPDATE t SET a = 0 WHERE id = 1')->{state}, '', 'what has waited goes on');
+	told_of_deadlock($s->query(q{SELECT dbpool_commit('tx')}), 'by name');
+	$s->value(q{SELECT dbpool_rollback('tx')});
+	is($control->value('SELECT count(*) FROM t WHERE a <> 0'), '0', 'nothing is left');
+	$s->quit;
+};
+
+subtest 'sessions wait for each other over transactions on pools' => sub {
+	my @s = (bound(), bound());
+
+	# over a session that has only local locks
+	$s[0]->value('BEGIN; ' . update('self', 1));
+	$s[1]->value('BEGIN; UPDATE t SET a = 1 WHERE id = 2');
+	$s[1]->send('UPDATE t SET a = 1 WHERE id = 1');
+	$s[0]->send('UPDATE t SET a = 1 WHERE id = 2');
+	is($s[1]->wait->{state}, '', 'the other session goes on');
+	$s[1]->value('ROLLBACK');
+	is($s[0]->wait->{state}, '', 'and then the first one');
+	told_of_deadlock($s[0]->query('COMMIT'), 'over a local lock');
+
+	# each has what the other one wants: the transaction that began last is rolled back
+	$s[$_]->value('BEGIN; ' . update($_ ? 'tcp' : 'self', $_ + 1)) foreach 0, 1;
+	$s[$_]->send('UPDATE t SET a = 1 WHERE id = ' . (2 - $_)) foreach 0, 1;
+	is($s[0]->wait->{state}, '', 'the first one goes on');
+	ok(!$s[1]->is_done, 'the second one waits for it');
+	is($s[0]->query('COMMIT')->{state}, '', 'it commits');
+	is($s[1]->wait->{state}, '', 'the second one goes on');
+	told_of_deadlock($s[1]->query('COMMIT'), 'over two transactions');
+	is($control->value('SELECT string_agg(a::text, $$,$$ ORDER BY id) FROM t WHERE id < 3'),
+		'101,1', 'both writes of one of them are there');
+	$control->value('UPDATE t SET a = 0');
+	$_->quit foreach @s;
+};
+
+subtest 'a call waits for a transaction of its own session' => sub {
+	my $s = bound();
+	my $alone = 'SET LOCAL dbpool.transaction = autonomous';
+
+	foreach my $call (
+		update('tcp', 1),
+		q{SELECT dbpool_bulk_insert('tcp', 'u', 'SELECT 1, NULL::text')})
+	{
+		$s->value('BEGIN; ' . update('self', 1) . q{; SELECT dbpool_exec('self', 'INSERT INTO u VALUES (1)')});
+		deadlocks($s, "$alone; $call", $call);
+		$s->value('ROLLBACK');
+	}
+
+	# it waits for a connection
+	foreach my $call (q{SELECT dbpool_exec('narrow', 'SELECT 1')}, q{SELECT dbpool_begin('narrow', 'tx')})
+	{
+		$s->value('BEGIN; ' . update('narrow', 1));
+		deadlocks($s, "$alone; $call", $call);
+		$s->value('ROLLBACK');
+	}
+
+	# for one that transactions may have; the last connection is for others
+	my @s = (bound(), bound());
+	$s[0]->value("BEGIN; $update");
+	$s[1]->value('BEGIN');
+	$s[1]->send(update('pair', 1));
+	waits($s[1]);
+	$s[0]->send(update('pair', 2));
+	is($control->value(q{SELECT dbpool_exec('pair', 'SELECT 1')}), '1', 'a call by itself runs');
+	my $answer = $s[0]->ends('it ends');
+	is($answer->{state}, '40P01', 'who waits for its turn is in a deadlock');
+	cmp_ok($answer->{seconds}, '<', 5, 'which ends before long');
+	like($answer->{err}, qr/all that there may be for transactions are in use/, 'which is said');
+	$s[0]->value('ROLLBACK');
+	is($s[1]->wait->{state}, '', 'the other one goes on');
+	$s[1]->value('ROLLBACK');
+	$_->quit foreach ($s, @s);
+};
+
+subtest 'a COMMIT waits for its own session' => sub {
+	my $s = bound();
+
+	$s->value("BEGIN; $late; SELECT dbpool_exec('self', '$late')");
+	deadlocks($s, 'COMMIT', 'bound');
+	$s->value("SELECT dbpool_begin('self', 'tx'); BEGIN; $late; SELECT dbpool_exec('tx', '$late')");
+	deadlocks($s, q{SELECT dbpool_commit('tx')}, 'by name');
+	$s->value(q{ROLLBACK; SELECT dbpool_rollback('tx')});
+	is($s->value('SELECT count(*) FROM late'), '0', 'nothing is committed');
+	$s->quit;
+};
+
 subtest 'a migration' => sub {
 	my $s = session($local);
 
@@ -395,6 +546,9 @@ subtest 'a migration' => sub {
 	);
 	$s->value("BEGIN; $update");
 	deadlocks($s, q{SELECT dbpool_migrate('elsewhere')}, 'a migration');
+	$s->value('ROLLBACK');
+	$s->value(q{BEGIN; SELECT dbpool_begin('self', 'tx'); SELECT dbpool_exec('tx', 'LOCK TABLE t')});
+	deadlocks($s, q{SELECT dbpool_migrate('elsewhere')}, 'one that waits for a transaction on a pool');
 	$s->value('ROLLBACK');
 	is( $control->value('SELECT count(*) FROM t WHERE a = 101'),
 		'0', 'nothing is committed');
@@ -419,6 +573,26 @@ subtest 'no deadlock' => sub {
 	is($s[1]->wait->{out}, '1', 'and go on');
 	$s[1]->value('COMMIT');
 	is($s[2]->wait->{state}, '', 'both');
+
+	# its transaction has what another one waits for, who has nothing of it
+	my $s = bound();
+	$s->value('BEGIN; UPDATE t SET a = 1 WHERE id = 2; ' . update('self', 1));
+	$s[1]->send('UPDATE t SET a = 1 WHERE id = 1');
+	Time::HiRes::sleep(10 * $deadlock_timeout);
+	ok(!$s[1]->is_done, 'another one waits');
+	is($s->query('COMMIT')->{state}, '', 'what it waits for is committed');
+	is($s[1]->wait->{state}, '', 'and it goes on');
+
+	# and it waits itself, but for somebody who does not wait
+	$s[0]->value('BEGIN; UPDATE t SET a = 1 WHERE id = 3');
+	$s->value('BEGIN; ' . update('self', 4));
+	$s->send('UPDATE t SET a = 1 WHERE id = 3');
+	Time::HiRes::sleep(10 * $deadlock_timeout);
+	ok(!$s->is_done, 'it waits');
+	$s[0]->value('COMMIT');
+	is($s->wait->{state}, '', 'and goes on');
+	is($s->query('COMMIT')->{state}, '', 'and is committed');
+	$s->quit;
 
 	# rows that are slow to come are no deadlock, and slow statements are none
 	$s[0]->send(
