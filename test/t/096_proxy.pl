@@ -11,6 +11,7 @@ use lib $FindBin::RealBin;
 
 use DbpoolTest;
 use FaultProxy;
+use IO::Socket::INET;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
@@ -176,6 +177,74 @@ sub psql_once
 	return $? >> 8;
 }
 
+# A client that sees what libpq does not tell: a socket, logged in as far as it takes
+# without a password.
+sub socket_through
+{
+	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $proxy->port)
+	  or die "could not connect: $!";
+	my $user = $there->value('SELECT current_user');
+	my $startup = pack('N', 196608) . "user\0$user\0database\0postgres\0\0";
+	my $said = '';
+
+	syswrite $socket, pack('N', 4 + length $startup) . $startup;
+	until ($said =~ /Z\0\0\0\x05I\z/)
+	{
+		sysread $socket, $said, 65536, length $said or die 'no log-in';
+	}
+	return $socket;
+}
+
+# All that comes until the end. Returns it, and what the end looks like.
+sub read_to_end
+{
+	my ($socket) = @_;
+	my $got = '';
+
+	while (1)
+	{
+		my $n = sysread $socket, $got, 65536, length $got;
+
+		return ($got, $!{ECONNRESET} ? 'reset' : "$!") unless defined $n;
+		return ($got, 'fin') if $n == 0;
+	}
+}
+
+subtest 'what a socket sees' => sub {
+	foreach my $how ('reset', 'fin')
+	{
+		foreach my $bytes (0, 1, 100)
+		{
+			my $socket = socket_through();
+			my $sql = "SELECT repeat('$how', 1000000)\0";
+			my $rule = $proxy->tell("on after \"$how\" backend byte $bytes $how");
+
+			syswrite $socket, 'Q' . pack('N', 4 + length $sql) . $sql;
+			wait_until('the rule has fired', sub { return $proxy->fired($rule) });
+			my ($got, $end) = read_to_end($socket);
+
+			is(length $got, $bytes, "$bytes bytes");
+			is($end, $how, "and $how");
+			$proxy->tell('clear');
+		}
+	}
+
+	# more than fits into the socket's buffer
+	my $socket = socket_through();
+	my $begin = ($proxy->links)[-1]->{backend}->{delivered};
+	my $sql = "SELECT repeat('more', 1000000)\0";
+	my $rule = $proxy->tell('on after "more" backend byte 300000 reset');
+
+	syswrite $socket, 'Q' . pack('N', 4 + length $sql) . $sql;
+	wait_until('it is on its way',
+		sub { my ($link) = reverse $proxy->links; return !$link || $link->{backend}->{delivered} >= $begin + 300000; });
+	is($proxy->fired($rule), 0, 'a reset waits until all has arrived');
+	my ($got, $end) = read_to_end($socket);
+	is(length $got, 300000, 'all that was delivered');
+	is($end, 'reset', 'and comes then');
+	$proxy->tell('clear');
+};
+
 subtest 'before a message reaches the server' => sub {
 	my $rule = $proxy->tell('on frontend message S 2 before reset');
 	my $said = run_extended($proxy->connstr,
@@ -214,14 +283,18 @@ subtest 'around the answer to COMMIT' => sub {
 subtest 'inside of a message' => sub {
 	my $rule = $proxy->tell(q{on frontend message Q "kept in part" inside 20 reset});
 	my $s = connect_through();
+	my $begin = link_of($s)->{frontend}->{delivered};
 
+	# it has to know what the message is before any of it goes on
+	$proxy->tell('pieces 3');
 	ok($s->query(q{INSERT INTO kept VALUES ('kept in part')})->{lost}, 'it is cut');
 	is(kept('kept in part'), '0', 'what has come in part does not run');
 	my ($event) = grep { /kept in part/ } $proxy->events;
 	my ($byte) = $event =~ /byte (\d+)/;
+	is($byte, $begin + 20, 'at its byte');
 	$proxy->tell('clear');
+	$proxy->tell('pieces 0');
 	$s->reap;
-	cmp_ok($byte, '>', 20, 'at its byte');
 };
 
 # By TCP on both sides, where there is an RST.

@@ -155,7 +155,7 @@ address_parse(const char *text, Address *address)
 	if (text[0] != '/' && colon && colon - text < (int) sizeof(host))
 		memcpy(host, text, colon - text);
 	address->host.sin_family = AF_INET;
-	if (inet_pton(AF_INET, host, &address->host.sin_addr) != 1)
+	if (!colon || inet_pton(AF_INET, host, &address->host.sin_addr) != 1)
 	{
 		fprintf(stderr, "neither a path nor HOST:PORT in numbers: %s\n", text);
 		exit(2);

@@ -143,7 +143,7 @@ extern int	nlinks;
 
 /* proxy.c */
 extern int64_t now(void);
-extern void die(const char *what);
+extern void die(const char *what) __attribute__((noreturn));
 extern uint64_t lot(uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 extern void set_seed(uint64_t new_seed);
 extern void put_event(const Link *link, int from, int64_t message, const char *event, const char *why);
