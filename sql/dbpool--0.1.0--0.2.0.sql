@@ -237,3 +237,20 @@ COMMENT ON COLUMN dbpool_stat_pools.transaction_time IS 'total time that those w
 COMMENT ON COLUMN dbpool_stat_pools.transaction_time_max IS 'longest such time';
 
 GRANT SELECT ON dbpool_transactions TO PUBLIC;
+
+-- Batches
+CREATE FUNCTION dbpool_batch(pool name, statements text[], params jsonb[] DEFAULT NULL, mode text DEFAULT 'transaction', parallel int DEFAULT 1, results boolean DEFAULT false)
+RETURNS TABLE (number bigint, status text, rows bigint, result jsonb, sqlstate text, message text, milliseconds float8)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_batch(name, text[], jsonb[], text, int, boolean)
+IS 'runs many statements without waiting for the answer to each, in one transaction or each for itself, and returns a row for each';
+
+CREATE FUNCTION dbpool_exec_batch(pool name, sql text, rows anyarray) RETURNS bigint
+AS 'MODULE_PATHNAME', 'dbpool_exec_batch_rows' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_exec_batch(name, text, anyarray)
+IS 'runs one statement for each row of an array, whose columns are $1, $2, ..., in one transaction, and returns the number of rows they affected';
+
+CREATE FUNCTION dbpool_exec_batch(pool name, sql text, query text) RETURNS bigint
+AS 'MODULE_PATHNAME', 'dbpool_exec_batch_query' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_exec_batch(name, text, text)
+IS 'the same for each row of a local query';

@@ -111,6 +111,22 @@ AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_bulk_insert(name, text, text, text[])
 IS 'inserts the rows of a local query into a remote table, all or none, and returns how many it has taken';
 
+CREATE FUNCTION dbpool_batch(pool name, statements text[], params jsonb[] DEFAULT NULL, mode text DEFAULT 'transaction', parallel int DEFAULT 1, results boolean DEFAULT false)
+RETURNS TABLE (number bigint, status text, rows bigint, result jsonb, sqlstate text, message text, milliseconds float8)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_batch(name, text[], jsonb[], text, int, boolean)
+IS 'runs many statements without waiting for the answer to each, in one transaction or each for itself, and returns a row for each';
+
+CREATE FUNCTION dbpool_exec_batch(pool name, sql text, rows anyarray) RETURNS bigint
+AS 'MODULE_PATHNAME', 'dbpool_exec_batch_rows' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_exec_batch(name, text, anyarray)
+IS 'runs one statement for each row of an array, whose columns are $1, $2, ..., in one transaction, and returns the number of rows they affected';
+
+CREATE FUNCTION dbpool_exec_batch(pool name, sql text, query text) RETURNS bigint
+AS 'MODULE_PATHNAME', 'dbpool_exec_batch_query' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_exec_batch(name, text, text)
+IS 'the same for each row of a local query';
+
 CREATE FUNCTION dbpool_version(OUT library text, OUT extension text, OUT libpq text, OUT server text)
 AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION dbpool_version()

@@ -15,8 +15,8 @@ static uint32 wait_answer_event;
 static uint32 wait_room_event;
 
 /* Will no more come than is in the ring? */
-static bool
-is_done(const Client *client)
+bool
+client_is_done(const Client *client)
 {
 	return request_word_state(request_word(client->slot)) == REQUEST_DONE;
 }
@@ -93,8 +93,8 @@ take_piece(Client *client, Ring *down)
  * where they lie if that is in one piece.  Not more than a part of the ring at
  * a time, so that the worker can write into the other part meanwhile.
  */
-static bool
-receive(Client *client)
+bool
+client_receive(Client *client)
 {
 	Ring	   *down = request_down(client->slot);
 	Size		used;
@@ -137,7 +137,7 @@ client_send(Client *client, const char *data, Size len)
 		RingWriter	writer;
 		Size		written;
 
-		if (is_done(client))
+		if (client_is_done(client))
 			return false;
 		ring_write_begin(&writer, up);
 		written = ring_write(&writer, data, len);
@@ -149,7 +149,7 @@ client_send(Client *client, const char *data, Size len)
 		if (len > 0 || ring_used(up) > REQUEST_UP_SIZE / 2)
 			client_ask_attention(client);
 		/* telling the client of a notice may take a wake-up away: look again */
-		if (receive(client))
+		if (client_receive(client))
 			CHECK_FOR_INTERRUPTS();
 		else if (len > 0 && ring_begin_wait(up))
 		{
@@ -170,7 +170,7 @@ client_count_row(Client *client)
 	RequestSlot *slot = client->slot;
 
 	pg_atomic_write_u64(&slot->copy_rows, pg_atomic_read_u64(&slot->copy_rows) + 1);
-	return !is_done(client);
+	return !client_is_done(client);
 }
 
 /* "Rows that the backend sends" in request.h. */
@@ -193,9 +193,9 @@ send_rows(Client *client)
 	client_ask_attention(client);
 }
 
-/* The worker ended without an answer. */
-static void
-worker_died(Client *client)
+/* The worker ended without an answer: throw that. */
+void
+client_worker_died(const Client *client)
 {
 	bool		sent = pg_atomic_read_u32(&client->slot->sent) != 0;
 
@@ -204,6 +204,7 @@ worker_died(Client *client)
 			 errmsg("the dbpool worker of pool \"%s\" was terminated", client->call->pool),
 			 sent ? errdetail("The statement had been sent: it may or may not have run.") :
 			 client->call->rows ? errdetail("No row was inserted.") :
+			 client->call->kind == REQUEST_BATCH ? errdetail("Nothing of the batch stays.") :
 			 errdetail("The statement was not run."),
 			 errhint("The worker starts again by itself."),
 			 errcontext("statement on pool \"%s\"", client->call->pool)));
@@ -216,7 +217,7 @@ converse(Client *client)
 	for (;;)
 	{
 		/* first: once it is true, the ring has all that will come */
-		bool		done = is_done(client);
+		bool		done = client_is_done(client);
 
 		if (client->up_sent < client->up.len && !done)
 		{
@@ -226,7 +227,7 @@ converse(Client *client)
 			if (client->up_sent > before)
 				client_ask_attention(client);
 		}
-		if (receive(client))
+		if (client_receive(client))
 		{
 			CHECK_FOR_INTERRUPTS();
 			if (client->wants_rows)
@@ -249,11 +250,11 @@ converse(Client *client)
 		error_throw(client->call->pool, client->call->sql, &body);
 	}
 	if (!client->ended)
-		worker_died(client);
+		client_worker_died(client);
 }
 
 /* A call has come to its end, or is given up: its slot is let go. */
-static void
+void
 client_leave(Client *client)
 {
 	RemoteTransaction *transaction = client->call->transaction;
@@ -267,8 +268,8 @@ client_leave(Client *client)
  * Have the call run again if its definition is out of date.  One that belongs to a
  * transaction which has begun needs none.
  */
-static bool
-is_stale(const Client *client)
+bool
+client_is_stale(const Client *client)
 {
 	if (!client->stale || client->call->definition != NULL)
 		return false;
@@ -339,7 +340,7 @@ client_run(const Call *call, AnswerSink *sink)
 	init_client(&client, &copy, sink);
 	do
 		run_once(&client, 1);
-	while (is_stale(&client));
+	while (client_is_stale(&client));
 	free_client(&client);
 	return client.remote_us;
 }

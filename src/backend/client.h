@@ -47,6 +47,12 @@ typedef struct Call
 									 * as transaction.c finds */
 	bool		ends_transaction;
 	StringInfoData prelude;		/* see message.h */
+
+	/* REQUEST_BATCH alone: see TaskHeader */
+	int			batch;
+	uint64		nitems;
+	Size		item_most;
+	int			traces;			/* of all items */
 } Call;
 
 /* Who takes the frames of an answer; called in their order. */
@@ -83,10 +89,12 @@ extern int	limits_count(void);
 
 extern char *error_clean_text(const char *text);
 extern void error_throw(const char *pool, const char *sql, MessageReader *body);
+extern void error_texts(MessageReader *body, char *sqlstate, char **message);
 extern void error_notice(const char *pool, MessageReader *body);
 
 /* taint.c */
 extern int	call_traces(const Call *call);
+extern int	batch_traces(const char *sql, const char *params, Size params_len, Size *looked);
 
 /* params.c */
 extern void params_collect(FunctionCallInfo fcinfo, int first, Call *call);

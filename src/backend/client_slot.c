@@ -303,6 +303,7 @@ fill_slot(Client *client)
 	pg_atomic_write_u32(&slot->copy_phase, COPY_WAITING);
 	pg_atomic_write_u64(&slot->copy_rows, 0);
 	pg_atomic_write_u64(&slot->copy_bytes, 0);
+	pg_atomic_write_u64(&slot->items_done, 0);
 	slot->task.kind = call->kind;
 	slot->task.key = definition->key;
 	slot->task.procno = compat_my_proc_number();
@@ -310,20 +311,24 @@ fill_slot(Client *client)
 	client->ticket = slot->task.ticket;
 	slot->home_pid = 0;
 	slot->task.stamp = definition->stamp;
-	slot->task.traces = call_traces(call);
+	slot->task.traces = call->kind == REQUEST_BATCH ? call->traces : call_traces(call);
 	slot->task.prelude_len = call->prelude.len;
 	slot->task.lease = LEASE_NONE;
 	slot->task.lease_ends = call->ends_transaction;
 	if (call->transaction != NULL)
 		transaction_fill(call->transaction, &slot->task);
 	else if (dbpool_inherit_read_only && XactReadOnly &&
-			 (call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT))
+			 (call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT ||
+			  call->kind == REQUEST_BATCH))
 		slot->task.traces |= TRACE_READ_ONLY;
 	slot->task.nparams = call->nparams;
 	slot->task.definition_len = definition->len;
 	slot->task.sql_len = sql_len;
 	slot->task.params_len = call->nparams > 0 ? call->params.len : 0;
 	slot->task.ntypes = call->ntypes;
+	slot->task.batch = call->batch;
+	slot->task.nitems = call->nitems;
+	slot->task.item_most = call->item_most;
 
 	text_clip(sql, call->shown ? call->shown : call->sql, sizeof(sql));
 	text_clip(target, call->target ? call->target : "", sizeof(target));
@@ -343,6 +348,18 @@ fill_slot(Client *client)
 	fill_ring(client, sql_len);
 }
 
+/* How many requests the session has under way. */
+int
+client_open_requests(void)
+{
+	dlist_iter	iter;
+	int			open = 0;
+
+	dlist_foreach(iter, &open_requests)
+		open++;
+	return open;
+}
+
 /*
  * Steps 1 to 3 of "the backend" in request.h.  May throw when it has a slot
  * already: then client_let_go() is due.
@@ -352,8 +369,6 @@ client_submit(Client *client)
 {
 	static bool registered = false;
 	RequestSlot *slot;
-	dlist_iter	iter;
-	int			open = 0;
 
 	if (!registered)
 	{
@@ -368,15 +383,13 @@ client_submit(Client *client)
 		client->worker = definition_worker(client->definition);
 	client->workers = client->definition->workers;
 	wait_for_worker(client->worker);
-	dlist_foreach(iter, &open_requests)
-		open++;
 
 	/*
 	 * what has been begun can be ended: there are no more of them than of
 	 * those
 	 */
 	if (!client->call->ends_transaction)
-		limits_check_session(open);
+		limits_check_session(client_open_requests());
 	claim_slot(client);
 	slot = client->slot;
 	/* a transaction is counted with what runs in it, one statement at a time */

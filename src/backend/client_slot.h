@@ -35,9 +35,17 @@ struct Client
 	int			columns;		/* of so many columns */
 };
 
+extern int	client_open_requests(void);
 extern void client_submit(Client *client);
 extern void client_send_more(Client *client);
 extern void client_ask_attention(const Client *client);
 extern void client_let_go(Client *client);
+
+/* client.c */
+extern bool client_is_done(const Client *client);
+extern bool client_receive(Client *client);
+extern void client_worker_died(const Client *client);
+extern void client_leave(Client *client);
+extern bool client_is_stale(const Client *client);
 
 #endif							/* DBPOOL_CLIENT_SLOT_H */

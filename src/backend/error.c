@@ -140,6 +140,20 @@ error_throw(const char *pool, const char *sql, MessageReader *body)
 			 context_of(&fields, pool)));
 }
 
+/*
+ * The SQLSTATE, of six bytes with its zero, and the primary message of a FRAME_ERROR
+ * or a FRAME_FAILED.
+ */
+void
+error_texts(MessageReader *body, char *sqlstate, char **message)
+{
+	ErrorFields fields;
+
+	read_fields(body, &fields);
+	strlcpy(sqlstate, unpack_sql_state(sqlstate_of(&fields, ERRCODE_FDW_ERROR)), 6);
+	*message = unconstify(char *, fields.of['M']);
+}
+
 /* Pass on the notice that a FRAME_NOTICE describes; there may be many. */
 void
 error_notice(const char *pool, MessageReader *body)

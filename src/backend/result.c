@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
@@ -142,7 +143,7 @@ take_shape(ResultSink *sink, MessageReader *body)
 	if (sink->form == RESULT_JSON)
 		start_json(sink);
 	start_columns(sink, ncolumns);
-	if (sink->form != RESULT_VALUE)
+	if (sink->form != RESULT_VALUE && sink->json == NULL)
 		make_store(sink);
 	MemoryContextSwitchTo(old);
 }
@@ -154,7 +155,15 @@ put_json(ResultSink *sink)
 	Datum		json = FunctionCall1(&sink->to_jsonb, HeapTupleGetDatum(tuple));
 	bool		isnull = false;
 
-	tuplestore_putvalues(sink->store, sink->store_desc, &json, &isnull);
+	if (sink->json == NULL)
+		tuplestore_putvalues(sink->store, sink->store_desc, &json, &isnull);
+	else
+	{
+		Jsonb	   *row = DatumGetJsonbP(json);
+
+		appendStringInfoString(sink->json, sink->row > 1 ? ", " : "");
+		(void) JsonbToCString(sink->json, &row->root, VARSIZE(row));
+	}
 }
 
 /* Keep the row as the value that is returned, if it is the first one. */
@@ -339,6 +348,27 @@ run_into(ResultSink *sink, FunctionCallInfo fcinfo, Call *call, ResultForm form)
 	error_context_stack = context.previous;
 	modes_leave(sink->modes);
 	MemoryContextDelete(sink->row_context);
+}
+
+/*
+ * A sink for the rows of one statement of a batch, as an array of JSON objects whose
+ * elements go into json.  What is made is in the current memory context; modes as in
+ * ResultSink.
+ */
+void
+result_start_array(ResultSink *sink, const Call *call, StringInfo json, int modes)
+{
+	memset(sink, 0, sizeof(ResultSink));
+	sink->sink.frame = result_frame;
+	sink->call = call;
+	sink->form = RESULT_JSON;
+	sink->json = json;
+	sink->isnull = true;
+	sink->modes = modes;
+	sink->column = -1;
+	sink->context = CurrentMemoryContext;
+	sink->row_context = AllocSetContextCreate(sink->context, "dbpool row",
+											  ALLOCSET_DEFAULT_SIZES);
 }
 
 /*

@@ -52,6 +52,8 @@ typedef struct ResultSink
 	Datum	   *values;
 	bool	   *nulls;
 	FmgrInfo	to_jsonb;
+	StringInfo	json;			/* rows of RESULT_JSON go here, if not NULL,
+								 * and not into a store */
 	MemoryContext context;		/* of all this: the caller's */
 	MemoryContext row_context;	/* of the row in hand */
 	int			modes;			/* see modes_enter() */
@@ -59,6 +61,7 @@ typedef struct ResultSink
 	int			column;			/* the one in hand, or -1 */
 } ResultSink;
 
+extern void result_start_array(ResultSink *sink, const Call *call, StringInfo json, int modes);
 extern void result_expect(ResultSink *sink, Call *call);
 extern int	result_take_shape(ResultSink *sink, MessageReader *body);
 extern void result_check_same_shape(ResultSink *sink);

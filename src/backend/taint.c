@@ -127,6 +127,29 @@ traces_of_text(const char *text, Size size)
 }
 
 /*
+ * The same of the statements of a batch, one after the other; sql is NULL if it is
+ * the same as before.  *looked counts the bytes of all of them.
+ */
+int
+batch_traces(const char *sql, const char *params, Size params_len, Size *looked)
+{
+	int			traces = 0;
+
+	if (sql != NULL)
+	{
+		Size		len = strlen(sql);
+
+		traces |= traces_of_text(sql, len);
+		*looked += len;
+	}
+	if (*looked <= LOOK_MAX_BYTES && (*looked += params_len) <= LOOK_MAX_BYTES)
+		traces |= traces_of_text(params, params_len);
+	if (*looked > LOOK_MAX_BYTES)
+		traces |= TRACE_RESET | TRACE_READS_SEQUENCES;
+	return traces;
+}
+
+/*
  * What the call may leave in the remote session that its command tag will not
  * tell, and what it may find there: TRACE_ flags.
  */

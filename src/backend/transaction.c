@@ -311,7 +311,8 @@ transaction_enter(Call *call)
 		definition = definition_find(transaction != NULL ? pool_of(transaction) : call->pool);
 		if (transaction != NULL)
 			check_mapping(transaction, definition);
-		else if (call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT || call->kind == REQUEST_COPY)
+		else if (call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT ||
+				 call->kind == REQUEST_COPY || call->kind == REQUEST_BATCH)
 			transaction = transaction_on(definition);
 	}
 	if (transaction == NULL)

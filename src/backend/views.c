@@ -415,6 +415,23 @@ copy_request(RequestSlot *slot, RequestSlot *copy, RequestState *state)
 	return request_word_hold(request_word(slot)) == request_word_hold(word);
 }
 
+/* The text of a request; of a batch, how far it is before that of its first statement. */
+static void
+put_request(Row *row, RequestSlot *slot)
+{
+	StringInfoData buf;
+
+	if (slot->task.kind != REQUEST_BATCH)
+	{
+		put_sql(row, slot->sql, slot->task.encoding, slot->task.roleid);
+		return;
+	}
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "batch, " UINT64_FORMAT " of " UINT64_FORMAT " statements done: %s",
+					 pg_atomic_read_u64(&slot->items_done), slot->task.nitems, slot->sql);
+	put_sql(row, buf.data, slot->task.encoding, slot->task.roleid);
+}
+
 /* Rows of dbpool_requests. */
 Datum
 dbpool_get_requests(PG_FUNCTION_ARGS)
@@ -431,7 +448,7 @@ dbpool_get_requests(PG_FUNCTION_ARGS)
 		put(&row, ObjectIdGetDatum(copy.dbid), false);
 		put_int(&row, copy.task.pid, false);
 		put(&row, ObjectIdGetDatum(copy.task.roleid), false);
-		put_sql(&row, copy.sql, copy.task.encoding, copy.task.roleid);
+		put_request(&row, &copy);
 		if (!may_see_role(copy.task.roleid))
 		{
 			end_row(&row);

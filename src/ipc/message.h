@@ -15,8 +15,14 @@
  *	 prelude	 statements to run before sql, each with its zero: those that begin
  *				 the transaction of a lease and its savepoints.
  *
- * A REQUEST_COPY goes on with rows in a format of COPY, after FRAME_COPY
- * has come; request.h says how they end.
+ * A REQUEST_COPY goes on with rows in a format of COPY, a REQUEST_BATCH with its
+ * items, after FRAME_COPY has come; request.h says how they end.  An item is a
+ * statement to run:
+ *
+ *	 BatchItem	 its header; then
+ *	 sql		 its text with its terminating zero; nothing, when it is the text of
+ *				 the item before
+ *	 params		 as above
  *
  * DOWN, from the worker: frames, each a FrameHeader and length bytes.
  *
@@ -27,13 +33,18 @@
  *	 FRAME_TAG	  uint64 rows that the statement counted, the command tag with
  *				  its zero.  Ends the result of one statement.
  *	 FRAME_COPY	  uint32 number of columns.  The remote waits for the rows of a
- *				  REQUEST_COPY.
+ *				  REQUEST_COPY, or the worker for the items of a REQUEST_BATCH.
  *	 FRAME_ERROR  an ErrorFields, see below.  The statement failed.
  *	 FRAME_NOTICE likewise, a notice.
  *	 FRAME_STALE  empty: the definition that came with the request is older
  *				  than the one in use; nothing was sent; look it up again.
  *	 FRAME_RESTART empty: forget the frames so far, the statement was rolled
  *				  back for no fault of its own and runs again.
+ *	 FRAME_FAILED an ErrorFields.  The next item of a BATCH_EACH has failed.
+ *	 FRAME_ITEMS  uint64 number of items of a batch that have ended; int64
+ *				  microseconds that the last of them took.
+ *	 FRAME_LOST	  uint64 number of items of a BATCH_EACH that were sent.  The
+ *				  connection was lost; an ERROR follows.
  *	 FRAME_END	  int64 microseconds that the remote took; int32 number of workers
  *				  that the pool has, see worker/split.c.  Always the last.
  *
@@ -98,6 +109,9 @@ StaticAssertDecl(sizeof(PoolOptions) == 2 * NAMEDATALEN + 19 * sizeof(int),
 #define FRAME_NOTICE	'N'
 #define FRAME_STALE		'S'
 #define FRAME_RESTART	'R'
+#define FRAME_FAILED	'F'
+#define FRAME_ITEMS		'B'
+#define FRAME_LOST		'L'
 #define FRAME_END		'Z'
 
 typedef struct FrameHeader
@@ -107,6 +121,14 @@ typedef struct FrameHeader
 } FrameHeader;
 
 StaticAssertDecl(sizeof(FrameHeader) == 8, "both sides read it as two words");
+
+/* What an item of a batch begins with. */
+typedef struct BatchItem
+{
+	uint32		sql_len;		/* with the terminating zero, or 0 */
+	uint32		params_len;
+	int32		nparams;
+} BatchItem;
 
 /* A position in bytes that were received, with its end. */
 typedef struct MessageReader

@@ -110,6 +110,7 @@ request_shmem_init(char *memory, bool found)
 		pg_atomic_init_u32(&slot->copy_phase, COPY_WAITING);
 		pg_atomic_init_u64(&slot->copy_rows, 0);
 		pg_atomic_init_u64(&slot->copy_bytes, 0);
+		pg_atomic_init_u64(&slot->items_done, 0);
 		SpinLockInit(&slot->mutex);
 		ring_init(request_up(slot), REQUEST_UP_SIZE);
 		ring_init(request_down(slot), REQUEST_DOWN_SIZE);

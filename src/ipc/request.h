@@ -80,6 +80,26 @@
  *		takes the part that was written for the whole: it fails the COPY, and
  *		the remote rolls back.
  *
+ * Statements that the backend sends, with a REQUEST_BATCH, go the same way, as items
+ * (message.h) in place of rows.  What differs:
+ *	 1. The worker writes FRAME_COPY as soon as the request has a connection: no
+ *		round trip is spent on asking the remote.  It sends items as they come, in
+ *		libpq's pipeline mode, and reads answers meanwhile.
+ *	 2. BATCH_ONE is one transaction.  BEGIN goes before the first item.  COMMIT and
+ *		the only Sync go after the last one, and before these the worker sets
+ *		"sent".  So whatever breaks before leaves nothing behind, and an error has
+ *		the remote skip what follows.  It is a real BEGIN, and not the transaction
+ *		that a pipeline is by itself ("Extended Query" in PostgreSQL's manual), as in
+ *		that one the remote lets a procedure commit, and VACUUM be the first.
+ *	 3. BATCH_EACH: each item has a Sync of its own, and so is a transaction of its
+ *		own.
+ *	 4. A batch whose backend gives up, or which has failed, is ended by a Sync
+ *		without COMMIT: the reset rolls back what is open.
+ *		In a transaction that goes on (lease.h) it is without BEGIN and COMMIT.
+ *	 5. At most BATCH_WINDOW items, and about BATCH_WINDOW_BYTES, are sent and not
+ *		answered.  The backend sees to a smaller window with BATCH_EACH, as what has
+ *		been sent may run however its caller ends.
+ *
  * Why nobody is forgotten: the pid is cleared before the sweep of step 6 and
  * read after step 3's move, so either the sweep sees the request or the
  * backend sees the missing pid.  A worker that starts looks at every slot.  A
@@ -119,7 +139,7 @@
  *	 procno and started_at of a worker, then its pid
  *		 dbpool_worker_main(); shmem_worker_pid().
  *
- * Counters that views show alone (copy_rows, copy_bytes) have no order.
+ * Counters that views show alone (copy_rows, copy_bytes, items_done) have no order.
  */
 #ifndef DBPOOL_REQUEST_H
 #define DBPOOL_REQUEST_H
@@ -147,10 +167,21 @@ typedef enum RequestKind
 	REQUEST_SCRIPT,				/* any number of statements, none */
 	REQUEST_PING,				/* a round trip */
 	REQUEST_COPY,				/* COPY ... FROM STDIN, rows follow */
+	REQUEST_BATCH,				/* statements follow */
 	REQUEST_WARM				/* bring the pool up to min_size */
 } RequestKind;
 
-/* How far the rows of a REQUEST_COPY are. */
+/* What a REQUEST_BATCH is to be. */
+#define BATCH_ONE		0x01	/* one transaction */
+#define BATCH_EACH		0x02	/* each item is one */
+#define BATCH_ROWS		0x04	/* the rows of its statements are wanted */
+#define BATCH_SUM		0x08	/* only the sum of their counts is */
+
+/* Items, and bytes of them, that a worker has sent and that are not answered. */
+#define BATCH_WINDOW		4096
+#define BATCH_WINDOW_BYTES	(4 * 1024 * 1024)
+
+/* How far the rows of a REQUEST_COPY, or the items of a REQUEST_BATCH, are. */
 typedef enum CopyPhase
 {
 	COPY_WAITING = 0,			/* for a connection, and for the remote */
@@ -203,6 +234,10 @@ typedef struct TaskHeader
 								 * LEASE_NONE */
 	uint64		lease_hold;
 	bool		lease_ends;		/* with this request */
+	int			batch;			/* REQUEST_BATCH: BATCH_ flags */
+	uint64		nitems;			/* likewise: how many follow; for the views */
+	Size		item_most;		/* likewise: bytes of the largest, with its
+								 * header */
 } TaskHeader;
 
 typedef struct RequestSlot
@@ -211,7 +246,8 @@ typedef struct RequestSlot
 
 	/*
 	 * Has the statement, or a part of it, gone to the remote?  With a
-	 * REQUEST_COPY: has the end of its rows?  Worker's.
+	 * REQUEST_COPY: has the end of its rows?  With a BATCH_ONE: has COMMIT?
+	 * Worker's.
 	 */
 	pg_atomic_uint32 sent;
 
@@ -222,10 +258,16 @@ typedef struct RequestSlot
 	int			home_pid;
 	Oid			home_role;		/* as which it runs */
 
-	/* REQUEST_COPY: written by the backend alone, as long as it has the slot. */
+	/*
+	 * REQUEST_COPY and REQUEST_BATCH: written by the backend alone, as long
+	 * as it has the slot.
+	 */
 	pg_atomic_uint32 copy_phase;	/* CopyPhase */
 	pg_atomic_uint64 copy_rows; /* rows and bytes written into "up" */
 	pg_atomic_uint64 copy_bytes;
+
+	/* REQUEST_BATCH: items that have ended.  Worker's. */
+	pg_atomic_uint64 items_done;
 
 	/* Filled in by the backend before it submits; constant afterwards. */
 	TaskHeader	task;
@@ -267,6 +309,23 @@ task_bytes(const TaskHeader *task)
 {
 	return task->definition_len + task->sql_len + task->params_len +
 		task->ntypes * sizeof(uint32) + task->prelude_len;
+}
+
+/* Does all of it hang on an end that comes when all the rest has been sent? */
+static inline bool
+task_commits_last(const TaskHeader *task)
+{
+	return task->kind == REQUEST_COPY ||
+		(task->kind == REQUEST_BATCH && (task->batch & BATCH_ONE) != 0);
+}
+
+/* Bytes of it that a worker has to hold, when these are more than a ring has. */
+static inline Size
+task_large_bytes(const TaskHeader *task)
+{
+	Size		bytes = task_bytes(task) > REQUEST_UP_SIZE ? task_bytes(task) : 0;
+
+	return task->item_most > REQUEST_UP_SIZE ? bytes + task->item_most : bytes;
 }
 
 /*

@@ -251,16 +251,12 @@ add_field(char *frame, Size len, char field, const char *str)
 	return len + n + 1;
 }
 
-/*
- * An error that the worker itself has to tell.  Where there is no memory for it,
- * the request will end without an END frame.
- */
-void
-request_put_error(Request *req, const char *sqlstate, const char *message,
-				  const char *detail, const char *hint)
+static void
+put_error(Request *req, char type, const char *sqlstate, const char *message,
+		  const char *detail, const char *hint)
 {
 	static char frame[ERROR_MOST_BYTES];
-	FrameHeader header = {FRAME_ERROR, 0};
+	FrameHeader header = {(uint32) type, 0};
 	Size		len = sizeof(header);
 
 	len = add_field(frame, len, 'C', sqlstate);
@@ -271,7 +267,26 @@ request_put_error(Request *req, const char *sqlstate, const char *message,
 	header.length = (uint32) (len - sizeof(header));
 	memcpy(frame, &header, sizeof(header));
 	(void) try_put(req, frame, len);
+}
+
+/*
+ * An error that the worker itself has to tell.  Where there is no memory for it,
+ * the request will end without an END frame.
+ */
+void
+request_put_error(Request *req, const char *sqlstate, const char *message,
+				  const char *detail, const char *hint)
+{
+	put_error(req, FRAME_ERROR, sqlstate, message, detail, hint);
 	req->failed = true;
+}
+
+/* The same of one of the independent statements of a batch. */
+void
+request_put_failed(Request *req, const char *sqlstate, const char *message,
+				   const char *detail, const char *hint)
+{
+	put_error(req, FRAME_FAILED, sqlstate, message, detail, hint);
 }
 
 /* An error that ends the request. */
@@ -281,6 +296,18 @@ request_fail(Request *req, const char *sqlstate, const char *message,
 {
 	request_put_error(req, sqlstate, message, detail, hint);
 	request_end(req);
+}
+
+/* The connection of independent statements is lost; so many of them had been sent. */
+void
+request_put_lost(Request *req, uint64 sent)
+{
+	FrameHeader header = {FRAME_LOST, sizeof(sent)};
+	char		frame[sizeof(header) + sizeof(sent)];
+
+	memcpy(frame, &header, sizeof(header));
+	memcpy(frame + sizeof(header), &sent, sizeof(sent));
+	(void) try_put(req, frame, sizeof(frame));
 }
 
 /* The backend is to look up the definition and ask again. */

@@ -49,7 +49,7 @@ slot_started(Request *req, const Conn *conn)
 	slot->running_since = req->started_at;
 	slot->remote_pid = conn->shared->remote_pid;
 	SpinLockRelease(&slot->mutex);
-	pg_atomic_write_u32(&slot->sent, req->task.kind != REQUEST_COPY);
+	pg_atomic_write_u32(&slot->sent, !task_commits_last(&req->task));
 	return true;
 }
 

@@ -179,6 +179,7 @@ extern void conn_hang_up(Conn *conn);
 
 extern bool wire_send_query(Conn *conn, const char *sql, int nparams,
 							const char *const *values);
+extern bool wire_send_prelude(Conn *conn, Request *req);
 extern bool wire_send_script(Conn *conn, const char *sql);
 extern bool wire_rows_one_by_one(Conn *conn);
 extern bool wire_send_prepare(Conn *conn, const char *name, const char *sql);
@@ -186,6 +187,7 @@ extern bool wire_send_prepared(Conn *conn, const char *name, int nparams,
 							   const char *const *values, bool binary);
 extern bool wire_send_close(Conn *conn, const char *name);
 extern bool wire_send_sync(Conn *conn);
+extern bool wire_send_flush(Conn *conn);
 
 /* --- wire_open.c, wire_login.c ----------------------------------------------------------- */
 
@@ -228,6 +230,7 @@ extern bool wire_last_words(Conn *conn, const struct pg_result *res);
 
 extern void reply_shape(Request *req, struct pg_result *res);
 extern void reply_tag(Request *req, struct pg_result *res);
+extern void reply_count(Request *req, uint64 count);
 extern void reply_error(Request *req, const struct pg_result *res, char type);
 extern bool reply_large_error(Request *req, const WireMessage *message);
 extern void reply_rows(Conn *conn, struct pg_result *res);
@@ -236,11 +239,15 @@ extern void reply_drop_rows(Conn *conn);
 
 /* --- wire_copy.c ------------------------------------------------------------------------- */
 
-extern void copy_begin(Conn *conn, Request *req, struct pg_result *res);
+extern void copy_ask(Request *req, uint32 columns);
 extern bool copy_send(Conn *conn);
 extern void copy_look(Conn *conn);
 extern void copy_stop(Conn *conn, Request *req);
 extern bool copy_has_ended(const Request *req);
+
+/* --- wire_batch.c; what else of it: batch.h ----------------------------------------------- */
+
+extern bool batch_stop(Conn *conn, Flight *flight);
 
 /* --- wire_cancel.c ----------------------------------------------------------------------- */
 
@@ -271,7 +278,7 @@ conn_copies(Conn *conn)
 {
 	Request    *req = conn_head_request(conn);
 
-	return req != NULL && req->copy == COPY_COPYING;
+	return req != NULL && req->copy == COPY_COPYING && req->task.kind == REQUEST_COPY;
 }
 
 /* Has its session given it up? */

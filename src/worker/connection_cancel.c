@@ -468,6 +468,8 @@ conn_deadlocked(Conn *conn, Flight *flight, const char *detail)
 	/* while it waits for rows, it takes no cancel */
 	if (conn_copies(conn))
 		copy_stop(conn, flight->req);
+	else if (flight->batch != NULL)
+		(void) batch_stop(conn, flight);
 	if (conn->state == CONN_BUSY)
 		conn_cancel(conn);
 	else

@@ -5,7 +5,7 @@
 #include "postgres.h"
 
 #include "compat.h"
-#include "worker/connection.h"
+#include "worker/batch.h"
 #include "worker/offload.h"
 
 /*
@@ -84,7 +84,9 @@ conn_close(Conn *conn, const char *reason)
  *	   last, and nothing is sent behind a flight that is not handed over; or
  *	 - the server process itself said that it ends, and answers to others were
  *	   due before (behind): it takes one statement after the other; or
- *	 - it is a COPY whose rows have not ended.
+ *	 - it is a COPY whose rows have not ended, or a batch in one transaction of which
+ *	   not all was sent.
+ * Of statements of a batch that are independent, some may have run in any case.
  * A plain statement in a transaction that goes on after it was rolled back with that.
  */
 static Fate
@@ -92,9 +94,11 @@ fate_of_lost(Conn *conn, bool behind)
 {
 	const Request *req = conn_head_request(conn);
 
+	if (req != NULL && req->task.kind == REQUEST_BATCH && !task_commits_last(&req->task))
+		return FATE_UNKNOWN;
 	if ((conn->flights.n == 1 && !conn->io.flushed) ||
 		(conn->loss.remote_ended && behind) ||
-		(req != NULL && req->task.kind == REQUEST_COPY && !copy_has_ended(req)))
+		(req != NULL && task_commits_last(&req->task) && !copy_has_ended(req)))
 		return FATE_NOT_RUN;
 	if (conn->lease.shared != NULL && req != NULL && !req->task.lease_ends &&
 		req->task.kind == REQUEST_QUERY && statement_is_plain(req->statement))
@@ -112,7 +116,9 @@ request_lost(Conn *conn, Request *req, Fate fate, bool gone, int64 us)
 {
 	const char *name = NameStr(conn->pool->options.server);
 	bool		copy = req->task.kind == REQUEST_COPY;
-	const char *outcome = "The statement had been sent: it may or may not have run.";
+	bool		batch = req->task.kind == REQUEST_BATCH;
+	const char *outcome = batch ? "The batch had been sent: it may or may not have run." :
+	"The statement had been sent: it may or may not have run.";
 	char		what[DBPOOL_SHOWN_ERROR];
 	char		detail[DBPOOL_SHOWN_ERROR + 100];
 
@@ -124,11 +130,12 @@ request_lost(Conn *conn, Request *req, Fate fate, bool gone, int64 us)
 	}
 	conn_count_request(conn, req, us, true);
 	if (fate == FATE_NOT_RUN)
-		outcome = copy ? "No row was inserted." : "The statement was not run.";
+		outcome = copy ? "No row was inserted." : batch ? "Nothing of the batch stays." :
+			"The statement was not run.";
 	else if (fate == FATE_ROLLED_BACK)
 		outcome = "The transaction on the remote server was rolled back.";
 	snprintf(what, sizeof(what), "connection of pool \"%s\" was lost while %s", name,
-			 fate == FATE_NOT_RUN && copy ? "rows were sent" : "a statement ran");
+			 fate == FATE_NOT_RUN && copy ? "rows were sent" : batch ? "a batch ran" : "a statement ran");
 	snprintf(detail, sizeof(detail), "%s\n%s", conn->loss.error, outcome);
 	request_fail(req, fate == FATE_UNKNOWN ? "08007" : "08006", what, detail, NULL);
 }
@@ -165,6 +172,8 @@ conn_lost(Conn *conn)
 				lease_unattach(conn);
 		}
 		reply_drop_rows(conn);
+		if (req != NULL && req->task.kind == REQUEST_BATCH && !task_commits_last(&req->task))
+			request_put_lost(req, conn_head(conn)->batch->sent);
 		flight_remove(conn, conn_head(conn));
 		if (req != NULL)
 			request_lost(conn, req, fate, gone, us);

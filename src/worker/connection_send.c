@@ -30,7 +30,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
-#include "worker/connection.h"
+#include "worker/batch.h"
 
 /* A request above this makes libpq's buffers so large that they are given up. */
 #define BIG_REQUEST_BYTES	(16 * 1024 * 1024)
@@ -67,21 +67,6 @@ worth_preparing(const Pool *pool, const Statement *statement)
 		statement->uses > pool->options.prepare_threshold;
 }
 
-/* The prelude in a pipeline, before the request's own statement. */
-static bool
-send_prelude(Conn *conn, Request *req)
-{
-	const char *end = req->prelude + req->task.prelude_len;
-
-	for (const char *sql = req->prelude; sql < end; sql += strlen(sql) + 1)
-	{
-		if (!wire_send_query(conn, sql, 0, NULL))
-			return false;
-		req->flight->prelude++;
-	}
-	return true;
-}
-
 /*
  * A statement of which it is known that it returns rows or a tag and leaves
  * nothing behind: with a Sync of its own, so that it is a transaction of its
@@ -99,7 +84,7 @@ send_pipelined(Conn *conn, Request *req, const char *const *values)
 
 	if (!conn_set_pipelined(conn, true) ||
 		(prepared && !conn_make_room(conn, req->statement)) ||
-		!send_prelude(conn, req))
+		!wire_send_prelude(conn, req))
 		return false;
 	if (prepared)
 		sent = conn_send_prepared(conn, req->flight, nparams, values);
@@ -166,7 +151,9 @@ send_piece(void *arg)
 	Request    *req = sending->req;
 	bool		sent;
 
-	if (req->task.kind == REQUEST_QUERY && statement_is_plain(req->statement))
+	if (req->task.kind == REQUEST_BATCH)
+		sent = batch_begin(conn, req);
+	else if (req->task.kind == REQUEST_QUERY && statement_is_plain(req->statement))
 		sent = send_pipelined(conn, req, sending->values);
 	else if (req->task.prelude_len > 0)
 		sent = send_prelude_alone(conn, req);
@@ -242,6 +229,13 @@ conn_start(Conn *conn, Request *req)
 	if (req->task.kind == REQUEST_QUERY)
 		sending.values = request_params(req);
 	flight = flight_make();
+	if (req->task.kind == REQUEST_BATCH && (flight->batch = batch_make(req)) == NULL)
+	{
+		flight_free(flight);
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	}
 	req->started_at = ticks_now();
 	if (!take_up(conn, req))
 	{

@@ -77,6 +77,7 @@
 #define PQsendQueryParams(...) FAULT_VALUE(0, PQsendQueryParams, __VA_ARGS__)
 #define PQsendPrepare(...) FAULT_VALUE(0, PQsendPrepare, __VA_ARGS__)
 #define PQsendQueryPrepared(...) FAULT_VALUE(0, PQsendQueryPrepared, __VA_ARGS__)
+#define PQsendFlushRequest(...) FAULT_VALUE(0, PQsendFlushRequest, __VA_ARGS__)
 #define PQsetSingleRowMode(...) FAULT_VALUE(0, PQsetSingleRowMode, __VA_ARGS__)
 #define PQflush(...) FAULT_VALUE(-1, PQflush, __VA_ARGS__)
 #define PQconsumeInput(...) FAULT_VALUE(0, PQconsumeInput, __VA_ARGS__)

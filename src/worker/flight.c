@@ -9,9 +9,31 @@
 #include "storage/proc.h"
 #include "utils/memutils.h"
 
-#include "worker/connection.h"
+#include "worker/batch.h"
 
 static dlist_head free_flights = DLIST_STATIC_INIT(free_flights);
+
+/* The batch of a request that is about to be sent; NULL when there is no memory. */
+Batch *
+batch_make(const Request *req)
+{
+	Batch	   *batch = MemoryContextAllocExtended(worker_context, sizeof(Batch),
+												   MCXT_ALLOC_NO_OOM);
+
+	if (batch == NULL)
+		return NULL;
+	memset(batch, 0, offsetof(Batch, window));
+	batch->flags = req->task.batch;
+	return batch;
+}
+
+static void
+batch_free(Batch *batch)
+{
+	if (batch->item != NULL)
+		pfree(batch->item);
+	pfree(batch);
+}
 
 /* A flight of nobody's. */
 Flight *
@@ -32,6 +54,8 @@ flight_make(void)
 void
 flight_free(Flight *flight)
 {
+	if (flight->batch != NULL)
+		batch_free(flight->batch);
 	dlist_push_head(&free_flights, &flight->node);
 }
 
@@ -107,10 +131,8 @@ conn_count_request(Conn *conn, Request *req, int64 us, bool failed)
 	if (!req->rides)
 		pool->exec_us = pool->exec_us == 0 ? us : pool->exec_us * 0.9 + us * 0.1;
 	SpinLockAcquire(&shared->mutex);
-	if (failed)
-		shared->counters.errors++;
-	else
-		shared->counters.statements++;
+	shared->counters.errors += failed + req->items_failed;
+	shared->counters.statements += req->task.kind == REQUEST_BATCH ? req->items_ok : !failed;
 	shared->used_at = pool->used_at;
 	shared->counters.exec_us += us;
 	shared->counters.exec_max_us = Max(shared->counters.exec_max_us, (uint64) us);

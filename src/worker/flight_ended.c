@@ -21,7 +21,7 @@ is_to_repeat(const Conn *conn, const Flight *flight, Cause cause)
 {
 	/* with it the transaction has failed in which it ran */
 	if (flight->req == NULL || flight->req->repeats >= REPEATS_MOST ||
-		conn->lease.shared != NULL)
+		conn->lease.shared != NULL || flight->batch != NULL)
 		return false;
 	/* the cancel was for another on this connection, or it stalled */
 	if (cause == CAUSE_CANCEL)

@@ -79,10 +79,13 @@ take_slot(Request *req, uint64 hold)
 	req->started_at = 0;
 	req->remote_us = 0;
 	req->large = NULL;
+	req->large_bytes = 0;
 	req->received = 0;
 	req->rows = 0;
 	req->bytes = 0;
 	req->copied = 0;
+	req->items_ok = 0;
+	req->items_failed = 0;
 	req->copy = COPY_WAITING;
 	req->has_outcome = false;
 	req->put = false;
@@ -100,13 +103,14 @@ request_start(Request *req, uint64 hold)
 	RequestSlot *slot = req->slot;
 	Size		total = task_bytes(&slot->task);
 
-	if (total > REQUEST_UP_SIZE && !large_has_room(req))
+	if (task_large_bytes(&slot->task) > 0 && !large_has_room(req))
 	{
 		large_hold(req);
 		return;
 	}
 	if (!take_slot(req, hold))
 		return;
+	req->large_bytes = task_large_bytes(&req->task);
 	if (total <= REQUEST_UP_SIZE)
 	{
 		/* a fresh ring: the parts lie at its start, in one piece */
@@ -137,7 +141,7 @@ request_held_too_long(Request *req)
 				 psprintf("could not take a large statement for pool \"%s\" within %g s",
 						  NameStr(options.server), options.acquire_timeout / 1000.0),
 				 psprintf("It has %zu bytes, and other large ones of the same role take the %d kB that dbpool.role_max_request_memory allows. The statement was not run.",
-						  task_bytes(&req->task), dbpool_role_max_request_memory),
+						  task_large_bytes(&req->task), dbpool_role_max_request_memory),
 				 "See dbpool_requests for what they are waiting for. A superuser can raise dbpool.role_max_request_memory; rows in bulk are better sent by dbpool_bulk_insert().");
 }
 

@@ -6,7 +6,8 @@
  * been answered, as it may have to be sent again; libpq copies it once more while
  * it runs.  So that no role fills the worker with statements that wait, all large
  * ones of a role that are here have dbpool.role_max_request_memory bytes together;
- * one by itself may be of any size.
+ * one by itself may be of any size.  A batch counts with its largest statement, if
+ * that does not fit into "up": it is put together in its turn (wire_batch.c).
  *
  * One for which there is no room is held.  It stays as its session has submitted it:
  * SUBMITTED, its beginning in "up", the rest in the session, which waits for room
@@ -51,16 +52,16 @@ large_has_room(const Request *req)
 	{
 		const Request *other = &requests[i];
 
-		if (other == req || !(other->held || other->large != NULL) ||
+		if (other == req || !(other->held || other->large_bytes > 0) ||
 			other->slot->task.roleid != slot->task.roleid)
 			continue;
-		if (other->large != NULL)
-			bytes += task_bytes(&other->task);
+		if (other->large_bytes > 0)
+			bytes += other->large_bytes;
 		else if (other->slot->task.ticket < slot->task.ticket)
 			return false;
 	}
 	return bytes == 0 ||
-		bytes + task_bytes(&slot->task) <= dbpool_role_max_request_memory * INT64CONST(1024);
+		bytes + task_large_bytes(&slot->task) <= dbpool_role_max_request_memory * INT64CONST(1024);
 }
 
 /* There is no room for it now. */
@@ -91,9 +92,11 @@ large_unhold(Request *req)
 void
 large_release(Request *req)
 {
-	if (req->large == NULL)
+	if (req->large_bytes == 0)
 		return;
-	pfree(req->large);
+	req->large_bytes = 0;
+	if (req->large != NULL)
+		pfree(req->large);
 	req->large = NULL;
 	look_again();
 }

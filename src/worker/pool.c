@@ -315,6 +315,11 @@ given_up_piece(void *arg)
 {
 	Conn	   *conn = arg;
 
+	if (conn_head(conn)->batch != NULL && !batch_stop(conn, conn_head(conn)))
+	{
+		conn_lost(conn);
+		return;
+	}
 	if (conn->state == CONN_BUSY && conn->flights.n == 1)
 	{
 		conn_cancel(conn);

@@ -32,15 +32,14 @@
 /* As much as libpq reads at a time. */
 #define COPY_LOOK_BYTES	(16 * 1024)
 
-/* The remote asks for the rows of a request. */
+/* The session is asked for the rows of a request, of so many columns. */
 void
-copy_begin(Conn *conn, Request *req, PGresult *res)
+copy_ask(Request *req, uint32 columns)
 {
 	RequestSlot *slot = req->slot;
 	FrameHeader header = {FRAME_COPY, sizeof(uint32)};
-	uint32		columns = (uint32) PQnfields(res);
 
-	Assert(req->task.kind == REQUEST_COPY && req->copy == COPY_WAITING);
+	Assert(req->copy == COPY_WAITING);
 	/* a request that came in one piece still lies in the ring */
 	if (req->large == NULL)
 		ring_skip(request_up(slot), task_bytes(&req->task));

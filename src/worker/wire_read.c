@@ -13,7 +13,7 @@
 #include "access/htup_details.h"
 
 #include "compat.h"
-#include "worker/connection.h"
+#include "worker/batch.h"
 
 /* A statement has one error, that of a remote that ends perhaps another. */
 #define MAX_ERRORS		10
@@ -146,6 +146,13 @@ error_result(Conn *conn, PGresult *res)
 				sizeof(conn->loss.error));
 		conn_lost(conn);
 	}
+	else if (flight != NULL && flight->batch != NULL)
+	{
+		char		frame;
+
+		if (batch_fails(conn, flight, cause_of(res), &frame))
+			reply_error(flight->req, res, frame);
+	}
 	else if (flight != NULL)
 	{
 		flight->read_to_end = true;
@@ -268,6 +275,11 @@ one_result(Conn *conn, PGresult *res)
 				if (--flight->prelude == 0)
 					lease_begun(conn);
 			}
+			else if (flight->batch != NULL)
+			{
+				if (batch_result(conn, flight, res, status == PGRES_SINGLE_TUPLE))
+					return NEXT_RESULT;
+			}
 			else if (flight->parsing)
 				flight->parsing = false;
 			else if (!flight->chore && take_result(conn, flight, res, status))
@@ -275,19 +287,27 @@ one_result(Conn *conn, PGresult *res)
 			break;
 		case PGRES_PIPELINE_SYNC:
 			PQclear(res);
-			if (flight != NULL)
+			if (flight != NULL && (flight->batch == NULL || batch_synced(conn, flight)))
 				conn_flight_ended(conn);
-			else
+			else if (flight == NULL)
 				conn_close(conn, "the remote answered what it was not asked");
 			return NEXT_RESULT;
 		case PGRES_PIPELINE_ABORTED:
+			if (flight != NULL && flight->batch != NULL)
+				batch_item_aborted(flight);
 			break;
 		case PGRES_COPY_IN:
 		case PGRES_COPY_OUT:
-			if (flight != NULL && flight->req != NULL && status == PGRES_COPY_IN &&
-				flight->req->task.kind == REQUEST_COPY &&
-				flight->req->copy == COPY_WAITING)
-				copy_begin(conn, flight->req, res);
+			if (flight != NULL && flight->batch != NULL)
+			{
+				PQclear(res);
+				conn_close(conn, "a statement of a batch began COPY");
+				return NEXT_RESULT;
+			}
+			else if (flight != NULL && flight->req != NULL && status == PGRES_COPY_IN &&
+					 flight->req->task.kind == REQUEST_COPY &&
+					 flight->req->copy == COPY_WAITING)
+				copy_ask(flight->req, (uint32) PQnfields(res));
 			else if (flight != NULL && flight->req != NULL)
 				refuse_copy(conn, status);
 			else
@@ -343,6 +363,11 @@ next_result(Conn *conn)
 	 */
 	if (conn->io.pipelined && conn->flights.n > 0 && ++conn->io.empty_results < 3)
 		return NEXT_RESULT;
+	if (conn_head_batch(conn) != NULL && batch_rests(conn_head(conn)))
+	{
+		conn->io.empty_results = 0;
+		return NEXT_SOCKET;
+	}
 	if (conn->io.pipelined && conn->flights.n > 0)
 		conn_lost(conn);
 	else
@@ -373,11 +398,15 @@ read_results(Conn *conn)
 		}
 		if (conn_copies(conn) && !copy_send(conn))
 			return;
+		if (conn_head_batch(conn) != NULL)
+			batch_send(conn);
 		if (next_result(conn) == NEXT_SOCKET)
 			break;
 	}
 	if (is_at_rest(conn))
 		return;
+	if (conn_head_batch(conn) != NULL)
+		batch_tell(conn);
 	/* out of step with the remote, libpq gives up a socket by itself */
 	if (conn->loss.broken || PQsocket(conn->io.pg) == PGINVALID_SOCKET)
 		conn_lost(conn);
@@ -484,7 +513,7 @@ conn_event(Conn *conn, uint32 events)
 		read_socket(conn);
 		read_hidden(conn);
 	}
-	else if (conn_copies(conn))
+	else if (conn_copies(conn) || conn_head_batch(conn) != NULL)
 		conn_pump(conn);
 }
 

@@ -53,19 +53,31 @@ reply_shape(Request *req, PGresult *res)
 	put_frame(req, &frame, start);
 }
 
-/* Tell how a statement ended. */
-void
-reply_tag(Request *req, PGresult *res)
+static void
+put_tag(Request *req, uint64 count, const char *tag)
 {
 	StringInfoData frame;
 	int			start;
-	uint64		count = strtoull(PQcmdTuples(res), NULL, 10);
 
 	initStringInfo(&frame);
 	start = message_begin_frame(&frame, FRAME_TAG);
 	message_put(&frame, &count, sizeof(count));
-	message_put_string(&frame, PQcmdStatus(res));
+	message_put_string(&frame, tag);
 	put_frame(req, &frame, start);
+}
+
+/* Tell how a statement ended. */
+void
+reply_tag(Request *req, PGresult *res)
+{
+	put_tag(req, strtoull(PQcmdTuples(res), NULL, 10), PQcmdStatus(res));
+}
+
+/* Tell how many rows several statements counted together. */
+void
+reply_count(Request *req, uint64 count)
+{
+	put_tag(req, count, "");
 }
 
 /* Pass on an error or a notice with all its fields, each cut if it is very long. */

@@ -18,6 +18,22 @@ wire_send_query(Conn *conn, const char *sql, int nparams, const char *const *val
 	return PQsendQueryParams(conn->io.pg, sql, nparams, NULL, values, NULL, NULL, 0) == 1;
 }
 
+/* The prelude of a request in a pipeline, before its own statement. */
+bool
+wire_send_prelude(Conn *conn, Request *req)
+{
+	const char *end = req->prelude + req->task.prelude_len;
+
+	Assert(conn->io.pipelined);
+	for (const char *sql = req->prelude; sql < end; sql += strlen(sql) + 1)
+	{
+		if (!wire_send_query(conn, sql, 0, NULL))
+			return false;
+		req->flight->prelude++;
+	}
+	return true;
+}
+
 /* One statement or several, without parameters, as one message. */
 bool
 wire_send_script(Conn *conn, const char *sql)
@@ -63,4 +79,12 @@ wire_send_sync(Conn *conn)
 {
 	Assert(conn->io.pipelined);
 	return compat_send_sync(conn->io.pg) == 1;
+}
+
+/* The answers to what was sent are wanted before the next Sync. */
+bool
+wire_send_flush(Conn *conn)
+{
+	Assert(conn->io.pipelined);
+	return PQsendFlushRequest(conn->io.pg) == 1;
 }

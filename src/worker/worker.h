@@ -40,6 +40,7 @@ typedef struct Pool Pool;
 typedef struct Conn Conn;
 typedef struct Flight Flight;
 typedef struct Prepared Prepared;
+typedef struct Batch Batch;
 typedef struct Request Request;
 
 /* Number of this worker, from 0. */
@@ -102,7 +103,8 @@ struct Request
 	bool		queued;			/* is in one of its pool's queues */
 	bool		kept;			/* its session waits for the end of its flight */
 	bool		rides;			/* may share a connection; decides which */
-	CopyPhase	copy;			/* how far the rows of a COPY are */
+	CopyPhase	copy;			/* how far the rows of a COPY, or the items of
+								 * a batch, are */
 	int			attempts;		/* connections that proved dead under it */
 	int			repeats;		/* how often it was sent again otherwise */
 	dlist_node	node;			/* in one of its pool's queues */
@@ -124,13 +126,17 @@ struct Request
 	const char *types;
 	const char *prelude;
 	char	   *large;
+	Size		large_bytes;	/* of its role's room, see large.c */
 	Size		received;
 
 	/* Frames for which the down ring had no room; those before cursor had. */
 	StringInfoData out;
 	uint64		rows;
 	uint64		bytes;
-	uint64		copied;			/* bytes of rows that were passed on */
+	uint64		items_ok;		/* of a batch, that have run */
+	uint64		items_failed;	/* of one of independent statements */
+	uint64		copied;			/* bytes of rows, or of items, that were
+								 * passed on */
 };
 
 /* Who waits for a connection of a pool. */
@@ -234,6 +240,7 @@ struct Flight
 								 * in, or 0 */
 	char	   *deadlock;		/* it is, and is being cancelled: in whose way
 								 * who is */
+	Batch	   *batch;			/* of a REQUEST_BATCH, or NULL; wire_batch.c */
 };
 
 /* Number of settings in Conn.settings. */
@@ -436,6 +443,10 @@ extern void request_put_error(Request *req, const char *sqlstate,
 extern void request_fail(Request *req, const char *sqlstate,
 						 const char *message, const char *detail,
 						 const char *hint);
+extern void request_put_failed(Request *req, const char *sqlstate,
+							   const char *message, const char *detail,
+							   const char *hint);
+extern void request_put_lost(Request *req, uint64 sent);
 extern void request_stale(Request *req);
 extern bool request_restart(Request *req);
 extern void request_end(Request *req);

@@ -98,6 +98,9 @@ my @work = (
 	SELECT dbpool_exec('p', 'INSERT INTO t VALUES (1)');
 	SELECT dbpool_exec('p', 'CREATE TEMP TABLE tt (a int); SET work_mem = ''1MB''');
 	SELECT dbpool_bulk_insert('p', 't', 'SELECT g, repeat(''y'', 50) FROM generate_series(1, 2000) g');
+	SELECT count(*) FROM dbpool_batch('p', ARRAY['SELECT 1', 'INSERT INTO t VALUES (1)'], results => true);
+	SELECT count(*) FROM dbpool_batch('p', ARRAY['SELECT 1', 'SELECT 1 / 0'], mode => 'independent', parallel => 2);
+	SELECT dbpool_exec_batch('p', 'INSERT INTO t VALUES ($1, $2)', 'SELECT g, repeat(''y'', 100) FROM generate_series(1, 2500) g');
 	SELECT * FROM dbpool_query('p', 'SELECT 1 / 0') AS t(x int);
 	SELECT dbpool_exec('p', 'SELECT ''' || repeat('z', 100000) || '''');
 	SELECT dbpool_ping('p');
