@@ -252,7 +252,7 @@ submit(BatchMember *member)
 	client->call = &member->run->call;
 	client->sink = &member->sink;
 	member->open = true;
-	client->definition = transaction_enter(&member->run->call);
+	client_enter(client);
 	refuse_independent(client->call);
 	client_submit(client);
 }

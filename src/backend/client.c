@@ -253,15 +253,21 @@ converse(Client *client)
 		client_worker_died(client);
 }
 
+/* Find the definition of the call's pool, and enter the transaction that it belongs to. */
+void
+client_enter(Client *client)
+{
+	client->definition = transaction_enter(client->call);
+	client->entered = client->call->transaction != NULL;
+}
+
 /* A call has come to its end, or is given up: its slot is let go. */
 void
 client_leave(Client *client)
 {
-	RemoteTransaction *transaction = client->call->transaction;
-
 	client_let_go(client);
-	if (transaction != NULL)
-		transaction_left(transaction, client->call, client->ticket, client->running);
+	if (client->entered)
+		transaction_left(client->call->transaction, client->call, client->ticket, client->running);
 }
 
 /*
@@ -289,12 +295,13 @@ run_once(Client *clients, int n)
 		clients[i].slot = NULL;
 		clients[i].ticket = 0;
 		clients[i].running = false;
+		clients[i].entered = false;
 	}
 	PG_TRY();
 	{
 		for (int i = 0; i < n; i++)
 		{
-			clients[i].definition = transaction_enter(clients[i].call);
+			client_enter(&clients[i]);
 			client_submit(&clients[i]);
 		}
 		for (int i = 0; i < n; i++)

@@ -18,8 +18,9 @@ struct Client
 	Call	   *call;
 	AnswerSink *sink;
 	const Definition *definition;	/* NULL: to be looked up */
-	uint64		ticket;			/* of the request */
+	uint64		ticket;			/* of the request; 0: it was not submitted */
 	bool		running;		/* it was given up while it ran */
+	bool		entered;		/* its transaction is in use by it */
 	StringInfoData up;			/* a request that is larger than the ring */
 	Size		up_sent;
 	StringInfoData frame;		/* of one that came in pieces */
@@ -45,6 +46,7 @@ extern void client_let_go(Client *client);
 extern bool client_is_done(const Client *client);
 extern bool client_receive(Client *client);
 extern void client_worker_died(const Client *client);
+extern void client_enter(Client *client);
 extern void client_leave(Client *client);
 extern bool client_is_stale(const Client *client);
 

@@ -4,9 +4,9 @@
  *
  * A savepoint is made only when a call is made within the subtransaction, and nothing is
  * sent when one begins or ends.  It is noted, and goes with the next call, as statements
- * before its own, the prelude: BEGIN; then ROLLBACK TO the outermost savepoint whose
- * subtransaction has failed; then RELEASE of the outermost that has ended either way;
- * then SAVEPOINT for each level of nesting that has none.
+ * before its own, the prelude: those that begin it; then ROLLBACK TO the outermost savepoint
+ * whose subtransaction has failed; then RELEASE of the outermost that has ended either
+ * way; then SAVEPOINT for each level of nesting that has none.
  *
  * The end of a subtransaction below the depth changes nothing, as nothing was called
  * in it; any other one takes the depth down, and what was noted of deeper levels is of
@@ -34,13 +34,18 @@ put_statement(StringInfo prelude, const char *sql)
 	appendBinaryStringInfo(prelude, sql, (int) strlen(sql) + 1);
 }
 
-/* Put what goes before a statement at that level, and note that it was. */
+/*
+ * Put what goes before a statement at that level, and note that it was; what sequences gave
+ * to sessions before may have to be put away, too.  May throw: then the stack is of no use.
+ */
 void
-stack_enter(Stack *stack, int level, const char *begin, StringInfo prelude)
+stack_enter(Stack *stack, int level, const char *begin, bool discards, StringInfo prelude)
 {
 	if (stack->depth == 0)
 	{
 		put_statement(prelude, begin);
+		if (discards)
+			put_statement(prelude, "DISCARD SEQUENCES");
 		stack->depth = 1;
 	}
 	if (stack->rollback_to > 0)

@@ -55,8 +55,6 @@ transaction_let_go(RemoteTransaction *transaction)
 			continue;
 		break;
 	}
-	if (transaction->definition.bytes != NULL)
-		pfree(transaction->definition.bytes);
 	pfree(transaction);
 }
 
@@ -134,12 +132,14 @@ transaction_make(LeaseMode mode, const Definition *definition)
 {
 	RemoteTransaction *transaction;
 
-	transaction = MemoryContextAllocZero(TopMemoryContext, sizeof(RemoteTransaction));
+	/* the definition's bytes lie behind it */
+	transaction = MemoryContextAllocZero(TopMemoryContext,
+										 sizeof(RemoteTransaction) + definition->len);
 	dlist_push_tail(&transactions, &transaction->node);
 	transaction->mode = mode;
 	transaction->pool = definition->options->server;
 	transaction->definition = *definition;
-	transaction->definition.bytes = MemoryContextAlloc(TopMemoryContext, definition->len);
+	transaction->definition.bytes = (char *) (transaction + 1);
 	memcpy(transaction->definition.bytes, definition->bytes, definition->len);
 	transaction->definition.options = (PoolOptions *) transaction->definition.bytes;
 	transaction->roleid = GetUserId();
@@ -147,21 +147,29 @@ transaction_make(LeaseMode mode, const Definition *definition)
 	return transaction;
 }
 
+/* Make the statement that begins it. */
 void
-transaction_set_begin(RemoteTransaction *transaction, int isolation, bool read_only, bool deferrable)
+transaction_set_begin(RemoteTransaction *transaction, int isolation, Access access, bool deferrable)
 {
-	transaction->read_only = read_only;
-	snprintf(transaction->begin, sizeof(transaction->begin), "BEGIN ISOLATION LEVEL %s, READ %s, %sDEFERRABLE",
-			 isolation_names[isolation], read_only ? "ONLY" : "WRITE", deferrable ? "" : "NOT ");
+	transaction->read_only = access == ACCESS_READ_ONLY;
+	snprintf(transaction->begin, sizeof(transaction->begin), "BEGIN ISOLATION LEVEL %s, %s%sDEFERRABLE",
+			 isolation_names[isolation],
+			 access == ACCESS_READ_ONLY ? "READ ONLY, " :
+			 access == ACCESS_READ_WRITE ? "READ WRITE, " : "", deferrable ? "" : "NOT ");
 }
 
-/* Is it on the pool that the definition describes?  A role has its own. */
+/*
+ * Is it the current role's, on the pool that the definition describes?  Roles have their
+ * own even where one user mapping is for all: who has prepared the session, with a
+ * temporary table or a setting, decides what a statement means in it.
+ */
 static bool
 is_on(const RemoteTransaction *transaction, const Definition *definition)
 {
 	const PoolKey *key = &transaction->definition.key;
 
-	return key->serverid == definition->key.serverid && key->userid == definition->key.userid;
+	return transaction->roleid == GetUserId() &&
+		key->serverid == definition->key.serverid && key->userid == definition->key.userid;
 }
 
 RemoteTransaction *
@@ -207,7 +215,7 @@ pool_of(RemoteTransaction *transaction)
 	return NameStr(transaction->pool);
 }
 
-/* The one without a name that was begun on the pool of that name; or NULL. */
+/* The current role's one without a name, on the pool of that name; or NULL. */
 RemoteTransaction *
 transaction_find_of_pool(const char *pool)
 {
@@ -218,7 +226,7 @@ transaction_find_of_pool(const char *pool)
 		RemoteTransaction *transaction = dlist_container(RemoteTransaction, node, iter.cur);
 
 		if (pool != NULL && transaction->mode == LEASE_NAMED && NameStr(transaction->name)[0] == '\0' &&
-			strcmp(pool_of(transaction), pool) == 0)
+			transaction->roleid == GetUserId() && strcmp(pool_of(transaction), pool) == 0)
 			return transaction;
 	}
 	return NULL;
@@ -234,7 +242,7 @@ bound_to_local(const Definition *definition)
 		return transaction;
 	transaction = transaction_make(LEASE_BOUND, definition);
 	transaction_set_begin(transaction, Max(XactIsoLevel, definition->options->isolation),
-						  XactReadOnly, XactDeferrable);
+						  XactReadOnly ? ACCESS_READ_ONLY : ACCESS_DEFAULT, XactDeferrable);
 	return transaction;
 }
 
@@ -251,6 +259,18 @@ transaction_on(const Definition *definition)
 	return mode == TRANSACTION_BOUND ? bound_to_local(definition) : NULL;
 }
 
+/* A call that runs may make others, but none in its own transaction. */
+void
+transaction_check_unused(const RemoteTransaction *transaction)
+{
+	if (transaction->in_use)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("the %s has a statement under way", transaction_shown(transaction)),
+				 errdetail("A transaction runs one statement at a time, and the call that has made this one still does."),
+				 errhint("Set dbpool.transaction to autonomous for one of the two, or keep the rows of one in a table before.")));
+}
+
 /* May a call run in the transaction now? */
 static void
 check_usable(RemoteTransaction *transaction)
@@ -259,12 +279,7 @@ check_usable(RemoteTransaction *transaction)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
 				 errmsg("a parallel worker cannot run a statement in the %s", transaction_shown(transaction))));
-	if (transaction->in_use)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("the %s has a statement under way", transaction_shown(transaction)),
-				 errdetail("A transaction runs one statement at a time, and the call that has made this one still does."),
-				 errhint("Set dbpool.transaction to autonomous for one of the two, or keep the rows of one in a table before.")));
+	transaction_check_unused(transaction);
 	transaction_settle(transaction);
 	if (transaction_has_ended(transaction))
 		transaction_throw_gone(transaction);
@@ -272,24 +287,66 @@ check_usable(RemoteTransaction *transaction)
 		client_refuse_read_only(psprintf("a statement in the %s", transaction_shown(transaction)));
 }
 
-/* A transaction is of the mapping, and so of the remote role, that it was begun with. */
-static void
-check_mapping(const RemoteTransaction *transaction, const Definition *definition)
+/* May the current role do something with it? */
+void
+transaction_check_role(const RemoteTransaction *transaction)
 {
+	if (transaction->roleid != GetUserId())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for the %s", transaction_shown(transaction)),
+				 errdetail("It was begun by another role of this session.")));
+}
+
+/* The definition by which a call runs in it.  What was revoked meanwhile counts. */
+static const Definition *
+definition_within(RemoteTransaction *transaction)
+{
+	const Definition *definition;
+
+	transaction_check_role(transaction);
+	definition = definition_find(pool_of(transaction));
 	if (!is_on(transaction, definition))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for the %s", transaction_shown(transaction)),
-				 errdetail("It was begun by a role that has another user mapping.")));
+				 errdetail("The user mapping is another one than when it was begun.")));
+	return definition;
 }
 
-/* May the current role do something with it? */
-void
-transaction_check_role(RemoteTransaction *transaction)
+/*
+ * The transaction that a call names in place of a pool, or NULL.  A server that has got
+ * the same name since is not to lose what is meant for it.
+ */
+static RemoteTransaction *
+transaction_named(const char *name)
 {
-	/* without a look at the server, which may have been dropped */
-	if (transaction->roleid != GetUserId())
-		check_mapping(transaction, definition_find(pool_of(transaction)));
+	RemoteTransaction *transaction = transaction_find_named(name);
+
+	if (transaction != NULL && GetForeignServerByName(name, true) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("\"%s\" is a transaction of this session and a server", name),
+				 errdetail("The server was created after the transaction was begun. The statement was not run."),
+				 errhint("dbpool_commit() and dbpool_rollback() end the transaction.")));
+	return transaction;
+}
+
+/* Have the call run in the transaction; what goes before it is put together. */
+static void
+enter(RemoteTransaction *transaction, Call *call)
+{
+	Stack		stack;
+
+	check_usable(transaction);
+	stack = transaction->stack;
+	initStringInfo(&call->prelude);
+	stack_enter(&stack, transaction->mode == LEASE_BOUND ? GetCurrentTransactionNestLevel() : 1,
+				transaction->begin, transaction->definition.options->reset == RESET_SMART,
+				&call->prelude);
+	/* nothing fails any more */
+	transaction->otherwise = transaction->stack;
+	transaction->stack = stack;
 }
 
 /*
@@ -305,27 +362,20 @@ transaction_enter(Call *call)
 	if (call->ends_transaction)
 		definition = &transaction->definition;
 	else if (transaction == NULL && call->pool != NULL && definition == NULL)
-		transaction = transaction_find_named(call->pool);
+		transaction = transaction_named(call->pool);
+	if (transaction != NULL && definition == NULL)
+		definition = definition_within(transaction);
 	if (definition == NULL)
 	{
-		definition = definition_find(transaction != NULL ? pool_of(transaction) : call->pool);
-		if (transaction != NULL)
-			check_mapping(transaction, definition);
-		else if (call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT ||
-				 call->kind == REQUEST_COPY || call->kind == REQUEST_BATCH)
+		definition = definition_find(call->pool);
+		if (call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT ||
+			call->kind == REQUEST_COPY || call->kind == REQUEST_BATCH)
 			transaction = transaction_on(definition);
 	}
 	if (transaction == NULL)
 		return definition;
 	if (!call->ends_transaction)
-	{
-		check_usable(transaction);
-		initStringInfo(&call->prelude);
-		transaction->otherwise = transaction->stack;
-		stack_enter(&transaction->stack,
-					transaction->mode == LEASE_BOUND ? GetCurrentTransactionNestLevel() : 1,
-					transaction->begin, &call->prelude);
-	}
+		enter(transaction, call);
 	call->pool = NameStr(transaction->pool);
 	call->transaction = transaction;
 	transaction->in_use = true;
@@ -422,7 +472,7 @@ transaction_left(RemoteTransaction *transaction, const Call *call, uint64 ticket
 		return;
 	if (running)
 		transaction->given_up = ticket;
-	else if (lease == NULL || pg_atomic_read_u64(&lease->begun) != ticket)
+	else if (ticket == 0 || pg_atomic_read_u64(&lease->begun) != ticket)
 		transaction->stack = transaction->otherwise;
 	if (lease == NULL)
 		return;

@@ -19,7 +19,7 @@ typedef struct Stack
 } Stack;
 
 extern void stack_end_level(Stack *stack, int level, bool failed);
-extern void stack_enter(Stack *stack, int level, const char *begin, StringInfo prelude);
+extern void stack_enter(Stack *stack, int level, const char *begin, bool discards, StringInfo prelude);
 
 struct RemoteTransaction
 {
@@ -45,17 +45,26 @@ struct RemoteTransaction
 								 * known, or 0 */
 };
 
+/* What the statement that begins one says of writing. */
+typedef enum Access
+{
+	ACCESS_DEFAULT,				/* nothing: what the remote has for the role */
+	ACCESS_READ_ONLY,
+	ACCESS_READ_WRITE
+} Access;
+
 /* All of this session. */
 extern dlist_head transactions;
 
 /* transaction.c */
 extern RemoteTransaction *transaction_make(LeaseMode mode, const Definition *definition);
 extern void transaction_set_begin(RemoteTransaction *transaction, int isolation,
-								  bool read_only, bool deferrable);
+								  Access access, bool deferrable);
 extern RemoteTransaction *transaction_find_named(const char *name);
 extern RemoteTransaction *transaction_find_on(const Definition *definition, LeaseMode mode);
 extern RemoteTransaction *transaction_find_of_pool(const char *pool);
-extern void transaction_check_role(RemoteTransaction *transaction);
+extern void transaction_check_role(const RemoteTransaction *transaction);
+extern void transaction_check_unused(const RemoteTransaction *transaction);
 extern void transaction_let_go(RemoteTransaction *transaction);
 extern bool transaction_has_ended(const RemoteTransaction *transaction);
 extern const char *transaction_shown(const RemoteTransaction *transaction);
@@ -66,7 +75,7 @@ extern void transaction_settle(RemoteTransaction *transaction);
  * What client.c does for each call.  enter() finds the pool's definition, and the call's
  * transaction if it is to run in one; worker() says who has that, and fill() names it
  * in the request; left() is told when the call has ended, whatever has become of it:
- * running, it was given up while its statement ran.
+ * running, it was given up while its statement ran; a ticket of 0, it was not submitted.
  */
 extern const Definition *transaction_enter(Call *call);
 extern int	transaction_worker(RemoteTransaction *transaction, const Definition *definition);

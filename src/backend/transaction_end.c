@@ -10,6 +10,9 @@
 
 #include "access/xact.h"
 #include "backend/transaction.h"
+#include "tcop/utility.h"
+
+static ProcessUtility_hook_type prev_utility_hook;
 
 static void
 tag_frame(AnswerSink *base, char type, MessageReader *body)
@@ -130,6 +133,13 @@ began_in_subxact(const RemoteTransaction *transaction, SubTransactionId subxact)
 	return transaction->mode == LEASE_NAMED && transaction->began_in == subxact;
 }
 
+static bool
+is_named(const RemoteTransaction *transaction, SubTransactionId subxact)
+{
+	(void) subxact;
+	return transaction->mode == LEASE_NAMED;
+}
+
 static void
 refuse_prepare(void)
 {
@@ -201,10 +211,27 @@ on_subxact(SubXactEvent event, SubTransactionId subxact, SubTransactionId parent
 	}
 }
 
+/* DISCARD ALL: whoever uses the session next is to find nothing of it. */
+static void
+on_utility(PlannedStmt *statement, const char *sql, bool read_only_tree,
+		   ProcessUtilityContext context, ParamListInfo params, QueryEnvironment * environment,
+		   DestReceiver *dest, QueryCompletion * completion)
+{
+	Node	   *parsed = statement->utilityStmt;
+	bool		all = IsA(parsed, DiscardStmt) && castNode(DiscardStmt, parsed)->target == DISCARD_ALL;
+
+	(prev_utility_hook ? prev_utility_hook : standard_ProcessUtility)
+		(statement, sql, read_only_tree, context, params, environment, dest, completion);
+	if (all)
+		let_go_of(is_named, InvalidSubTransactionId);
+}
+
 /* In every process that the postmaster starts. */
 void
 transactions_register(void)
 {
 	RegisterXactCallback(on_xact, NULL);
 	RegisterSubXactCallback(on_subxact, NULL);
+	prev_utility_hook = ProcessUtility_hook;
+	ProcessUtility_hook = on_utility;
 }

@@ -9,6 +9,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/xact.h"
 #include "backend/transaction.h"
 #include "foreign/foreign.h"
@@ -33,17 +35,25 @@ no_frame(AnswerSink *sink, char type, MessageReader *body)
 
 /* Run a statement of the transaction's own. */
 static void
-run_own(RemoteTransaction *transaction, const char *sql)
+run_own(RemoteTransaction *transaction, RequestKind kind, const char *sql, const char *shown)
 {
 	AnswerSink	sink = {no_frame};
 	Call		call;
 
 	memset(&call, 0, sizeof(call));
-	call.kind = REQUEST_SCRIPT;
+	call.kind = kind;
 	call.pool = NameStr(transaction->pool);
 	call.sql = sql;
+	call.shown = shown;
 	call.transaction = transaction;
 	client_run(&call, &sink);
+}
+
+/* Have it begin: what does that goes before the first statement, and there is none. */
+static void
+run_begin(RemoteTransaction *transaction)
+{
+	run_own(transaction, REQUEST_PING, "", transaction->begin);
 }
 
 static void
@@ -76,6 +86,7 @@ idle_timeout_of(const Interval *interval)
 	double		ms = interval->time / 1000.0 +
 	(interval->day + interval->month * (double) DAYS_PER_MONTH) * SECS_PER_DAY * 1000.0;
 
+	ms = ceil(ms);
 	if (ms < 0 || ms > INT_MAX)
 		bad_argument("idle timeout",
 					 DatumGetCString(DirectFunctionCall1(interval_out, PointerGetDatum(interval))),
@@ -119,6 +130,8 @@ dbpool_begin(PG_FUNCTION_ARGS)
 	RemoteTransaction *transaction;
 	int			isolation;
 	bool		read_only = PG_ARGISNULL(3) ? XactReadOnly : PG_GETARG_BOOL(3);
+	Access		access = read_only ? ACCESS_READ_ONLY :
+	PG_ARGISNULL(3) ? ACCESS_DEFAULT : ACCESS_READ_WRITE;
 	bool		deferrable = PG_ARGISNULL(4) ? XactDeferrable : PG_GETARG_BOOL(4);
 
 	client_require_workers();
@@ -146,10 +159,9 @@ dbpool_begin(PG_FUNCTION_ARGS)
 	transaction->began_in = GetCurrentSubTransactionId();
 	if (!PG_ARGISNULL(5))
 		transaction->idle_timeout = idle_timeout_of(PG_GETARG_INTERVAL_P(5));
-	transaction_set_begin(transaction, isolation, read_only, deferrable);
-	transaction->stack.depth = 1;
+	transaction_set_begin(transaction, isolation, access, deferrable);
 	/* an error lets go of it, with the local (sub)transaction */
-	run_own(transaction, transaction->begin);
+	run_begin(transaction);
 	PG_RETURN_VOID();
 }
 
@@ -170,6 +182,7 @@ named_argument(FunctionCallInfo fcinfo, const char *hint)
 				 errdetail("No dbpool_begin() of this session has begun one of that name, or on a pool of that name, that is still open."),
 				 hint ? errhint("%s", hint) : 0));
 	transaction_check_role(transaction);
+	transaction_check_unused(transaction);
 	return transaction;
 }
 
@@ -234,7 +247,8 @@ run_savepoint(FunctionCallInfo fcinfo, const char *what)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a savepoint must have a name")));
-	run_own(transaction, psprintf("%s %s", what, quote_identifier(NameStr(*PG_GETARG_NAME(1)))));
+	run_own(transaction, REQUEST_SCRIPT,
+			psprintf("%s %s", what, quote_identifier(NameStr(*PG_GETARG_NAME(1)))), NULL);
 }
 
 /* dbpool_savepoint(transaction name, savepoint name) returns void */

@@ -82,6 +82,7 @@ conn_close(Conn *conn, const char *reason)
  * when
  *	 - its statement was not wholly handed over: the Sync that commits it comes
  *	   last, and nothing is sent behind a flight that is not handed over; or
+ *	 - only its prelude was sent; or
  *	 - the server process itself said that it ends, and answers to others were
  *	   due before (behind): it takes one statement after the other; or
  *	 - it is a COPY whose rows have not ended, or a batch in one transaction of which
@@ -96,7 +97,7 @@ fate_of_lost(Conn *conn, bool behind)
 
 	if (req != NULL && req->task.kind == REQUEST_BATCH && !task_commits_last(&req->task))
 		return FATE_UNKNOWN;
-	if ((conn->flights.n == 1 && !conn->io.flushed) ||
+	if ((conn->flights.n == 1 && (!conn->io.flushed || conn_head(conn)->prelude_alone)) ||
 		(conn->loss.remote_ended && behind) ||
 		(req != NULL && task_commits_last(&req->task) && !copy_has_ended(req)))
 		return FATE_NOT_RUN;

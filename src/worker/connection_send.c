@@ -184,8 +184,8 @@ conn_prelude_ended(Conn *conn)
 	Assert(conn->flights.n == 1 && req != NULL && req->flight->prelude_alone);
 	if (req->task.kind == REQUEST_QUERY)
 		values = request_params(req);
-	req->flight->prelude_alone = false;
 	conn->io.flushed = false;
+	req->flight->prelude_alone = false;
 	if (!send_alone(conn, req, values) || !conn_flush(conn))
 		conn_lost(conn);
 }

@@ -114,6 +114,13 @@ void
 conn_note_tag(Conn *conn, const char *tag)
 {
 	conn->lease.committed = strcmp(tag, "COMMIT") == 0;
+
+	/*
+	 * What follows in the same script may have begun another transaction, of
+	 * which its session knows nothing.
+	 */
+	if (conn->lease.committed || strcmp(tag, "BEGIN") == 0 || strcmp(tag, "START TRANSACTION") == 0)
+		conn->lease.strayed = true;
 	if (session_tag_is_clean(tag))
 		return;
 	conn->session.dirty = true;
@@ -278,11 +285,12 @@ lease_fails_waiter(Conn *conn)
 	Request    *req = conn->waiter;
 	char		sqlstate[6] = "25P01";
 	const char *why = lease_why_ended(req, sqlstate);
+	char		detail[DBPOOL_SHOWN_ERROR + 100];
 
+	snprintf(detail, sizeof(detail), "%s\nThe statement was not run.", why ? why : "It has ended.");
 	conn->waiter = NULL;
 	req->conn = NULL;
-	request_fail(req, sqlstate, "the transaction on the remote server is gone",
-				 psprintf("%s\nThe statement was not run.", why ? why : "It has ended."), NULL);
+	request_fail(req, sqlstate, "the transaction on the remote server is gone", detail, NULL);
 }
 
 /*
@@ -292,7 +300,7 @@ lease_fails_waiter(Conn *conn)
 static bool
 lease_goes_on(Conn *conn)
 {
-	if (conn_in_transaction(conn) && !lease_is_released(conn))
+	if (conn_in_transaction(conn) && !conn->lease.strayed && !lease_is_released(conn))
 	{
 		conn_move(conn, CONN_LEASED, "its session goes on");
 		conn_want(conn, WL_SOCKET_READABLE);

@@ -127,9 +127,11 @@ check_end(Conn *conn, Request *req, bool in_transaction, bool own)
 
 	if (req->failed)
 		return;
-	if (conn->lease.shared != NULL && !in_transaction && !req->task.lease_ends)
+	if (conn->lease.shared != NULL && !req->task.lease_ends && (!in_transaction || conn->lease.strayed))
 		request_put_error(req, "2D000",
-						  psprintf("the statement ended the transaction on pool \"%s\"", name),
+						  psprintf(in_transaction ? "the statement began another transaction on pool \"%s\"" :
+								   "the statement ended the transaction on pool \"%s\"", name),
+						  in_transaction ? "That was rolled back. What it has committed on the remote server stays." :
 						  "What it has committed on the remote server stays.",
 						  "The transaction was begun by dbpool, and ends with the local one, or by dbpool_commit() or dbpool_rollback().");
 	else if (in_transaction && conn->lease.shared == NULL)
@@ -293,14 +295,26 @@ own_answered(Conn *conn)
 	pool_mark(conn->pool);
 }
 
+/*
+ * Was what has been answered the prelude of the first flight, and is its own statement to
+ * be sent?  A ping has none: its prelude was a round trip.
+ */
+static bool
+conn_prelude_is_over(Conn *conn)
+{
+	const Request *req = conn_head_request(conn);
+
+	return conn_head(conn)->prelude_alone && conn_head(conn)->errors == 0 &&
+		req != NULL && req->task.kind != REQUEST_PING;
+}
+
 /* All results of what was sent outside a pipeline have been read. */
 void
 conn_all_read(Conn *conn)
 {
 	if (conn->loss.last_words || conn->loss.broken || conn_is_bad(conn))
 		conn_lost(conn);
-	else if (conn->flights.n > 0 && conn_head(conn)->prelude_alone &&
-			 conn_head_request(conn) != NULL && conn_head(conn)->errors == 0)
+	else if (conn->flights.n > 0 && conn_prelude_is_over(conn))
 		conn_prelude_ended(conn);
 	else if (conn->flights.n > 0)
 		conn_flight_ended(conn);

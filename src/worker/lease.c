@@ -22,9 +22,10 @@ static Conn **conns;
 static void
 give_back(LeaseShared *lease, uint64 hold)
 {
+	/* first: by the move it may become another's, with another worker */
+	pg_atomic_write_u64(&lease->running, 0);
 	if (!lease_move(lease, hold, LEASE_OPEN, LEASE_ENDED))
 		(void) lease_move(lease, hold, LEASE_RELEASED, LEASE_FREE);
-	pg_atomic_write_u64(&lease->running, 0);
 	ConditionVariableBroadcast(&dbpool_shared->slot_freed_cv);
 }
 
@@ -101,6 +102,7 @@ lease_attach(Conn *conn, Request *req)
 	conn->lease.warned = false;
 	conn->lease.suspected = 0;
 	conn->lease.committed = false;
+	conn->lease.strayed = false;
 	conn->pool->nleased++;
 	SpinLockAcquire(&conn->pool->shared->mutex);
 	conn->pool->shared->counters.begun++;
@@ -127,7 +129,9 @@ lease_unattach(Conn *conn)
 
 	detach(conn);
 	SpinLockAcquire(&conn->pool->shared->mutex);
-	conn->pool->shared->counters.begun--;
+	/* dbpool_stat_reset() may have come between */
+	if (conn->pool->shared->counters.begun > 0)
+		conn->pool->shared->counters.begun--;
 	SpinLockRelease(&conn->pool->shared->mutex);
 	pg_atomic_write_u64(&lease->begun, 0);
 	pg_atomic_write_u64(&lease->running, 0);

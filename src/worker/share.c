@@ -80,12 +80,24 @@ pool_min(const Pool *pool)
 
 /*
  * Have leases all connections that they may have?  That is all but one, in each worker,
- * unless there is but one.
+ * unless there is but one.  Those that are being checked for one are as good as leased.
  */
 bool
-pool_leases_are_full(const Pool *pool)
+pool_leases_are_full(Pool *pool)
 {
-	return pool->nleased >= Max(pool_max(pool) - 1, 1);
+	int			most = Max(pool_max(pool) - 1, 1);
+	int			n = pool->nleased;
+	dlist_iter	iter;
+
+	if (n + pool->nconns[CONN_CHECKING] < most)
+		return false;
+	dlist_foreach(iter, &pool->conns[CONN_CHECKING])
+	{
+		const Conn *conn = dlist_container(Conn, node, iter.cur);
+
+		n += conn->waiter != NULL && request_opens_lease(conn->waiter);
+	}
+	return n >= most;
 }
 
 /* For the sessions: how many workers they may ask. */

@@ -254,6 +254,18 @@ take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
 	return false;
 }
 
+/* One of the statements before that of the first flight has been executed. */
+static void
+prelude_result(Conn *conn, Flight *flight)
+{
+	if (--flight->prelude > 0)
+		return;
+	lease_begun(conn);
+	/* nothing comes after it */
+	if (flight->req != NULL && flight->req->task.kind == REQUEST_PING)
+		flight->req->has_outcome = true;
+}
+
 /* One result of libpq; this takes it over. */
 static Next
 one_result(Conn *conn, PGresult *res)
@@ -271,10 +283,7 @@ one_result(Conn *conn, PGresult *res)
 			if (flight == NULL)
 				wire_own_result(conn, res);
 			else if (flight->prelude > 0)
-			{
-				if (--flight->prelude == 0)
-					lease_begun(conn);
-			}
+				prelude_result(conn, flight);
 			else if (flight->batch != NULL)
 			{
 				if (batch_result(conn, flight, res, status == PGRES_SINGLE_TUPLE))

@@ -332,6 +332,7 @@ typedef struct ConnLease
 	uint64		hold;
 	int			statements;		/* requests that it was given for it */
 	bool		committed;		/* the last statement was a COMMIT that did */
+	bool		strayed;		/* it has begun or committed one by itself */
 	Ticks		opened_at;
 	Ticks		idle_since;		/* while LEASED */
 	uint64		suspected;		/* signature of the deadlock that it may be
@@ -510,7 +511,7 @@ extern int	pool_max(const Pool *pool);
 extern int	pool_min(const Pool *pool);
 extern int	pool_spread(const Pool *pool);
 extern int	pool_workers_most(const Pool *pool);
-extern bool pool_leases_are_full(const Pool *pool);
+extern bool pool_leases_are_full(Pool *pool);
 
 extern void split_init(void);
 extern void split_count(Pool *pool);

@@ -181,6 +181,103 @@ ROLLBACK TO a;
 COMMIT;
 SELECT * FROM dbpool_query('remote', 'SELECT id FROM regress.t ORDER BY id') AS t(id int);
 
+-- nor put another one in its place
+BEGIN;
+SELECT dbpool_exec('remote', 'INSERT INTO regress.t VALUES (23, 0)');
+SELECT dbpool_exec('remote', 'ROLLBACK; BEGIN; INSERT INTO regress.t VALUES (24, 0)');
+COMMIT;
+BEGIN;
+SELECT dbpool_exec('remote', 'INSERT INTO regress.t VALUES (25, 0)');
+SAVEPOINT a;
+SELECT dbpool_exec('remote', 'START TRANSACTION ISOLATION LEVEL SERIALIZABLE');
+ROLLBACK TO a;
+SELECT dbpool_exec('remote', 'INSERT INTO regress.t VALUES (26, 0)');
+COMMIT;
+BEGIN;
+SELECT dbpool_exec('remote', 'INSERT INTO regress.t VALUES (27, 0)');
+SELECT dbpool_exec('remote', 'COMMIT AND CHAIN');
+ROLLBACK;
+SELECT * FROM dbpool_query('remote', 'SELECT id FROM regress.t WHERE id >= 20 ORDER BY id') AS t(id int);
+
+-- a call within a call steers no transaction that has a statement under way
+SELECT dbpool_begin('remote', 'tx');
+CREATE FUNCTION steer(what text) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+  EXECUTE what;
+  RETURN 40;
+EXCEPTION WHEN object_in_use THEN
+  RAISE NOTICE 'caught: %', SQLERRM;
+  RETURN 41;
+END $$;
+SELECT dbpool_bulk_insert('tx', 'regress.t', $$SELECT steer(q) + 10 * n, 0 FROM (VALUES (1, 'SELECT dbpool_savepoint(''tx'', ''a'')'),
+  (2, 'SELECT dbpool_exec(''tx'', ''SELECT 1'')'), (3, 'SELECT dbpool_commit(''tx'')'), (4, 'SELECT dbpool_rollback(''tx'')')) AS q(n, q)$$);
+SELECT dbpool_query('tx', 'SELECT string_agg(id::text, '','' ORDER BY id) FROM regress.t WHERE id > 40');
+SELECT dbpool_rollback('tx');
+DROP FUNCTION steer(text);
+
+-- a first call that is refused before it comes to the worker leaves nothing behind
+CREATE ROLE regress_dbpool_bound;
+GRANT USAGE ON FOREIGN SERVER remote, other TO regress_dbpool_bound;
+CREATE USER MAPPING FOR PUBLIC SERVER remote OPTIONS (user :'USER', password_required 'false');
+CREATE USER MAPPING FOR PUBLIC SERVER other OPTIONS (user :'USER', password_required 'false');
+CREATE FUNCTION try_other() RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN dbpool_exec('other', 'INSERT INTO regress.t VALUES (81, 0)');
+EXCEPTION WHEN configuration_limit_exceeded THEN
+  RAISE NOTICE 'caught: %', SQLERRM;
+  RETURN 82;
+END $$;
+SET dbpool.session_max_requests = 1;
+SET ROLE regress_dbpool_bound;
+BEGIN;
+SELECT dbpool_bulk_insert('remote', 'regress.t', 'SELECT try_other(), 0');
+SELECT dbpool_exec('other', 'INSERT INTO regress.t VALUES (83, 0)');
+COMMIT;
+SELECT dbpool_query('remote', 'SELECT string_agg(id::text, '','' ORDER BY id) FROM regress.t WHERE id > 80');
+RESET ROLE;
+RESET dbpool.session_max_requests;
+DROP FUNCTION try_other();
+
+-- where all have one user mapping, roles have transactions of their own still
+BEGIN;
+SELECT dbpool_exec('remote', 'CREATE TEMP TABLE t (id int, n int); INSERT INTO t VALUES (1, 1)');
+SET LOCAL ROLE regress_dbpool_bound;
+SELECT dbpool_query('remote', 'SELECT to_regclass(''t'') IS NULL');
+RESET ROLE;
+SELECT dbpool_query('remote', 'SELECT id FROM t');
+SELECT count(*), count(DISTINCT usename), count(DISTINCT remote_pid) FROM dbpool_transactions;
+ROLLBACK;
+DROP OWNED BY regress_dbpool_bound;
+DROP USER MAPPING FOR PUBLIC SERVER remote;
+DROP USER MAPPING FOR PUBLIC SERVER other;
+DROP ROLE regress_dbpool_bound;
+
+-- where the remote makes a role's transactions read-only, they are
+SELECT dbpool_create_pool('reader', :'remote_conninfo' || ' options=''-c default_transaction_read_only=on''');
+SELECT dbpool_query('reader', 'SHOW transaction_read_only');
+SELECT dbpool_begin('reader', 'tx');
+SELECT dbpool_query('tx', 'SHOW transaction_read_only');
+SELECT dbpool_rollback('tx');
+SELECT dbpool_begin('reader', 'tx', read_only => false);
+SELECT dbpool_query('tx', 'SHOW transaction_read_only');
+SELECT dbpool_rollback('tx');
+
+-- what sequences gave to others is not to be seen, nor is it put away what they gave within
+SELECT dbpool_create_pool('single', :'remote_conninfo', '{"max_size": 1}');
+SELECT dbpool_exec('single', 'CREATE SEQUENCE regress.s START 5');
+SELECT dbpool_query('single', 'SELECT nextval(''regress.s'')');
+BEGIN;
+SELECT dbpool_query('single', 'SELECT 1');
+SELECT dbpool_query('single', 'SELECT lastval()');
+ROLLBACK;
+BEGIN;
+SELECT dbpool_query('single', 'SELECT nextval(''regress.s'')');
+SELECT dbpool_query('single', 'SELECT lastval()');
+COMMIT;
+SELECT dbpool_begin('single', 'tx');
+SELECT dbpool_query('tx', 'SELECT lastval()');
+SELECT dbpool_rollback('tx');
+
 -- a transaction of the local kind cannot be prepared
 BEGIN;
 SELECT dbpool_exec('remote', 'INSERT INTO regress.t VALUES (30, 0)');

@@ -148,6 +148,60 @@ SELECT dbpool_exec('ro', 'INSERT INTO regress.t VALUES (50)');
 ROLLBACK;
 SELECT dbpool_rollback('tx');
 
+-- DISCARD ALL leaves none to who uses the session next, as poolers have it
+SELECT dbpool_begin('remote');
+SELECT dbpool_begin('remote', 'tx');
+BEGIN;
+DISCARD ALL;
+ROLLBACK;
+SELECT ids('tx');
+DISCARD PLANS;
+SELECT ids('tx');
+DISCARD ALL;
+SELECT ids('tx');
+SELECT dbpool_commit('remote');
+
+-- a server that gets the name later does not lose what is meant for it
+SELECT dbpool_begin('remote', 'later');
+SELECT dbpool_create_pool('later', :'remote_conninfo');
+SELECT ids('later');
+SELECT dbpool_savepoint('later', 'a');
+SELECT dbpool_commit('later');
+SELECT ids('later');
+SELECT dbpool_drop_pool('later');
+
+-- nor does another role get into one, even if one user mapping is for all
+CREATE ROLE regress_dbpool_named;
+GRANT USAGE ON FOREIGN SERVER remote TO regress_dbpool_named;
+DROP USER MAPPING FOR CURRENT_USER SERVER remote;
+CREATE USER MAPPING FOR PUBLIC SERVER remote OPTIONS (user :'USER', password_required 'false');
+CREATE FUNCTION definer() RETURNS text LANGUAGE sql SECURITY DEFINER AS $$ SELECT dbpool_value(NULL::text, 'remote', 'SELECT to_regclass(''planted'')::text') $$;
+SET ROLE regress_dbpool_named;
+SELECT dbpool_begin('remote');
+SELECT dbpool_begin('remote', 'tx');
+SELECT dbpool_exec('remote', 'CREATE TEMP TABLE planted AS SELECT 1');
+SELECT dbpool_value(NULL::text, 'remote', 'SELECT to_regclass(''planted'')::text');
+SELECT definer();
+RESET ROLE;
+SELECT ids('tx');
+SELECT dbpool_savepoint('tx', 'a');
+SELECT dbpool_commit('tx');
+SELECT dbpool_commit('remote');
+SELECT dbpool_begin('remote', 'tx');
+-- each has one without a name
+SELECT dbpool_begin('remote');
+SELECT dbpool_value(NULL::text, 'remote', 'SELECT to_regclass(''planted'')::text');
+SELECT dbpool_commit('remote');
+SET ROLE regress_dbpool_named;
+SELECT dbpool_commit('remote');
+SELECT dbpool_rollback('tx');
+RESET ROLE;
+DROP FUNCTION definer();
+DROP OWNED BY regress_dbpool_named;
+DROP ROLE regress_dbpool_named;
+DROP USER MAPPING FOR PUBLIC SERVER remote;
+CREATE USER MAPPING FOR CURRENT_USER SERVER remote;
+
 DROP FUNCTION ids(text);
 
 -- views: who has one, what it does
@@ -170,5 +224,9 @@ RESET ROLE;
 DROP ROLE regress_other;
 COMMIT;
 SELECT dbpool_rollback('tx');
+-- less than a millisecond is not never
+SELECT dbpool_begin('remote', 'brief', idle_timeout => '1 microsecond');
+SELECT regress_wait($$state = 'ended' FROM dbpool_transactions$$);
+SELECT dbpool_rollback('brief');
 SELECT regress_wait($$NOT EXISTS (SELECT FROM dbpool_transactions)$$);
-SELECT begun, committed, rolled_back, transaction_time > 0 AS time, transaction_time_max <= transaction_time AS max FROM dbpool_stat_pools WHERE pool = 'remote';
+SELECT begun, committed, rolled_back, transaction_time > 0 AS time, transaction_time_max <= transaction_time AS max FROM dbpool_stat_pools WHERE pool = 'remote' AND user_name <> 'public';

@@ -260,6 +260,152 @@ subtest 'the last connection is for others' => sub {
 	at_rest('last');
 };
 
+subtest 'also while connections are checked for transactions' => sub {
+	my @holders = map { bound() } 1 .. 3;
+
+	create_pool($local, 'checked', $remote, max_size => 3, min_size => 3, validate_after => 0, acquire_timeout => '60s');
+	$control->poll(q{SELECT dbpool_exec('checked', 'SELECT 1')::text || (SELECT idle FROM dbpool_pools WHERE pool = 'checked')}, '13');
+	$control->value(q{SELECT dbpool_pause('checked')});
+	foreach my $holder (@holders)
+	{
+		$holder->query('BEGIN');
+		$holder->send(q{SELECT dbpool_exec('checked', 'SELECT 1')});
+	}
+	$control->poll(q{SELECT waiting FROM dbpool_pools WHERE pool = 'checked'}, '3');
+	$control->value(q{SELECT dbpool_resume('checked')});
+	ok($control->poll(q{SELECT string_agg(state, ',' ORDER BY state) FROM dbpool_transactions}, 'idle,idle,waiting'), 'two get one');
+	is($control->value(q{SELECT dbpool_exec('checked', 'SELECT 1')}), '1', 'a statement by itself runs beside');
+	foreach my $holder (sort { $b->is_done <=> $a->is_done } @holders)
+	{
+		is($holder->wait->{err}, '', 'the statements have run');
+		$holder->query('COMMIT');
+	}
+	at_rest('checked');
+};
+
+# Subtransactions at random, several levels deep, with errors here and there and cancels at
+# any moment: what is inserted there is inserted here as well, and so the local server
+# knows what has to be there. A seed repeats what is done, not when the cancels come.
+subtest 'savepoints at random' => sub {
+	my $seed = $ENV{SAVEPOINT_SEED} || int(rand(1e9));
+	my $rounds = $ENV{SAVEPOINT_ROUNDS} || 60;
+	my (%ends, $wrong);
+
+	note("SAVEPOINT_SEED=$seed");
+	srand($seed);
+	create_pool($local, $_, $remote) foreach qw(p1 p2);
+	$theirs->value("CREATE TABLE $_ (id int)") foreach qw(p1 p2);
+	$control->value("SET client_min_messages = warning");
+	$control->value(<<'SQL');
+CREATE TABLE model (pool text, id int);
+CREATE SEQUENCE model_id;
+CREATE SEQUENCE model_wrong START 1;
+CREATE FUNCTION remote_insert(pool text, n int) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	way float := random();
+BEGIN
+	IF way < 0.5 THEN
+		PERFORM dbpool_exec(pool, format('INSERT INTO %s VALUES ($1)', pool), n);
+	ELSIF way < 0.6 THEN
+		PERFORM dbpool_exec(pool, format('INSERT INTO %s VALUES (%s); SELECT 1', pool, n));
+	ELSIF way < 0.7 THEN
+		PERFORM dbpool_query(pool, format('INSERT INTO %s VALUES (%s) RETURNING id', pool, n));
+	ELSIF way < 0.8 THEN
+		PERFORM dbpool_bulk_insert(pool, pool, format('SELECT %s', n));
+	ELSE
+		PERFORM dbpool_exec(pool, format('INSERT INTO %s SELECT $1 FROM pg_sleep(0.002)', pool), n);
+	END IF;
+END $$;
+CREATE FUNCTION walk(depth int) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	what float;
+	chosen text;
+	n int;
+BEGIN
+	FOR i IN 1 .. 1 + (random() * 4)::int LOOP
+		what := random();
+		chosen := CASE WHEN random() < 0.7 THEN 'p1' ELSE 'p2' END;
+		IF what < 0.4 THEN
+			n := nextval('model_id');
+			INSERT INTO model VALUES (chosen, n);
+			PERFORM remote_insert(chosen, n);
+		ELSIF what < 0.75 THEN
+			CONTINUE WHEN depth > 5;
+			BEGIN
+				PERFORM walk(depth + 1);
+				IF random() < 0.4 THEN RAISE EXCEPTION 'undone'; END IF;
+			EXCEPTION WHEN OTHERS OR query_canceled THEN NULL;
+			END;
+		ELSIF what < 0.85 THEN
+			CONTINUE WHEN depth = 0;
+			PERFORM dbpool_exec(chosen, CASE WHEN random() < 0.5 THEN 'SELECT 1 / 0' ELSE 'SELECT nothing' END);
+		ELSIF (SELECT count(*) FROM model m WHERE m.pool = chosen) <>
+			dbpool_value(NULL::bigint, chosen, format('SELECT count(*) FROM %s', chosen)) THEN
+			PERFORM nextval('model_wrong');
+		END IF;
+	END LOOP;
+END $$
+SQL
+	my $walker = bound();
+	$walker->value('SELECT setseed(' . rand() . ')');
+	foreach my $round (1 .. $rounds)
+	{
+		my @open;
+		my $answer = $walker->query('BEGIN');
+
+		foreach my $step (1 .. 2 + int(rand(8)))
+		{
+			my $what = rand();
+			my $failed = $answer->{err} ne '';
+			last if $failed && !@open;
+			if ($failed || ($what < 0.2 && @open))
+			{
+				my $to = int(rand(@open));
+				$answer = $walker->query("ROLLBACK TO $open[$to]");
+				splice @open, $to + 1;
+			}
+			elsif ($what < 0.3 && @open)
+			{
+				my $to = int(rand(@open));
+				$answer = $walker->query("RELEASE $open[$to]");
+				splice @open, $to;
+			}
+			elsif ($what < 0.5)
+			{
+				push @open, 's' . @open;
+				$answer = $walker->query("SAVEPOINT $open[-1]");
+			}
+			else
+			{
+				my $cancels = rand() < 0.5;
+				$control->send("SELECT pg_cancel_backend($walker->{pid}), pg_sleep(random() * 0.02) FROM generate_series(1, 5)") if $cancels;
+				$answer = $walker->query('SELECT walk(0)');
+				$control->wait if $cancels;
+				$ends{ $answer->{state} || 'done' }++;
+				$wrong .= "round $round: $answer->{err}\n" if $answer->{err} ne '' && $answer->{state} ne '57014';
+			}
+		}
+		$answer = $walker->query(rand() < 0.8 ? 'COMMIT' : 'ROLLBACK');
+		$wrong .= "round $round: the end failed: $answer->{err}\n" if $answer->{err} ne '';
+		foreach my $pool ('p1', 'p2')
+		{
+			my $here = $control->value("SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM model WHERE pool = '$pool'");
+			my $sql = "SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM $pool";
+
+			# a rollback is not waited for
+			next if $theirs->value($sql) eq $here;
+			$wrong .= "round $round: $pool has " . $theirs->value($sql) . ", not $here\n";
+		}
+		last if $wrong;
+	}
+	is($wrong, undef, 'the remotes have what the local server has');
+	is($control->value('SELECT is_called FROM model_wrong'), 'f', 'and had on the way');
+	cmp_ok($ends{done} || 0, '>', 0, 'much was done: ' . join ', ', map { "$ends{$_} times $_" } sort keys %ends);
+	cmp_ok($control->value('SELECT count(*) FROM model'), '>', 0, 'and kept');
+	$walker->quit;
+	at_rest('random');
+};
+
 subtest 'forgotten ones' => sub {
 	create_pool($local, 'short', $remote, lease_idle_timeout => '500ms', leak_threshold => '200ms');
 	my $offset = -s $local->logfile;
@@ -369,14 +515,22 @@ subtest 'who may use one' => sub {
 	is($alice->query(q{SELECT dbpool_exec('tx', 'SELECT 1')})->{state}, '42501', 'what was revoked counts at once');
 	is($alice->query(q{SELECT dbpool_rollback('tx')})->{err}, '', 'but for its end');
 
-	$local->safe_psql('postgres', q{GRANT USAGE ON FOREIGN SERVER p TO alice; ALTER SYSTEM SET dbpool.role_max_requests = 2; SELECT pg_reload_conf()});
+	$local->safe_psql('postgres', q{GRANT USAGE ON FOREIGN SERVER p TO alice; ALTER SERVER p OPTIONS (SET max_size '10'); ALTER SYSTEM SET dbpool.role_max_requests = 3; SELECT pg_reload_conf()});
 	$alice->quit;
-	$alice = session($local, user => 'alice');
-	$alice->value(q{SELECT dbpool_begin('p', 'a')});
-	$alice->value(q{SELECT dbpool_begin('p', 'b')});
-	is($alice->query(q{SELECT dbpool_begin('p', 'c')})->{state}, '53400', 'they count among the statements of a role');
-	is($alice->query(q{SELECT dbpool_exec('a', 'SELECT 1')})->{err}, '', 'each with what runs in it');
-	is($alice->query(q{SELECT dbpool_commit('a')})->{err}, '', 'and can be ended');
+	$alice = session($local, user => 'alice', options => '-c dbpool.transaction=bound');
+	$alice->poll('SHOW dbpool.role_max_requests', '3');
+	$alice->value(qq{SELECT dbpool_begin('p', '$_')}) foreach qw(a b c);
+	is($alice->query(q{SELECT dbpool_begin('p', 'd')})->{state}, '53400', 'they count among the statements of a role');
+	is($alice->value(q{SELECT dbpool_exec('a', 'SELECT 1')}), '1', 'and what runs in them does not count beside');
+	$alice->query('BEGIN');
+	$alice->query('SAVEPOINT s');
+	is($alice->query(insert())->{state}, '53400', 'a bound one does');
+	$alice->query('ROLLBACK TO s');
+	is($alice->query(q{SELECT dbpool_commit('a')})->{err}, '', 'others can be ended still');
+	is($alice->value(insert()), '1', 'and it goes on');
+	is($alice->query(q{SELECT dbpool_begin('p', 'd')})->{state}, '53400', 'but counts now');
+	$alice->query('ROLLBACK');
+	is($alice->query(q{SELECT dbpool_begin('p', 'd')})->{err}, '', 'until it ends');
 	$alice->quit;
 	$local->safe_psql('postgres', q{ALTER SYSTEM RESET dbpool.role_max_requests; SELECT pg_reload_conf()});
 	at_rest('roles');
