@@ -114,6 +114,42 @@ my @W8 = (
 	quick => { peers => [ 'dbpool', fixed(2, 8, 20) ] },
 	goals => [ { of => qr/^fixed_/, at_least => 0.9, clients => 64 } ],);
 
+# A thousand rows in one call, and in a call for each.
+my @W10 = (
+	kind => 'bulk',
+	scripts => ['many'],
+	clients => [1],
+	rows => 1000,
+	repeat => 3,
+	pool => { max_size => 4 },
+	before => 'TRUNCATE events',
+	bases => [ 'dblink', 'dbpool_loop' ],
+	peers => [
+		{ name => 'dblink', label => 'dblink, 1,000 calls' },
+		{
+			name => 'dbpool_loop',
+			as => 'dbpool',
+			label => 'dbpool_exec, 1,000 calls',
+			script => 'dbpool_loop'
+		},
+		{ name => 'dbpool', label => 'dbpool_batch' },
+		{
+			name => 'dbpool_rows',
+			as => 'dbpool',
+			label => 'dbpool_exec_batch',
+			script => 'dbpool_rows'
+		}
+	]);
+
+# How many times as fast one call is.
+sub one_call
+{
+	my ($times) = @_;
+
+	return map { { of => $_, at_least => $times, clients => 1 } }
+	  qw(dbpool_loop dblink);
+}
+
 our @WORKLOADS = (
 	{
 		name => 'W1',
@@ -327,6 +363,19 @@ our @WORKLOADS = (
 		  [qw(direct dblink dblink_pgbouncer postgres_fdw plproxy dbpool)],
 		quick => { peers => [qw(direct dblink dbpool)] },
 		goals => [ { of => 'dblink', at_least => 1.5, clients => 64 } ],
+	},
+	{
+		name => 'W10a',
+		title => '%s single-row INSERTs',
+		goals => [ one_call(8) ],
+		@W10,
+	},
+	{
+		name => 'W10b',
+		title => '%s single-row INSERTs, the remote 1 ms away',
+		via => 'delay',
+		goals => [ one_call(100) ],
+		@W10,
 	},
 	{
 		name => 'W11',

@@ -21,7 +21,8 @@ my $at_once = 2;
 my $room = 16 * 1024;
 
 my $remote = make_remote(conf => 'restart_after_crash = on');
-my $local = make_local(conf => "restart_after_crash = on\n");
+my $local = make_local(conf =>
+	  "restart_after_crash = on\ndbpool.role_max_request_memory = 4MB\n");
 
 create_pool($local, 'p', $remote, max_size => 3, validate_after => '-1');
 $remote->safe_psql(
@@ -373,6 +374,50 @@ subtest 'answers that the remote would keep to itself' => sub {
 		),
 		'20000000',
 		'they come') foreach 1 .. 20;
+};
+
+subtest 'large statements count for their role' => sub {
+	my $states =
+	  "SELECT string_agg(state, ' ' ORDER BY state) FROM dbpool_requests";
+	my @large = map { session($local) } 1 .. 2;
+
+	$there->value('BEGIN; LOCK TABLE gate');
+	$_->send(
+		q{SELECT sum(rows) FROM dbpool_batch('p', ARRAY['SELECT length($1) FROM (SELECT count(*) FROM gate) g', 'SELECT 1'], ARRAY[jsonb_build_array(repeat('x', 3000000)), NULL])}
+	) foreach @large;
+	ok($control->poll($states, 'running submitted'),
+		'one is taken, the other stays in its session');
+	$there->value('ROLLBACK');
+	is($_->wait->{out}, '2', 'both run') foreach @large;
+	$_->quit foreach @large;
+};
+
+subtest 'a pool that points home' => sub {
+	create_pool($local, 'home', $local);
+	$control->value('CREATE TABLE h AS SELECT 1 AS i');
+	foreach my $mode ('transaction', 'independent')
+	{
+		$victim = session($local);
+		$victim->value('BEGIN; UPDATE h SET i = 2');
+		my $answer = $victim->query(
+			"SELECT status, sqlstate FROM dbpool_batch('home', ARRAY['SELECT 1', 'UPDATE h SET i = 3', 'SELECT 2'], mode => '$mode')"
+		);
+		if ($mode eq 'transaction')
+		{
+			is($answer->{state}, '40P01', 'a deadlock is found');
+			like(
+				$answer->{err},
+				qr/statement 2 of the batch/,
+				'of that statement');
+		}
+		else
+		{
+			like($answer->{out}, qr/^ok\|\nfailed\|40P01\n/,
+				'and that of an independent one is a row');
+		}
+		$victim->quit;
+	}
+	is($control->value('SELECT i FROM h'), '1', 'nothing stays');
 };
 
 $_->quit foreach ($control, $there);
