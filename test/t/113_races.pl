@@ -443,21 +443,26 @@ subtest 'more is wanted of pools while the worker looks' => sub {
 subtest 'the worker makes room while a session looks whether it has to wait' =>
   sub {
 	my $worker = worker_pid($control);
+	# ten seconds after it was idle, a session is woken for its statistics
+	my $fresh = session($local);
 
 	hold('dbpool-waits-before-room-look');
-	$s->send(
+	$fresh->send(
 		q{SELECT length(x) FROM dbpool_query('p', 'SELECT ' || quote_literal(repeat('x', 300000))) AS t(x text)}
 	);
-	await_held('dbpool-waits-before-room-look', $s->pid);
+	await_held('dbpool-waits-before-room-look', $fresh->pid);
 	suspend($worker);
 	let_go('dbpool-waits-before-room-look');
-	$control->poll(state_of($s), 'submitted');
-	await_held('dbpool-waits-before-room-look', $s->pid);
+	$control->poll(state_of($fresh), 'submitted');
+	await_held('dbpool-waits-before-room-look', $fresh->pid);
 	resume($worker);
-	$control->poll(state_of($s), 'receiving');
+	$control->poll(state_of($fresh), 'receiving');
 	await_held('DbpoolWorkerMain', $worker);
 	release('dbpool-waits-before-room-look');
-	is($s->wait->{out}, '300000', 'all of the statement arrives');
+	my $answer = $fresh->wait;
+	is($answer->{out}, '300000', 'all of the statement arrives');
+	cmp_ok($answer->{seconds}, '<', 8, 'with nobody woken by chance');
+	$fresh->quit;
 	check_rest();
   };
 
