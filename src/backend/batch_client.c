@@ -304,7 +304,7 @@ member_ended(BatchMember *member)
 
 /* Do for a member what can be done now; false if that is nothing. */
 static bool
-serve(BatchMember *member)
+serve_member(BatchMember *member)
 {
 	Client	   *client = &member->client;
 
@@ -342,7 +342,7 @@ is_idle(const BatchMember *member)
 
 /* Until all is answered. */
 static void
-converse(BatchRun *run)
+batch_converse(BatchRun *run)
 {
 	for (;;)
 	{
@@ -358,7 +358,7 @@ converse(BatchRun *run)
 			if (!member->open)
 				continue;
 			open++;
-			moved |= serve(member);
+			moved |= serve_member(member);
 		}
 		if (open == 0)
 			break;
@@ -429,7 +429,7 @@ batch_run(BatchRun *run, int parallel)
 			initStringInfo(&member->client.frame);
 			submit(member);
 		}
-		converse(run);
+		batch_converse(run);
 	}
 	PG_FINALLY();
 	{

@@ -133,7 +133,7 @@ skip_nothing(const char *at)
 
 /* Is this the next word?  Then *at is moved behind it. */
 static bool
-is_word(const char **at, const char *word)
+is_next_word(const char **at, const char *word)
 {
 	Size		len = strlen(word);
 
@@ -160,10 +160,10 @@ batch_check_text(const char *sql, uint64 number)
 
 	for (int i = 0; i < lengthof(words) && found == NULL; i++)
 	{
-		if (is_word(&at, words[i]))
+		if (is_next_word(&at, words[i]))
 			found = words[i];
 	}
-	if (found == NULL && is_word(&at, "PREPARE") && is_word(&at, "TRANSACTION"))
+	if (found == NULL && is_next_word(&at, "PREPARE") && is_next_word(&at, "TRANSACTION"))
 		found = "PREPARE TRANSACTION";
 	if (found == NULL)
 		return;

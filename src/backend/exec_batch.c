@@ -54,7 +54,7 @@ row_text(BatchRun *run, uint64 number)
 
 /* Rows of that shape come. */
 static void
-start_rows(RowsRun *batch, TupleDesc desc)
+start_shape(RowsRun *batch, TupleDesc desc)
 {
 	batch->desc = desc;
 	batch->outputs = palloc0(sizeof(FmgrInfo) * Max(desc->natts, 1));
@@ -81,7 +81,7 @@ item_text(const RowsRun *batch)
 }
 
 static void
-put_value(RowsRun *batch, FmgrInfo *output, Datum value, bool isnull)
+put_param_value(RowsRun *batch, FmgrInfo *output, Datum value, bool isnull)
 {
 	char	   *text;
 
@@ -95,14 +95,14 @@ put_value(RowsRun *batch, FmgrInfo *output, Datum value, bool isnull)
 }
 
 static void
-put_row(RowsRun *batch, const Datum *values, const bool *nulls)
+put_param_row(RowsRun *batch, const Datum *values, const bool *nulls)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->row_context);
 
 	for (int i = 0; i < batch->desc->natts; i++)
 	{
 		if (!TupleDescAttr(batch->desc, i)->attisdropped)
-			put_value(batch, &batch->outputs[i], values[i], nulls[i]);
+			put_param_value(batch, &batch->outputs[i], values[i], nulls[i]);
 	}
 	batch_item(batch->run.items, item_text(batch));
 	MemoryContextSwitchTo(old);
@@ -128,17 +128,17 @@ put_composites(RowsRun *batch, const Datum *rows, int n)
 		{
 			type = HeapTupleHeaderGetTypeId(row);
 			typmod = HeapTupleHeaderGetTypMod(row);
-			start_rows(batch, lookup_rowtype_tupdesc_copy(type, typmod));
+			start_shape(batch, lookup_rowtype_tupdesc_copy(type, typmod));
 			values = palloc(sizeof(Datum) * Max(batch->desc->natts, 1));
 			nulls = palloc(sizeof(bool) * Max(batch->desc->natts, 1));
 		}
 		heap_deform_tuple(&tuple, batch->desc, values, nulls);
-		put_row(batch, values, nulls);
+		put_param_row(batch, values, nulls);
 	}
 }
 
 static void
-put_array(RowsRun *batch, ArrayType *array)
+put_row_array(RowsRun *batch, ArrayType *array)
 {
 	Oid			element = ARR_ELEMTYPE(array);
 	int16		len;
@@ -173,9 +173,9 @@ put_array(RowsRun *batch, ArrayType *array)
 		TupleDesc	desc = CreateTemplateTupleDesc(1);
 
 		TupleDescInitEntry(desc, 1, "value", element, -1, 0);
-		start_rows(batch, desc);
+		start_shape(batch, desc);
 		for (int i = 0; i < n; i++)
-			put_row(batch, &rows[i], &nulls[i]);
+			put_param_row(batch, &rows[i], &nulls[i]);
 	}
 	modes_leave(level);
 }
@@ -189,12 +189,12 @@ put_portion(RowsRun *batch, const SPITupleTable * table, uint64 n)
 	int			level;
 
 	if (batch->desc == NULL)
-		start_rows(batch, CreateTupleDescCopy(table->tupdesc));
+		start_shape(batch, CreateTupleDescCopy(table->tupdesc));
 	level = modes_enter(batch->money);
 	for (uint64 i = 0; i < n; i++)
 	{
 		heap_deform_tuple(table->vals[i], batch->desc, values, nulls);
-		put_row(batch, values, nulls);
+		put_param_row(batch, values, nulls);
 	}
 	modes_leave(level);
 	pfree(values);
@@ -202,7 +202,7 @@ put_portion(RowsRun *batch, const SPITupleTable * table, uint64 n)
 }
 
 static void
-in_query(void *arg)
+in_batch_query(void *arg)
 {
 	(void) arg;
 	if (geterrcode() == ERRCODE_UNDEFINED_PARAMETER)
@@ -212,7 +212,7 @@ in_query(void *arg)
 static Portal
 open_query(const char *query)
 {
-	ErrorContextCallback context = {error_context_stack, in_query, NULL};
+	ErrorContextCallback context = {error_context_stack, in_batch_query, NULL};
 	SPIPlanPtr	plan;
 	Portal		portal;
 
@@ -284,7 +284,7 @@ start(FunctionCallInfo fcinfo, const char *rows)
 }
 
 static Datum
-run(RowsRun *batch)
+run_rows(RowsRun *batch)
 {
 	if (batch->run.items->n > 0)
 		batch_run(&batch->run, 1);
@@ -307,8 +307,8 @@ dbpool_exec_batch_rows(PG_FUNCTION_ARGS)
 {
 	RowsRun    *batch = start(fcinfo, "rows");
 
-	put_array(batch, PG_GETARG_ARRAYTYPE_P(2));
-	return run(batch);
+	put_row_array(batch, PG_GETARG_ARRAYTYPE_P(2));
+	return run_rows(batch);
 }
 
 /*
@@ -323,5 +323,5 @@ dbpool_exec_batch_query(PG_FUNCTION_ARGS)
 	RowsRun    *batch = start(fcinfo, "query");
 
 	put_query(batch, text_to_cstring(PG_GETARG_TEXT_PP(2)));
-	return run(batch);
+	return run_rows(batch);
 }

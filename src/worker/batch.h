@@ -1,6 +1,6 @@
 /*
  * batch.h
- *	  A batch under way, as wire_batch.c sends it and batch_answer.c takes its answers.
+ *	  A batch under way, as wire_batch.c sends it and wire_batch_answer.c takes its answers.
  */
 #ifndef DBPOOL_BATCH_H
 #define DBPOOL_BATCH_H
@@ -50,7 +50,7 @@ extern void batch_tell(Conn *conn);
 extern bool batch_rests(const Flight *flight);
 extern int64 batch_item_done(Batch *batch, Request *req);
 
-/* batch_answer.c */
+/* wire_batch_answer.c */
 extern bool batch_result(Conn *conn, Flight *flight, struct pg_result *res, bool row);
 extern bool batch_fails(Conn *conn, Flight *flight, Cause cause, char *frame);
 extern void batch_item_aborted(Flight *flight);

@@ -1,5 +1,5 @@
 /*
- * batch_answer.c
+ * wire_batch_answer.c
  *	  What the answers to a batch's statements mean; "Statements that the backend
  *	  sends" in ipc/request.h.
  *
