@@ -106,6 +106,16 @@ my @work = (
 	SELECT dbpool_ping('p');
 	SELECT dbpool_exec('c', 'SELECT says(''hello'')');
 	SELECT dbpool_exec('c', 'PREPARE x AS SELECT 1');
+	BEGIN;
+	SET LOCAL dbpool.transaction = bound;
+	SELECT dbpool_exec('p', 'INSERT INTO t VALUES (2)');
+	SAVEPOINT a;
+	SELECT dbpool_exec('p', 'SELECT 1 / 0');
+	ROLLBACK TO a;
+	SELECT * FROM dbpool_query('p', 'SELECT $1::int', 5) AS t(x int);
+	SELECT dbpool_bulk_insert('p', 't', 'SELECT g FROM generate_series(1, 100) g');
+	SELECT dbpool_exec('c', 'CREATE TEMP TABLE tt (a int)');
+	COMMIT;
 	SELECT dbpool_exec('c', 'BEGIN')},
 	qq{
 	SELECT count(*) FROM (SELECT dbpool_exec('p', 'SELECT length(\$1)', g::text) FROM generate_series(1, 5) g OFFSET 0) c;
@@ -115,6 +125,16 @@ my @work = (
 	RESET statement_timeout;
 	SELECT * FROM dbpool_query('h', 'SELECT 1') AS t(x int);
 	SELECT dbpool_exec('c', 'SELECT 1');
+	SELECT dbpool_begin('p', 'tx');
+	SELECT dbpool_exec('tx', 'INSERT INTO t VALUES (3)');
+	SELECT dbpool_savepoint('tx', 'a');
+	SET statement_timeout = '30ms';
+	SELECT * FROM dbpool_query('tx', 'SELECT pg_sleep(60)') AS t(x text);
+	RESET statement_timeout;
+	SELECT dbpool_rollback_to('tx', 'a');
+	SELECT dbpool_exec('tx', 'SELECT length(\$1)', 'a');
+	SELECT dbpool_commit('tx');
+	SELECT dbpool_rollback('tx');
 	BEGIN;
 	CREATE SERVER u FOREIGN DATA WRAPPER dbpool OPTIONS (host '$where', dbname 'postgres');
 	CREATE USER MAPPING FOR CURRENT_USER SERVER u;
@@ -132,15 +152,29 @@ my @work = (
 	SELECT dbpool_exec('p', 'COPY (SELECT generate_series(1, 3)) TO STDOUT');
 	SELECT dbpool_reset('p');
 	SELECT dbpool_exec('c', 'SELECT 2');
+	SELECT dbpool_begin('h', 'brief', idle_timeout => '1ms');
+	BEGIN;
+	SET LOCAL dbpool.transaction = bound;
+	SELECT dbpool_exec('c', 'SELECT 3');
+	SELECT dbpool_exec('p', 'COMMIT; BEGIN');
+	COMMIT;
+	SET dbpool.transaction = bound;
+	SELECT dbpool_exec('p', 'SELECT pg_terminate_backend(pg_backend_pid())');
+	SELECT dbpool_exec('h', 'SELECT 4');
+	RESET dbpool.transaction;
+	SELECT dbpool_exec('brief', 'SELECT 5');
+	SELECT dbpool_rollback('brief');
 	SELECT dbpool_exec('p', 'COPY t FROM STDIN');
 	SELECT dbpool_reset('h')});
 
 my $at_rest = q{
 	SELECT string_agg(what, ', ') FROM (
-	SELECT format('%s: connecting %s, checking %s, busy %s, cancelling %s, resetting %s, waiting %s',
-		pool, connecting, checking, busy, cancelling, resetting, waiting) AS what
+	SELECT format('%s: connecting %s, checking %s, busy %s, leased %s, cancelling %s, resetting %s, waiting %s',
+		pool, connecting, checking, busy, leased, cancelling, resetting, waiting) AS what
 	FROM dbpool_pools
-	WHERE (connecting, checking, busy, cancelling, resetting, waiting) <> (0, 0, 0, 0, 0, 0)
+	WHERE (connecting, checking, busy, leased, cancelling, resetting, waiting) <> (0, 0, 0, 0, 0, 0, 0)
+	UNION ALL
+	SELECT format('%s transaction of pool %s', state, pool) FROM dbpool_transactions
 	UNION ALL
 	SELECT format('%s has %s connections', pool, count(*)) FROM dbpool_connections
 	GROUP BY pool HAVING count(*) > 3
