@@ -382,29 +382,35 @@ transaction_enter(Call *call)
 	return definition;
 }
 
+/* An entry of shared memory for it, counted as quota says; throws when there is none. */
+static LeaseShared *
+claim_entry(RemoteTransaction *transaction, int quota)
+{
+	for (int i = 0; i < lease_count(); i++)
+	{
+		LeaseShared *lease = lease_entry(i);
+
+		if (!lease_claim(lease, transaction->worker, &transaction->hold))
+			continue;
+		lease->quota = quota;
+		return lease;
+	}
+	quota_give(quota);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+			 errmsg("too many dbpool transactions are open"),
+			 errdetail("All %d that dbpool.max_connections and dbpool.max_requests allow together are. The statement was not run.",
+					   lease_count()),
+			 errhint("See dbpool_transactions. Raise dbpool.max_connections in postgresql.conf, and restart the server.")));
+	return NULL;
+}
+
 /* The entry in shared memory. */
 static void
 claim(RemoteTransaction *transaction)
 {
-	LeaseShared *lease = NULL;
-	int			quota = limits_count();
+	LeaseShared *lease = claim_entry(transaction, limits_count());
 
-	for (int i = 0; i < lease_count() && lease == NULL; i++)
-	{
-		if (lease_claim(lease_entry(i), transaction->worker, &transaction->hold))
-			lease = lease_entry(i);
-	}
-	if (lease == NULL)
-	{
-		quota_give(quota);
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("too many dbpool transactions are open"),
-				 errdetail("All %d that dbpool.max_connections and dbpool.max_requests allow together are. The statement was not run.",
-						   lease_count()),
-				 errhint("See dbpool_transactions. Raise dbpool.max_connections in postgresql.conf, and restart the server.")));
-	}
-	lease->quota = quota;
 	transaction->lease = lease;
 	lease->procno = compat_my_proc_number();
 	lease->idle_timeout = transaction->idle_timeout;

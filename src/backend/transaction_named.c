@@ -175,15 +175,18 @@ named_argument(FunctionCallInfo fcinfo, const char *hint)
 	client_require_workers();
 	if (transaction == NULL)
 		transaction = transaction_find_of_pool(name);
-	if (transaction == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_NO_ACTIVE_SQL_TRANSACTION),
-				 errmsg("there is no transaction \"%s\"", name ? name : ""),
-				 errdetail("No dbpool_begin() of this session has begun one of that name, or on a pool of that name, that is still open."),
-				 hint ? errhint("%s", hint) : 0));
-	transaction_check_role(transaction);
-	transaction_check_unused(transaction);
-	return transaction;
+	if (transaction != NULL)
+	{
+		transaction_check_role(transaction);
+		transaction_check_unused(transaction);
+		return transaction;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_NO_ACTIVE_SQL_TRANSACTION),
+			 errmsg("there is no transaction \"%s\"", name ? name : ""),
+			 errdetail("No dbpool_begin() of this session has begun one of that name, or on a pool of that name, that is still open."),
+			 hint ? errhint("%s", hint) : 0));
+	return NULL;
 }
 
 /*

@@ -197,7 +197,10 @@ read_call(RequestSlot *slot, HomeCall *call)
 	return call->runner != 0 && request_word(slot) == word;
 }
 
-/* The same for a lease; false when it is not one of a transaction that does nothing. */
+/*
+ * The same for a lease, wherever its connection leads; false when it is not one of a
+ * transaction that does nothing.
+ */
 static bool
 read_lease(LeaseShared *shared, HomeLease *lease)
 {
@@ -212,7 +215,7 @@ read_lease(LeaseShared *shared, HomeLease *lease)
 	lease->idle_since = shared->idle_since;
 	lease->began_at = shared->began_at;
 	SpinLockRelease(&shared->mutex);
-	return lease->runner != 0 && lease->idle_since != 0 && lease_word(shared) == word;
+	return lease->idle_since != 0 && lease_word(shared) == word;
 }
 
 /* What there is of calls and of leases. */
@@ -230,9 +233,19 @@ begin_search(Search *search)
 	search->nleases = 0;
 	for (int i = 0; i < lease_count(); i++)
 	{
-		if (read_lease(lease_entry(i), &search->leases[search->nleases]))
+		HomeLease  *lease = &search->leases[search->nleases];
+
+		if (read_lease(lease_entry(i), lease) && lease->runner != 0)
 			search->nleases++;
 	}
+}
+
+static void
+end_search(Search *search)
+{
+	pfree(search->calls);
+	pfree(search->leases);
+	pfree(search);
 }
 
 /* Does the process wait for a lock, as far as can be seen without one? */
@@ -400,8 +413,11 @@ describe_wait(StringInfo buf, const Wait *wait)
 							 wait->pid, wait->on);
 			break;
 		case WAIT_LEASE:
-			appendStringInfo(buf, "Process %d is in a transaction of process %d, and waits for its next statement.",
-							 wait->pid, wait->on);
+			if (wait->pid != 0)
+				appendStringInfo(buf, "Process %d is in a transaction of process %d, and waits for its next statement.",
+								 wait->pid, wait->on);
+			else
+				appendStringInfo(buf, "A transaction of process %d waits for its next statement.", wait->on);
 			break;
 	}
 }
@@ -487,7 +503,7 @@ home_find_lease_deadlock(LeaseShared *lease)
 	Wait		first;
 	PGPROC	   *owner;
 
-	if (!read_lease(lease, &mine))
+	if (!read_lease(lease, &mine) || mine.runner == 0)
 		return NULL;
 	owner = BackendPidGetProc(mine.session);
 	/* one of several processes that run its query may be who waits */
@@ -525,8 +541,28 @@ home_waits_for(int pid, int session, HomeDeadlock *deadlock)
 	found = find_from(search, pid);
 	if (found)
 		take_path(search, deadlock);
-	pfree(search->calls);
-	pfree(search->leases);
-	pfree(search);
+	end_search(search);
+	return found;
+}
+
+/* The same for a transaction that does nothing, wherever its connection leads. */
+bool
+home_lease_waits_for(LeaseShared *lease, int session, HomeDeadlock *deadlock)
+{
+	Search	   *search;
+	HomeLease	its;
+	Wait		first;
+	bool		found;
+
+	if (!read_lease(lease, &its))
+		return false;
+	first = wait_of_lease(&its);
+	search = palloc0(sizeof(Search));
+	begin_search(search);
+	search->target = session;
+	found = find_over(search, &first);
+	if (found)
+		take_path(search, deadlock);
+	end_search(search);
 	return found;
 }

@@ -19,6 +19,10 @@
 	"A statement that runs through a pool is in a transaction of its own: it waits for the locks of the session that called it. " \
 	"End the session's own transaction before the call, or do both in one transaction."
 
+#define LEASE_DEADLOCK_HINT \
+	"The transactions that have the connections go on only when this session does. " \
+	"End them before, or raise the server's option max_size."
+
 /* Milliseconds between the first look at one and the second. */
 #define HOME_CONFIRM_MS		50
 
@@ -40,5 +44,6 @@ extern HomeDeadlock *home_find_deadlock(RequestSlot *slot);
 extern HomeDeadlock *home_find_own_deadlock(int runner);
 extern HomeDeadlock *home_find_lease_deadlock(LeaseShared *lease);
 extern bool home_waits_for(int pid, int session, HomeDeadlock *deadlock);
+extern bool home_lease_waits_for(LeaseShared *lease, int session, HomeDeadlock *deadlock);
 
 #endif							/* DBPOOL_HOME_H */

@@ -306,7 +306,7 @@ lease_goes_on(Conn *conn)
 		conn_want(conn, WL_SOCKET_READABLE);
 		lease_rests(conn);
 		conn_watch_lease(conn);
-		if (conn->session.home_pid != 0)
+		if (conn->session.home_pid != 0 || conn->pool->nwaiting > 0)
 			deadlock_watch();
 		if (conn->waiter != NULL)
 			conn_mark(conn);

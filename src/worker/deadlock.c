@@ -9,6 +9,9 @@
  * of its calls it is found from; the worker that has that call gives it up.  Where no
  * call is in it, a transaction is rolled back whose session waits for a lock: the
  * session goes on, and is told when it next asks for something in the transaction.
+ *
+ * Nor may a request wait for a connection, of any pool, when all that it could get are
+ * leased to transactions of its own session, or of sessions that wait for it.
  */
 #include "postgres.h"
 
@@ -113,6 +116,15 @@ look_at_conn(Conn *conn, void *arg)
 
 static Look *looking;
 
+/* Does the connection come free only when the session goes on? */
+static bool
+conn_waits_for(Conn *conn, int session, HomeDeadlock *deadlock)
+{
+	if (conn->state == CONN_LEASED)
+		return conn->waiter == NULL && home_lease_waits_for(conn->lease.shared, session, deadlock);
+	return conn->session.home_pid != 0 && home_waits_for(conn->session.home_pid, session, deadlock);
+}
+
 /*
  * Do all connections that a request of the pool may get wait for its session?
  * NULL if not.  leases: it opens a lease, and they have all that they may have.
@@ -136,7 +148,7 @@ find_in_queue(Pool *pool, int session, bool leases)
 
 			if (leases && conn->lease.shared == NULL)
 				continue;
-			if (conn->session.home_pid == 0 || !home_waits_for(conn->session.home_pid, session, deadlock))
+			if (!conn_waits_for(conn, session, deadlock))
 				return NULL;
 			n++;
 		}
@@ -149,10 +161,13 @@ static void
 look_at_waiter(Look *this, Request *req)
 {
 	bool		leases = request_opens_lease(req) && pool_leases_are_full(req->pool);
+	Ticks		due = ticks_plus_ms(req->queued_at, DeadlockTimeout);
 	HomeDeadlock *deadlock;
 
-	if (this->now < ticks_plus_ms(req->queued_at, DeadlockTimeout) ||
-		(!leases && pool_size(req->pool) < pool_max(req->pool)))
+	/* without leases it is looked at as long as something runs at home */
+	if (req->pool->nleased > 0)
+		look_again_by(this, this->now < due ? due : ticks_plus_ms(this->now, Max(DeadlockTimeout, HOME_CONFIRM_MS)));
+	if (this->now < due || (!leases && pool_size(req->pool) < pool_max(req->pool)))
 		return;
 	deadlock = find_in_queue(req->pool, req->task.pid, leases);
 	if (deadlock != NULL && req->suspected == deadlock->signature)
@@ -198,7 +213,7 @@ fail_waiter_piece(void *arg)
 
 	pool_leave_queue(this->waiter);
 	request_fail(this->waiter, "40P01", "deadlock detected", this->detail,
-				 HOME_DEADLOCK_HINT);
+				 this->waiter->pool->nconns[CONN_LEASED] > 0 ? LEASE_DEADLOCK_HINT : HOME_DEADLOCK_HINT);
 }
 
 static void

@@ -307,6 +307,8 @@ dispatch_submit(Request *req)
 	if (!may_go_first(pool, req) || !try_start(pool, req, req->queued_at))
 	{
 		pool_enter_queue(req);
+		if (pool->nleased > 0)
+			deadlock_watch();
 		SpinLockAcquire(&pool->shared->mutex);
 		pool->shared->counters.waited++;
 		SpinLockRelease(&pool->shared->mutex);

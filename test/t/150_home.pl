@@ -219,7 +219,8 @@ subtest 'behind another statement' => sub {
 	my $committed = 0;
 	my $rode = 0;
 
-	foreach my $try (1 .. 3)
+	# on a busy machine a text may not count as short
+	for (my $try = 1; $rode < 3 && $try <= 20; $try++)
 	{
 		my $victim = session($local);
 		my @workers = (worker_pid($control, 1), worker_pid($control, 2));
@@ -241,7 +242,7 @@ subtest 'behind another statement' => sub {
 		$victim->send(sprintf $write, 101, 1);
 		$control->poll("SELECT count(*) FROM dbpool_requests WHERE state = 'submitted'", '2');
 		resume(@workers);
-		$control->poll("SELECT count(*) FROM dbpool_requests WHERE state = 'running'", '2');
+		$control->poll("SELECT count(*) = 2 FROM dbpool_requests WHERE state IN ('running', 'queued')");
 		$rode += $control->value(
 			"SELECT count(*) FROM dbpool_connections WHERE pool = 'narrow' AND in_flight = 2");
 		my $answer = $causes{cancel}->($victim);
@@ -278,7 +279,7 @@ sub is_deadlock
 	my ($answer, $name) = @_;
 
 	is($answer->{state}, '40P01', "$name: a deadlock");
-	like($answer->{err}, qr/DETAIL:.*Process \d+ waits for .*HINT:.*own transaction/s,
+	like($answer->{err}, qr/DETAIL:.*Process \d+ waits for .*HINT:.*(?:own transaction|End them before)/s,
 		'who waits for whom, and what to do, is said');
 	cmp_ok($answer->{seconds}, '<', 5, 'and before long');
 	at_rest();

@@ -406,6 +406,51 @@ SQL
 	at_rest('random');
 };
 
+subtest 'a session waits for connections that its own transactions have' => sub {
+	my @s = (bound(), bound());
+	my $deadlock = sub {
+		my ($session, $call, $name) = @_;
+		my $answer = $session->send($call)->ends("$name: it ends");
+
+		is($answer->{state}, '40P01', 'as a deadlock');
+		cmp_ok($answer->{seconds}, '<', 10, 'before long');
+		like($answer->{err}, qr/Process \d+ waits for a connection of pool .*transaction of process \d+.*HINT:  .*raise .*max_size/s,
+			'which is explained');
+		return;
+	};
+
+	create_pool($local, 'two', $remote, max_size => 2);
+	create_pool($local, 'one', $remote, max_size => 1);
+	$s[0]->value(q{BEGIN; SELECT dbpool_begin('two', 'a')});
+	$deadlock->($s[0], q{SELECT dbpool_begin('two', 'b')}, 'two by name');
+	$s[0]->query('ROLLBACK');
+	$s[0]->value('BEGIN; ' . insert('one'));
+	$deadlock->($s[0], 'SET LOCAL dbpool.transaction = autonomous; ' . insert('one'), 'one bound, and a statement by itself');
+	$s[0]->query('ROLLBACK');
+
+	# the session that has it waits for a lock of the one that wants it
+	$s[0]->value('BEGIN; ' . insert('two'));
+	$s[1]->value('BEGIN; LOCK TABLE here');
+	$s[0]->send('SELECT FROM here');
+	$control->poll('SELECT count(*) FROM pg_locks WHERE NOT granted', '1');
+	$deadlock->($s[1], insert('two'), 'over a local lock');
+	is($s[0]->wait->{err}, '', 'the other one goes on');
+	is($s[0]->query('COMMIT')->{err}, '', 'and is committed');
+	$s[1]->query('ROLLBACK');
+
+	# one that will end is waited for
+	$s[0]->value('BEGIN; ' . insert('two'));
+	$s[1]->value('BEGIN');
+	$s[1]->send(insert('two'));
+	$control->poll(q{SELECT count(*) FROM dbpool_requests WHERE state = 'queued' AND submitted_at < clock_timestamp() - interval '3 s'}, '1');
+	is($s[0]->query('COMMIT')->{err}, '', 'another one ends');
+	is($s[1]->wait->{err}, '', 'and who waits goes on');
+	is($s[1]->query('COMMIT')->{err}, '', 'to its end');
+	$theirs->value('TRUNCATE t');
+	$_->quit foreach @s;
+	at_rest('own');
+};
+
 subtest 'forgotten ones' => sub {
 	create_pool($local, 'short', $remote, lease_idle_timeout => '500ms', leak_threshold => '200ms');
 	my $offset = -s $local->logfile;
