@@ -50,7 +50,7 @@ pool_workers(const Pool *pool, int *place)
 	if (!is_entry_of(entry, pool))
 		return 1;
 	/* max_size may have become less than what it was split over */
-	return Min(workers, pool_workers_most(pool));
+	return Max(Min(workers, pool_workers_most(pool)), 1);
 }
 
 static int
