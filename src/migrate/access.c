@@ -8,14 +8,13 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "backend/tables.h"
 #include "migrate/migrate.h"
 #include "catalog/pg_proc.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
@@ -34,23 +33,6 @@ migrate_schema(void)
 	return schema;
 }
 
-static Oid
-table_owner(Oid schema)
-{
-	Oid			relid = get_relname_relid("dbpool_migrations", schema);
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the extension \"dbpool\" of this database has no table \"dbpool_migrations\""),
-				 errhint("ALTER EXTENSION dbpool UPDATE brings its objects up to date.")));
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
 bool
 migrate_tables_exist(void)
 {
@@ -59,40 +41,6 @@ migrate_tables_exist(void)
 	return OidIsValid(schema) &&
 		OidIsValid(get_relname_relid("dbpool_migrations", schema)) &&
 		OidIsValid(get_relname_relid("dbpool_migration_history", schema));
-}
-
-const char *
-migrate_tables_begin(MigrateTables *tables)
-{
-	Oid			schema = migrate_schema();
-	const char *name = quote_identifier(get_namespace_name(schema));
-	Oid			owner = table_owner(schema);
-
-	GetUserIdAndSecContext(&tables->userid, &tables->security);
-	SetUserIdAndSecContext(owner, tables->security | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
-	tables->guc_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	SPI_connect();
-	return name;
-}
-
-void
-migrate_tables_end(const MigrateTables *tables)
-{
-	SPI_finish();
-	AtEOXact_GUC(true, tables->guc_level);
-	SetUserIdAndSecContext(tables->userid, tables->security);
-}
-
-void
-tables_run(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
-{
-	int			status = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
-
-	if (status != expected)
-		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(status));
 }
 
 /* The triggers are to let rows pass as they are. */

@@ -42,8 +42,8 @@ static Known *
 read_known(Oid serverid, int *n)
 {
 	MemoryContext context = CurrentMemoryContext;
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
+	Tables		tables;
+	const char *schema = tables_begin(&tables, "dbpool_migrations");
 	Oid			type = OIDOID;
 	Datum		value = ObjectIdGetDatum(serverid);
 	SPIPlanPtr	plan;
@@ -83,7 +83,7 @@ read_known(Oid serverid, int *n)
 		known[i].time = MemoryContextStrdup(context, SPI_getvalue(row, desc, 3));
 		known[i].baseline = strcmp(SPI_getvalue(row, desc, 4), "baseline") == 0;
 	}
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 	return known;
 }
 

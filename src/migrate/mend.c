@@ -38,8 +38,8 @@ static Failures
 read_failures(Oid serverid)
 {
 	MemoryContext context = CurrentMemoryContext;
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
+	Tables		tables;
+	const char *schema = tables_begin(&tables, "dbpool_migrations");
 	Failures	failures;
 	Oid			type = OIDOID;
 	Datum		value = ObjectIdGetDatum(serverid);
@@ -68,7 +68,7 @@ read_failures(Oid serverid)
 		failures.details[i] = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[i],
 																		SPI_tuptable->tupdesc, 2));
 	}
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 	return failures;
 }
 

@@ -31,6 +31,7 @@
 #ifndef DBPOOL_MIGRATE_H
 #define DBPOOL_MIGRATE_H
 
+#include "backend/tables.h"
 #include "backend/extension.h"
 #include "migrate/remote.h"
 #include "pq/session.h"
@@ -113,27 +114,9 @@ extern bool migrate_tables_exist(void);
 	"(SELECT s.srvname FROM pg_catalog.pg_foreign_server s WHERE s.oid OPERATOR(pg_catalog.=) $1)"
 
 /*
- * Between these two calls SPI is connected, the current user is the owner of the
- * extension's tables, and search_path is safe.  Returns the schema's name, quoted.
- * An error in between undoes all that.
+ * The same as tables_run(), writing rows as they are given, past the triggers that are
+ * for rows from elsewhere.
  */
-typedef struct MigrateTables
-{
-	Oid			userid;
-	int			security;
-	int			guc_level;
-} MigrateTables;
-
-extern const char *migrate_tables_begin(MigrateTables *tables);
-extern void migrate_tables_end(const MigrateTables *tables);
-
-/*
- * Run a statement with parameters in between; nulls as SPI takes them, or NULL.  Throws
- * unless SPI says what is expected.  tables_write() has it write rows as they are
- * given, past the triggers that are for rows from elsewhere.
- */
-extern void tables_run(const char *sql, int nargs, Oid *types, Datum *values,
-					   const char *nulls, int expected);
 extern void tables_write(const char *sql, int nargs, Oid *types, Datum *values,
 						 const char *nulls, int expected);
 

@@ -155,8 +155,8 @@ make_queue(Size offset, BackgroundWorkerHandle *handle)
 bool
 record_is_open_ended(Oid serverid)
 {
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
+	Tables		tables;
+	const char *schema = tables_begin(&tables, "dbpool_migrations");
 	Oid			type = OIDOID;
 	Datum		value = ObjectIdGetDatum(serverid);
 	bool		found;
@@ -168,7 +168,7 @@ record_is_open_ended(Oid serverid)
 							  1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the history of migrations");
 	found = SPI_processed > 0;
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 	return found;
 }
 

@@ -55,8 +55,8 @@ guard_row(HeapTuple row, TupleDesc desc)
 static void
 guard_table(void)
 {
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
+	Tables		tables;
+	const char *schema = tables_begin(&tables, "dbpool_migrations");
 	SPITupleTable *rows;
 	uint64		n;
 
@@ -66,7 +66,7 @@ guard_table(void)
 	n = SPI_processed;
 	for (uint64 i = 0; i < n; i++)
 		guard_row(rows->vals[i], rows->tupdesc);
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 }
 
 /*
@@ -137,7 +137,7 @@ static void
 server_changed(Oid serverid, bool dropped)
 {
 	static const char *const names[] = {"dbpool_migrations", "dbpool_migration_history"};
-	MigrateTables tables;
+	Tables		tables;
 	const char *schema;
 
 	/* the change is not visible yet: this is the old name */
@@ -151,7 +151,7 @@ server_changed(Oid serverid, bool dropped)
 		return;
 	namestrcpy(&name, server->servername);
 	values[1] = NameGetDatum(&name);
-	schema = migrate_tables_begin(&tables);
+	schema = tables_begin(&tables, "dbpool_migrations");
 	for (int i = 0; i < lengthof(names); i++)
 		tables_write(dropped ?
 					 psprintf("UPDATE %s.%s m SET serverid = 0 "
@@ -162,7 +162,7 @@ server_changed(Oid serverid, bool dropped)
 							  "AND m.pool OPERATOR(pg_catalog.=) $2 "
 							  "AND s.srvname OPERATOR(pg_catalog.<>) $2", schema, names[i]),
 					 2, types, values, NULL, SPI_OK_UPDATE);
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 }
 
 /* In every process that the postmaster starts. */

@@ -87,8 +87,8 @@ Migration *
 source_read(Oid serverid, int *n)
 {
 	MemoryContext context = CurrentMemoryContext;
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
+	Tables		tables;
+	const char *schema = tables_begin(&tables, "dbpool_migrations");
 	Oid			types[] = {OIDOID};
 	Datum		values[] = {ObjectIdGetDatum(serverid)};
 	Migration  *migrations;
@@ -100,15 +100,15 @@ source_read(Oid serverid, int *n)
 	migrations = MemoryContextAlloc(context, sizeof(Migration) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
 		migration_of_row(i, &migrations[i], context);
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 	return migrations;
 }
 
 bool
 source_is_applied(Oid serverid, const char *version)
 {
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
+	Tables		tables;
+	const char *schema = tables_begin(&tables, "dbpool_migrations");
 	Oid			types[] = {OIDOID, TEXTOID};
 	Datum		values[] = {ObjectIdGetDatum(serverid), CStringGetTextDatum(version)};
 	SPIPlanPtr	plan = SPI_prepare(psprintf(LAST_DIRECTION, schema), 2, types);
@@ -121,7 +121,7 @@ source_is_applied(Oid serverid, const char *version)
 		elog(ERROR, "could not read the history of migrations");
 	if (SPI_processed > 0)
 		applied = strcmp(text_of_row(0, 1, CurrentMemoryContext), "down") != 0;
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 	return applied;
 }
 
@@ -304,23 +304,23 @@ char *
 source_differences(Oid serverid, const Migration *migration)
 {
 	MemoryContext context = CurrentMemoryContext;
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
+	Tables		tables;
+	const char *schema = tables_begin(&tables, "dbpool_migrations");
 	Migration	old;
 	char	   *list = "";
 
 	if (find_row(schema, serverid, migration->version, &old))
 		list = differences(&old, migration);
 	list = MemoryContextStrdup(context, list);
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 	return list;
 }
 
 SourceStatus
 source_put(Oid serverid, const char *pool, const Migration *migration, SourceChange change)
 {
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
+	Tables		tables;
+	const char *schema = tables_begin(&tables, "dbpool_migrations");
 	Migration	given = *migration;
 	Migration	old;
 	SourceStatus status = SOURCE_ADDED;
@@ -354,15 +354,15 @@ source_put(Oid serverid, const char *pool, const Migration *migration, SourceCha
 		status = SOURCE_REPLACED;
 	}
 done:
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 	return status;
 }
 
 void
 source_drop(Oid serverid, const char *pool, const char *version)
 {
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
+	Tables		tables;
+	const char *schema = tables_begin(&tables, "dbpool_migrations");
 	Migration	migration;
 	Oid			types[] = {OIDOID, TEXTOID};
 	Datum		values[] = {ObjectIdGetDatum(serverid), CStringGetTextDatum(version)};
@@ -380,7 +380,7 @@ source_drop(Oid serverid, const char *pool, const char *version)
 	tables_run(psprintf("DELETE FROM %s.dbpool_migrations m WHERE " OF_SERVER("m") " "
 						"AND m.version::pg_catalog.text OPERATOR(pg_catalog.=) $2", schema),
 			   2, types, values, NULL, SPI_OK_DELETE);
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 }
 
 /*
@@ -390,8 +390,8 @@ source_drop(Oid serverid, const char *pool, const char *version)
 int
 source_forget(Oid serverid, const char *pool)
 {
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
+	Tables		tables;
+	const char *schema = tables_begin(&tables, "dbpool_migrations");
 	Oid			types[] = {OIDOID};
 	Datum		values[] = {ObjectIdGetDatum(serverid)};
 	SPITupleTable *rows;
@@ -415,15 +415,15 @@ source_forget(Oid serverid, const char *pool)
 				   "down", "forgotten", tables.userid);
 		forgotten++;
 	}
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 	return forgotten;
 }
 
 int64
 source_highest(int64 from, int64 to)
 {
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
+	Tables		tables;
+	const char *schema = tables_begin(&tables, "dbpool_migrations");
 	Oid			types[] = {INT8OID, INT8OID};
 	Datum		values[] = {Int64GetDatum(from), Int64GetDatum(to)};
 	int64		highest;
@@ -435,7 +435,7 @@ source_highest(int64 from, int64 to)
 						"AND v.number OPERATOR(pg_catalog.<=) $2", schema),
 			   2, types, values, NULL, SPI_OK_SELECT);
 	highest = DatumGetInt64(value_of_row(0, 1));
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 	return highest;
 }
 
@@ -443,8 +443,8 @@ Migration *
 source_from_files(Oid serverid, ArrayType *except, int *n)
 {
 	MemoryContext context = CurrentMemoryContext;
-	MigrateTables tables;
-	const char *schema = migrate_tables_begin(&tables);
+	Tables		tables;
+	const char *schema = tables_begin(&tables, "dbpool_migrations");
 	Oid			types[] = {OIDOID, TEXTARRAYOID};
 	Datum		values[] = {ObjectIdGetDatum(serverid), PointerGetDatum(except)};
 	Migration  *migrations;
@@ -461,6 +461,6 @@ source_from_files(Oid serverid, ArrayType *except, int *n)
 		migrations[i].name = text_of_row(i, 2, context);
 		migrations[i].file = text_of_row(i, 3, context);
 	}
-	migrate_tables_end(&tables);
+	tables_end(&tables);
 	return migrations;
 }
