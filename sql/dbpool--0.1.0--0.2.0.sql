@@ -236,8 +236,6 @@ COMMENT ON COLUMN dbpool_stat_pools.rolled_back IS 'of these, rolled back or los
 COMMENT ON COLUMN dbpool_stat_pools.transaction_time IS 'total time that those which have ended had a connection';
 COMMENT ON COLUMN dbpool_stat_pools.transaction_time_max IS 'longest such time';
 
-GRANT SELECT ON dbpool_transactions TO PUBLIC;
-
 -- Batches
 CREATE FUNCTION dbpool_batch(pool name, statements text[], params jsonb[] DEFAULT NULL, mode text DEFAULT 'transaction', parallel int DEFAULT 1, results boolean DEFAULT false)
 RETURNS TABLE (number bigint, status text, rows bigint, result jsonb, sqlstate text, message text, milliseconds float8)
@@ -254,3 +252,67 @@ CREATE FUNCTION dbpool_exec_batch(pool name, sql text, query text) RETURNS bigin
 AS 'MODULE_PATHNAME', 'dbpool_exec_batch_query' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_exec_batch(name, text, text)
 IS 'the same for each row of a local query';
+
+-- Transactions in two phases
+CREATE TABLE dbpool_two_phase (
+	serverid oid NOT NULL,
+	userid oid NOT NULL,
+	prefix text NOT NULL,
+	PRIMARY KEY (serverid, userid)
+);
+COMMENT ON TABLE dbpool_two_phase IS 'the pools at which transactions have been prepared';
+COMMENT ON COLUMN dbpool_two_phase.serverid IS 'OID of the foreign server';
+COMMENT ON COLUMN dbpool_two_phase.userid IS 'OID of the role of the user mapping, 0 for PUBLIC';
+COMMENT ON COLUMN dbpool_two_phase.prefix IS 'how the names of its prepared transactions begin';
+
+CREATE TABLE dbpool_prepared (
+	gid text PRIMARY KEY,
+	serverid oid NOT NULL,
+	userid oid NOT NULL,
+	pool name NOT NULL,
+	roleid oid NOT NULL,
+	pid int NOT NULL,
+	prepared_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	attempts int NOT NULL DEFAULT 0,
+	last_attempt timestamptz,
+	last_error text
+);
+COMMENT ON TABLE dbpool_prepared IS 'prepared transactions of remotes that are to be committed, as the local transaction was: a row is the decision';
+COMMENT ON COLUMN dbpool_prepared.gid IS 'its name at the remote';
+COMMENT ON COLUMN dbpool_prepared.serverid IS 'OID of the foreign server';
+COMMENT ON COLUMN dbpool_prepared.userid IS 'OID of the role of the user mapping, 0 for PUBLIC';
+COMMENT ON COLUMN dbpool_prepared.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_prepared.roleid IS 'OID of the role that made it';
+COMMENT ON COLUMN dbpool_prepared.pid IS 'process ID of its session';
+COMMENT ON COLUMN dbpool_prepared.prepared_at IS 'when that began to commit';
+COMMENT ON COLUMN dbpool_prepared.attempts IS 'how often the resolver has tried in vain to commit it';
+COMMENT ON COLUMN dbpool_prepared.last_attempt IS 'when it last did';
+COMMENT ON COLUMN dbpool_prepared.last_error IS 'why that failed';
+
+CREATE VIEW dbpool_in_doubt AS
+SELECT p.gid, p.pool, coalesce(m.rolname, 'public') AS user_name, r.rolname AS usename, p.pid,
+	'commit'::text AS decision, p.prepared_at, p.attempts, p.last_attempt, p.last_error
+FROM @extschema@.dbpool_prepared p
+LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid OPERATOR(pg_catalog.=) p.serverid
+LEFT JOIN pg_catalog.pg_roles m ON m.oid OPERATOR(pg_catalog.=) p.userid
+LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) p.roleid
+WHERE pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')
+	OR (s.srvowner IS NOT NULL AND pg_catalog.pg_has_role(current_user, s.srvowner, 'USAGE'));
+COMMENT ON VIEW dbpool_in_doubt IS 'prepared transactions that have not been seen to be committed at their remotes yet; of servers that the current role owns';
+COMMENT ON COLUMN dbpool_in_doubt.gid IS 'its name at the remote';
+COMMENT ON COLUMN dbpool_in_doubt.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_in_doubt.user_name IS 'local role of the user mapping, or public';
+COMMENT ON COLUMN dbpool_in_doubt.usename IS 'role that made it';
+COMMENT ON COLUMN dbpool_in_doubt.pid IS 'process ID of the local session';
+COMMENT ON COLUMN dbpool_in_doubt.decision IS 'what will become of it';
+COMMENT ON COLUMN dbpool_in_doubt.prepared_at IS 'when the local transaction began to commit';
+COMMENT ON COLUMN dbpool_in_doubt.attempts IS 'how often it was tried in vain to commit it';
+COMMENT ON COLUMN dbpool_in_doubt.last_attempt IS 'when that was last tried';
+COMMENT ON COLUMN dbpool_in_doubt.last_error IS 'why it failed';
+
+CREATE FUNCTION dbpool_resolve(gid text, outcome text) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_resolve(text, text)
+IS 'ends a prepared transaction by hand: commit or rollback; for the owner of its server';
+
+GRANT SELECT ON dbpool_transactions, dbpool_in_doubt TO PUBLIC;

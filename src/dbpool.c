@@ -29,6 +29,7 @@ static const struct config_enum_entry transaction_modes[] = {
 	{"server", TRANSACTION_SERVER, false},
 	{"autonomous", TRANSACTION_AUTONOMOUS, false},
 	{"bound", TRANSACTION_BOUND, false},
+	{"two_phase", TRANSACTION_TWO_PHASE, false},
 	{NULL, 0, false}
 };
 

@@ -36,8 +36,9 @@ typedef enum TransactionMode
 {
 	TRANSACTION_SERVER = -1,	/* of the setting: as the server's option says */
 	TRANSACTION_AUTONOMOUS = 0, /* each call is one by itself */
-	TRANSACTION_BOUND			/* calls on a pool are one, which ends with
+	TRANSACTION_BOUND,			/* calls on a pool are one, which ends with
 								 * the local one */
+	TRANSACTION_TWO_PHASE		/* and they do so whatever crashes */
 } TransactionMode;
 
 /* Settings, see dbpool.c. */

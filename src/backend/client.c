@@ -41,6 +41,11 @@ client_frame(Client *client, char type, const char *bytes, Size len)
 		case FRAME_STALE:
 			client->stale = true;
 			break;
+		case FRAME_TAG:
+			if (call->transaction != NULL)
+				transaction_note_tag(call->transaction, bytes + sizeof(uint64));
+			client->sink->frame(client->sink, type, &body);
+			break;
 		case FRAME_NOTICE:
 			error_notice(call->pool, &body);
 			break;

@@ -46,6 +46,7 @@ typedef struct Call
 	RemoteTransaction *transaction; /* in which it runs; NULL: by itself, or
 									 * as transaction.c finds */
 	bool		ends_transaction;
+	bool		prepares_transaction;
 	StringInfoData prelude;		/* see message.h */
 
 	/* REQUEST_BATCH alone: see TaskHeader */

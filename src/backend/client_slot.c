@@ -314,7 +314,8 @@ fill_slot(Client *client)
 	slot->task.traces = call->kind == REQUEST_BATCH ? call->traces : call_traces(call);
 	slot->task.prelude_len = call->prelude.len;
 	slot->task.lease = LEASE_NONE;
-	slot->task.lease_ends = call->ends_transaction;
+	slot->task.lease_ends = call->ends_transaction && !call->prepares_transaction;
+	slot->task.lease_prepares = call->prepares_transaction;
 	if (call->transaction != NULL)
 		transaction_fill(call->transaction, &slot->task);
 	else if (dbpool_inherit_read_only && XactReadOnly &&

@@ -30,7 +30,7 @@ static const char *const history_words[] = {"dbpool", "refinery", "sqlx", NULL};
 /* XACT_READ_COMMITTED and what follows it */
 static const char *const isolation_words[] = {NULL, "read committed", "repeatable read", "serializable", NULL};
 static const char *const reset_words[] = {"smart", "always", "never", NULL};
-static const char *const transaction_words[] = {"autonomous", "bound", NULL};
+static const char *const transaction_words[] = {"autonomous", "bound", "two_phase", NULL};
 
 /* The options of a pool, of the server. */
 static const struct PoolOption

@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "ipc/resolver.h"
 
 /* Milliseconds between two looks whether what was given up has ended. */
 #define SETTLE_LOOK_MS		1000
@@ -55,6 +56,8 @@ transaction_let_go(RemoteTransaction *transaction)
 			continue;
 		break;
 	}
+	if (transaction->gid[0] != '\0')
+		resolver_want(MyDatabaseId);
 	pfree(transaction);
 }
 
@@ -234,13 +237,14 @@ transaction_find_of_pool(const char *pool)
 
 /* The bound one on the pool, which begins now if there is none. */
 static RemoteTransaction *
-bound_to_local(const Definition *definition)
+bound_to_local(const Definition *definition, bool two_phase)
 {
 	RemoteTransaction *transaction = transaction_find_on(definition, LEASE_BOUND);
 
 	if (transaction != NULL)
 		return transaction;
 	transaction = transaction_make(LEASE_BOUND, definition);
+	transaction->two_phase = two_phase;
 	transaction_set_begin(transaction, Max(XactIsoLevel, definition->options->isolation),
 						  XactReadOnly ? ACCESS_READ_ONLY : ACCESS_DEFAULT, XactDeferrable);
 	return transaction;
@@ -256,7 +260,8 @@ transaction_on(const Definition *definition)
 
 	if (transaction != NULL)
 		return transaction;
-	return mode == TRANSACTION_BOUND ? bound_to_local(definition) : NULL;
+	return mode == TRANSACTION_AUTONOMOUS ? NULL :
+		bound_to_local(definition, mode == TRANSACTION_TWO_PHASE);
 }
 
 /* A call that runs may make others, but none in its own transaction. */
@@ -414,6 +419,7 @@ claim(RemoteTransaction *transaction)
 	transaction->lease = lease;
 	lease->procno = compat_my_proc_number();
 	lease->idle_timeout = transaction->idle_timeout;
+	lease->commit_prepared = false;
 	pg_atomic_write_u64(&lease->running, 0);
 	pg_atomic_write_u64(&lease->begun, 0);
 	SpinLockAcquire(&lease->mutex);
@@ -430,6 +436,7 @@ claim(RemoteTransaction *transaction)
 	lease->statements = 0;
 	lease->savepoints = 0;
 	lease->sql[0] = '\0';
+	lease->gid[0] = '\0';
 	SpinLockRelease(&lease->mutex);
 }
 
@@ -449,6 +456,11 @@ transaction_worker(RemoteTransaction *transaction, const Definition *definition)
 void
 transaction_fill(RemoteTransaction *transaction, TaskHeader *task)
 {
+	LeaseShared *lease = transaction->lease;
+
+	SpinLockAcquire(&lease->mutex);
+	strlcpy(lease->gid, transaction->gid, sizeof(lease->gid));
+	SpinLockRelease(&lease->mutex);
 	task->lease = lease_index(transaction->lease);
 	task->lease_hold = transaction->hold;
 }
@@ -462,6 +474,26 @@ transaction_stale(RemoteTransaction *transaction)
 {
 	if (lease_move(transaction->lease, transaction->hold, LEASE_CLAIMED, LEASE_FREE))
 		transaction->lease = NULL;
+}
+
+/*
+ * A statement of the transaction has ended with that command tag.  What follows SELECT may
+ * have written, too, by a function.
+ */
+void
+transaction_note_tag(RemoteTransaction *transaction, const char *tag)
+{
+	static const char *const unsure[] = {
+		"SELECT", "FETCH", "MOVE", "SHOW", "SET", "RESET", "EXPLAIN", "DECLARE CURSOR",
+		"CLOSE CURSOR", "BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK"
+	};
+
+	for (int i = 0; i < lengthof(unsure); i++)
+	{
+		if (strncmp(tag, unsure[i], strlen(unsure[i])) == 0)
+			return;
+	}
+	transaction->wrote = true;
 }
 
 /*

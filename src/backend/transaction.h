@@ -33,6 +33,11 @@ struct RemoteTransaction
 	SubTransactionId began_in;	/* a named one ends with it, should that fail;
 								 * or invalid */
 	int			idle_timeout;	/* milliseconds; 0: never */
+	bool		two_phase;		/* a bound one, that is prepared if there are
+								 * others */
+	bool		wrote;			/* a statement has surely written something */
+	char		gid[LEASE_GID]; /* when it is prepared, or about to be; or
+								 * empty */
 	char		begin[96];		/* the statement */
 	LeaseShared *lease;			/* NULL before the first call */
 	uint64		hold;
@@ -80,10 +85,15 @@ extern void transaction_settle(RemoteTransaction *transaction);
 extern const Definition *transaction_enter(Call *call);
 extern int	transaction_worker(RemoteTransaction *transaction, const Definition *definition);
 extern void transaction_fill(RemoteTransaction *transaction, TaskHeader *task);
+extern void transaction_note_tag(RemoteTransaction *transaction, const char *tag);
 extern void transaction_left(RemoteTransaction *transaction, const Call *call, uint64 ticket,
 							 bool running);
 extern void transaction_stale(RemoteTransaction *transaction);
 extern void transactions_exit(void);
+
+/* two_phase.c: transactions that are prepared before the local one is committed */
+extern bool two_phase_choose(RemoteTransaction **list, int n);
+extern void two_phase_committed(void);
 
 /* transaction_end.c: the end of the local transaction, and of others */
 typedef struct TagSink
@@ -93,8 +103,9 @@ typedef struct TagSink
 } TagSink;
 
 extern void transactions_register(void);
-extern void transaction_make_end(RemoteTransaction *transaction, bool commit, Call *call,
+extern void transaction_make_end(RemoteTransaction *transaction, const char *how, Call *call,
 								 TagSink *sink);
+extern void transactions_end_together(RemoteTransaction **list, int n);
 extern void transaction_throw_rolled_back(const char *shown);
 
 #endif							/* DBPOOL_TRANSACTION_H */

@@ -26,22 +26,26 @@ tag_frame(AnswerSink *base, char type, MessageReader *body)
 	sink->rolled_back = strcmp(message_get_string(body), "ROLLBACK") == 0;
 }
 
-/* Make the call that ends a transaction, and the sink that goes with it. */
+/*
+ * Make the call that ends a transaction, and the sink that goes with it.  how is COMMIT,
+ * ROLLBACK, or PREPARE TRANSACTION with a gid.
+ */
 void
-transaction_make_end(RemoteTransaction *transaction, bool commit, Call *call, TagSink *sink)
+transaction_make_end(RemoteTransaction *transaction, const char *how, Call *call, TagSink *sink)
 {
 	StringInfoData sql;
 
 	memset(call, 0, sizeof(*call));
 	initStringInfo(&sql);
-	if (commit && transaction->stack.rollback_to > 0)
+	if (transaction->stack.rollback_to > 0)
 		appendStringInfo(&sql, "ROLLBACK TO SAVEPOINT dbpool_%d; ", transaction->stack.rollback_to);
-	appendStringInfoString(&sql, commit ? "COMMIT" : "ROLLBACK");
+	appendStringInfoString(&sql, how);
 	call->kind = REQUEST_SCRIPT;
 	call->pool = NameStr(transaction->pool);
 	call->sql = sql.data;
 	call->transaction = transaction;
 	call->ends_transaction = true;
+	call->prepares_transaction = strncmp(how, "PREPARE", 7) == 0;
 	sink->sink.frame = tag_frame;
 	sink->rolled_back = false;
 }
@@ -55,24 +59,42 @@ transaction_throw_rolled_back(const char *shown)
 			 errdetail("An error before, which the remote server remembers, had made it fail.")));
 }
 
-/* Commit all bound transactions at once; an error lets the local one fail. */
-static void
-commit_bound(void)
+/* Commit transactions at the same time; those that have a gid are prepared. */
+void
+transactions_end_together(RemoteTransaction **list, int n)
 {
-	dlist_iter	iter;
-	int			n = 0;
-	int			i = 0;
-	Call	   *calls;
-	TagSink    *sinks;
-	AnswerSink **answers;
+	Call	   *calls = palloc(sizeof(Call) * Max(n, 1));
+	TagSink    *sinks = palloc(sizeof(TagSink) * Max(n, 1));
+	AnswerSink **answers = palloc(sizeof(AnswerSink *) * Max(n, 1));
 
+	for (int i = 0; i < n; i++)
+	{
+		const char *how = list[i]->gid[0] == '\0' ? "COMMIT" :
+		psprintf("PREPARE TRANSACTION '%s'", list[i]->gid);
+
+		transaction_make_end(list[i], how, &calls[i], &sinks[i]);
+		answers[i] = &sinks[i].sink;
+	}
+	client_run_together(calls, answers, n);
+	for (int i = 0; i < n; i++)
+	{
+		if (sinks[i].rolled_back)
+			transaction_throw_rolled_back(transaction_shown(list[i]));
+	}
+}
+
+/* The bound transactions that have begun at their remotes; throws if one is gone. */
+static RemoteTransaction **
+bound_list(int *n)
+{
+	RemoteTransaction **list;
+	dlist_iter	iter;
+	int			all = 0;
+
+	*n = 0;
 	dlist_foreach(iter, &transactions)
-		n++;
-	if (n == 0)
-		return;
-	calls = palloc(sizeof(Call) * n);
-	sinks = palloc0(sizeof(TagSink) * n);
-	answers = palloc(sizeof(AnswerSink *) * n);
+		all++;
+	list = palloc(sizeof(RemoteTransaction *) * Max(all, 1));
 	dlist_foreach(iter, &transactions)
 	{
 		RemoteTransaction *transaction = dlist_container(RemoteTransaction, node, iter.cur);
@@ -82,19 +104,45 @@ commit_bound(void)
 		transaction_settle(transaction);
 		if (transaction_has_ended(transaction))
 			transaction_throw_gone(transaction);
-		/* no call has come as far as its connection */
-		if (transaction->stack.depth == 0)
-			continue;
-		transaction_make_end(transaction, true, &calls[i], &sinks[i]);
-		answers[i] = &sinks[i].sink;
-		i++;
+		/* else no call has come as far as its connection */
+		if (transaction->stack.depth > 0)
+			list[(*n)++] = transaction;
 	}
-	client_run_together(calls, answers, i);
-	while (--i >= 0)
+	return list;
+}
+
+/*
+ * The local transaction is about to be committed.  First those that have to be are
+ * prepared, and with them those end that have only read; then the others that are bound
+ * are committed.  An error lets the local one fail.
+ */
+static void
+commit_bound(void)
+{
+	int			n;
+	RemoteTransaction **list;
+	RemoteTransaction **later;
+	int			now = 0;
+	int			rest = 0;
+
+	if (dlist_is_empty(&transactions))
+		return;
+	list = bound_list(&n);
+	if (!two_phase_choose(list, n))
 	{
-		if (sinks[i].rolled_back)
-			transaction_throw_rolled_back(transaction_shown(calls[i].transaction));
+		transactions_end_together(list, n);
+		return;
 	}
+	later = palloc(sizeof(RemoteTransaction *) * n);
+	for (int i = 0; i < n; i++)
+	{
+		if (list[i]->two_phase)
+			list[now++] = list[i];
+		else
+			later[rest++] = list[i];
+	}
+	transactions_end_together(list, now);
+	transactions_end_together(later, rest);
 }
 
 /* Let go of those that end with the local transaction, or with a part of it. */
@@ -172,6 +220,7 @@ on_xact(XactEvent event, void *arg)
 			refuse_prepare();
 			break;
 		case XACT_EVENT_COMMIT:
+			two_phase_committed();
 			let_go_of(is_bound, InvalidSubTransactionId);
 			dlist_foreach(iter, &transactions)
 				dlist_container(RemoteTransaction, node, iter.cur)->began_in = InvalidSubTransactionId;

@@ -206,7 +206,7 @@ dbpool_commit(PG_FUNCTION_ARGS)
 	transaction_settle(transaction);
 	if (transaction_has_ended(transaction))
 		transaction_throw_gone(transaction);
-	transaction_make_end(transaction, true, &call, &sink);
+	transaction_make_end(transaction, "COMMIT", &call, &sink);
 	client_run(&call, &sink.sink);
 	if (sink.rolled_back)
 	{
@@ -234,7 +234,7 @@ dbpool_rollback_transaction(PG_FUNCTION_ARGS)
 	transaction_settle(transaction);
 	if (!transaction_has_ended(transaction))
 	{
-		transaction_make_end(transaction, false, &call, &sink);
+		transaction_make_end(transaction, "ROLLBACK", &call, &sink);
 		client_run(&call, &sink.sink);
 	}
 	transaction_let_go(transaction);

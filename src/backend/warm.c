@@ -5,7 +5,8 @@
  * A worker that starts knows no pool, and may not look into any catalog.  So
  * it has this short-lived process started, attached to no database, which
  * lists the databases and has one more started in each, one after the other;
- * that one reads the definitions, asks the worker, and exits.
+ * that one reads the definitions, asks the worker, and exits.  The first worker's
+ * also sees to it that what was prepared at remotes is looked after (resolve.c).
  */
 #include "postgres.h"
 
@@ -15,6 +16,8 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "backend/client.h"
+#include "backend/extension.h"
+#include "backend/tables.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
@@ -23,11 +26,14 @@
 #include "miscadmin.h"
 #include "tcop/tcopprot.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "executor/spi.h"
+#include "ipc/resolver.h"
 
 /* How often to look for a free place in max_worker_processes, once a second. */
 #define SLOT_TRIES	30
@@ -220,6 +226,35 @@ try_mapping(const Mapping *mapping, int worker)
 	PG_END_TRY();
 }
 
+/*
+ * After a start, something may be left that was prepared at a remote before.  Only where
+ * there has ever been such a thing is it looked for.
+ */
+static void
+want_resolver(void)
+{
+	Oid			schema;
+
+	if (RecoveryInProgress())
+		return;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	schema = extension_schema();
+	if (OidIsValid(schema) && OidIsValid(get_relname_relid("dbpool_two_phase", schema)))
+	{
+		Tables		tables;
+		const char *name = tables_begin(&tables, "dbpool_two_phase");
+
+		tables_run(psprintf("SELECT FROM %s.dbpool_two_phase LIMIT 1", name),
+				   0, NULL, NULL, NULL, SPI_OK_SELECT);
+		if (SPI_processed > 0)
+			resolver_want(MyDatabaseId);
+		tables_end(&tables);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
 /* Attached to a database.  arg is the number of the worker. */
 void
 dbpool_warm_database_main(Datum arg)
@@ -231,6 +266,8 @@ dbpool_warm_database_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(dbid, InvalidOid, 0);
+	if (DatumGetInt32(arg) == 0)
+		want_resolver();
 	foreach(lc, list_mappings())
 		try_mapping(lfirst(lc), DatumGetInt32(arg));
 }

@@ -41,6 +41,14 @@
  *	 3. Finds RELEASED when it is told to look, or when a statement has ended; resets
  *		the connection, which rolls back, and moves RELEASED -> FREE.
  *
+ * Prepared transactions: the session writes gid before it names the lease in the request
+ * that prepares (lease_prepares).  When that has ended well the lease goes on, though the
+ * connection is in no transaction any more.  Before it moves the lease to RELEASED the
+ * session writes whether the prepared transaction is to be committed; the worker does so, or
+ * rolls it back, before it takes the connection off.  If the connection is lost before
+ * that, somebody else has to: see backend/two_phase.c.  As long as a gid stands in a
+ * lease that is not FREE, nobody else may.
+ *
  * What has run (running, begun): a session that gives up a request which was RUNNING
  * does not know whether the statements before it, which open the transaction and its
  * savepoints, were executed.  The worker sets running to the request's ticket before it
@@ -74,6 +82,9 @@ typedef enum LeaseMode
 	LEASE_NAMED					/* is begun and ended by calls */
 } LeaseMode;
 
+/* Bytes of the name of a prepared transaction, with the terminating zero. */
+#define LEASE_GID	64
+
 /* What a lease says when there is none. */
 #define LEASE_NONE		(-1)
 
@@ -95,6 +106,8 @@ typedef struct LeaseShared
 	int			quota;			/* where it is counted, see quota.h */
 	int			idle_timeout;	/* milliseconds; 0: never */
 
+	/* Written by the session, see "prepared transactions". */
+	bool		commit_prepared;
 	/* For the views, and for messages. */
 	slock_t		mutex;			/* protects what follows */
 	int			pid;
@@ -104,6 +117,7 @@ typedef struct LeaseShared
 	NameData	server;
 	NameData	name;			/* of a named transaction; or empty */
 	char		begin[96];		/* the statement that begins it */
+	char		gid[LEASE_GID]; /* of the prepared transaction, or empty */
 	Ticks		began_at;
 	/* of these the worker is the writer */
 	int			remote_pid;

@@ -238,6 +238,7 @@ typedef struct TaskHeader
 	uint64		nitems;			/* likewise: how many follow; for the views */
 	Size		item_most;		/* likewise: bytes of the largest, with its
 								 * header */
+	bool		lease_prepares; /* its transaction is prepared by this request */
 } TaskHeader;
 
 typedef struct RequestSlot

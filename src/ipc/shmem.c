@@ -95,6 +95,13 @@ shmem_on_startup(void)
 			pg_atomic_init_u64(&dbpool_shared->roles[i], 0);
 		for (int i = 0; i < QUOTA_RECORDERS; i++)
 			pg_atomic_init_u64(&dbpool_shared->recorders[i], 0);
+		pg_atomic_init_u32(&dbpool_shared->resolvers_attention, 0);
+		for (int i = 0; i < RESOLVER_DATABASES; i++)
+		{
+			pg_atomic_init_u32(&dbpool_shared->resolvers[i].dbid, 0);
+			pg_atomic_init_u32(&dbpool_shared->resolvers[i].wanted, 0);
+			pg_atomic_init_u32(&dbpool_shared->resolvers[i].pid, 0);
+		}
 		for (int i = 0; i < DBPOOL_SHOWN_MIGRATIONS; i++)
 			SpinLockInit(&dbpool_shared->migrations[i].mutex);
 

@@ -27,6 +27,7 @@
 #include "dbpool.h"
 #include "fault.h"
 #include "ipc/quota.h"
+#include "ipc/resolver.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
@@ -239,6 +240,10 @@ typedef struct DbpoolShared
 
 	/* Recorders of ordinary roles: the role, and whose the place is; or 0. */
 	pg_atomic_uint64 recorders[QUOTA_RECORDERS];
+
+	/* Databases with prepared transactions; and one of them has been added. */
+	ResolverShared resolvers[RESOLVER_DATABASES];
+	pg_atomic_uint32 resolvers_attention;
 
 	/* Those that find no place are not shown. */
 	MigrateShared migrations[DBPOOL_SHOWN_MIGRATIONS];

@@ -72,7 +72,8 @@ check_conn(Conn *conn, ConnState state)
 
 	/* lease: what is leased has one, which it may have while it runs as well */
 	Assert(state != CONN_LEASED || (conn->lease.shared != NULL && (conn->waiter == NULL || conn->go_on.marked)));
-	Assert(conn->lease.shared == NULL || runs || state == CONN_LEASED);
+	Assert(conn->lease.shared == NULL || runs || state == CONN_LEASED ||
+		   (state == CONN_RESETTING && conn->lease.prepared));
 
 	/* cancel: what waits for its turn, or for its thread, has not ended */
 	Assert(!conn->cancel.waits || (state == CONN_CANCELLING && !conn->cancel.ended));

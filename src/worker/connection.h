@@ -149,6 +149,7 @@ extern void conn_idle(Conn *conn);
 extern void conn_ready(Conn *conn);
 extern void conn_settle(Conn *conn);
 extern void conn_watch_lease(Conn *conn);
+extern bool conn_prepared_ended(Conn *conn);
 
 /* --- connection_cancel.c ----------------------------------------------------------------- */
 

@@ -98,7 +98,8 @@ session_tag_is_clean(const char *tag)
 		"CREATE TABLE", "CREATE INDEX", "CREATE VIEW", "ALTER TABLE",
 		"TRUNCATE", "VACUUM", "ANALYZE", "GRANT", "REVOKE", "NOTIFY",
 		"DROP TABLE", "DROP INDEX", "COMMENT", "COPY",
-		"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"
+		"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE",
+		"PREPARE TRANSACTION"
 	};
 
 	for (int i = 0; i < lengthof(clean); i++)
@@ -121,6 +122,8 @@ conn_note_tag(Conn *conn, const char *tag)
 	 */
 	if (conn->lease.committed || strcmp(tag, "BEGIN") == 0 || strcmp(tag, "START TRANSACTION") == 0)
 		conn->lease.strayed = true;
+	conn->lease.prepared = strcmp(tag, "PREPARE TRANSACTION") == 0 &&
+		conn->lease.shared != NULL && conn->lease.shared->gid[0] != '\0';
 	if (session_tag_is_clean(tag))
 		return;
 	conn->session.dirty = true;
@@ -257,7 +260,7 @@ lease_due(const Conn *conn)
 	int			idle = conn->lease.shared->idle_timeout;
 	Ticks		due = 0;
 
-	if (conn->state == CONN_LEASED && idle > 0)
+	if (conn->state == CONN_LEASED && idle > 0 && !conn->lease.prepared)
 		due = ticks_plus_ms(conn->lease.idle_since, idle);
 	if (options->leak_threshold > 0 && !conn->lease.warned)
 	{
@@ -294,13 +297,55 @@ lease_fails_waiter(Conn *conn)
 }
 
 /*
+ * The session has let go of a lease whose transaction is prepared: end that as the
+ * session has said.
+ */
+static void
+end_prepared(Conn *conn)
+{
+	LeaseShared *lease = conn->lease.shared;
+
+	conn_move(conn, CONN_RESETTING, "its prepared transaction is to end");
+	conn_set_deadline(conn, CONN_ANSWER_MS);
+	if (!conn_send_simple(conn, psprintf("%s PREPARED '%s'",
+										 lease->commit_prepared ? "COMMIT" : "ROLLBACK", lease->gid)))
+		conn_lost(conn);
+}
+
+/*
+ * The prepared transaction of a lease has ended, and with it the lease.  Returns true when
+ * the session is being reset now.
+ */
+bool
+conn_prepared_ended(Conn *conn)
+{
+	ResetPolicy policy = conn->pool->options.reset;
+
+	conn->lease.committed = conn->lease.shared->commit_prepared;
+	lease_end(conn, "25P01", "It has ended.");
+	if (policy == RESET_NEVER ||
+		(policy == RESET_SMART && !conn->session.dirty && !session_changed(conn)))
+		return false;
+	conn_set_deadline(conn, CONN_ANSWER_MS);
+	if (!conn_send_simple(conn, CONN_RESET_SQL))
+		conn_lost(conn);
+	return true;
+}
+
+/*
  * A statement has ended on a connection of a lease.  Returns true when the lease goes on;
- * then the connection is at rest.
+ * then the connection is at rest, or its prepared transaction is being ended.
  */
 static bool
 lease_goes_on(Conn *conn)
 {
-	if (conn_in_transaction(conn) && !conn->lease.strayed && !lease_is_released(conn))
+	if (conn->lease.prepared && lease_is_released(conn))
+	{
+		end_prepared(conn);
+		return true;
+	}
+	if ((conn->lease.prepared || conn_in_transaction(conn)) && !conn->lease.strayed &&
+		!lease_is_released(conn))
 	{
 		conn_move(conn, CONN_LEASED, "its session goes on");
 		conn_want(conn, WL_SOCKET_READABLE);

@@ -127,7 +127,8 @@ check_end(Conn *conn, Request *req, bool in_transaction, bool own)
 
 	if (req->failed)
 		return;
-	if (conn->lease.shared != NULL && !req->task.lease_ends && (!in_transaction || conn->lease.strayed))
+	if (conn->lease.shared != NULL && !req->task.lease_ends && !req->task.lease_prepares &&
+		(!in_transaction || conn->lease.strayed))
 		request_put_error(req, "2D000",
 						  psprintf(in_transaction ? "the statement began another transaction on pool \"%s\"" :
 								   "the statement ended the transaction on pool \"%s\"", name),
@@ -267,6 +268,8 @@ own_answered(Conn *conn)
 	conn->used_at = now;
 	if (conn->state == CONN_RESETTING)
 	{
+		if (conn->lease.shared != NULL && conn_prepared_ended(conn))
+			return;
 		if (conn_reset_more(conn))
 			return;
 		/* every statement would be told that it has changed that */

@@ -79,6 +79,7 @@ lease_fire(Conn *conn)
 				 errdetail("Its role has OID %u, its last statement is: %s", lease->roleid, lease->sql)));
 	}
 	if (conn->state == CONN_LEASED && conn->waiter == NULL && lease->idle_timeout > 0 &&
+		!conn->lease.prepared &&
 		now >= ticks_plus_ms(conn->lease.idle_since, lease->idle_timeout))
 	{
 		lease_end(conn, "25P03",

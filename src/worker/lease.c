@@ -103,6 +103,7 @@ lease_attach(Conn *conn, Request *req)
 	conn->lease.suspected = 0;
 	conn->lease.committed = false;
 	conn->lease.strayed = false;
+	conn->lease.prepared = false;
 	conn->pool->nleased++;
 	SpinLockAcquire(&conn->pool->shared->mutex);
 	conn->pool->shared->counters.begun++;

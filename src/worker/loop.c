@@ -63,6 +63,7 @@ do_others(bool threads)
 	requests_take();
 	/* after those: who has let go has given up what it ran */
 	leases_look();
+	resolvers_look();
 	run_timers();
 	work_do_marked();
 }

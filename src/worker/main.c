@@ -161,6 +161,7 @@ dbpool_worker_main(Datum arg)
 	leases_init();
 	requests_init();
 	deadlock_init();
+	resolvers_init(start_warmer);
 	forget_predecessor();
 
 	shared->started_at = ticks_now();

@@ -165,7 +165,8 @@ error_result(Conn *conn, PGresult *res)
 
 		/* a line, as long as a view would show it */
 		ereport(LOG,
-				(errmsg("dbpool could not reset a connection of pool \"%s\": %.*s",
+				(errmsg("dbpool could not %s of pool \"%s\": %.*s",
+						conn->lease.shared != NULL ? "end a prepared transaction" : "reset a connection",
 						NameStr(conn->pool->options.server),
 						(int) Min(strcspn(message, "\n"), DBPOOL_SHOWN_ERROR), message)));
 		conn_close(conn, "it could not be reset");

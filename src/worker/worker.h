@@ -333,6 +333,7 @@ typedef struct ConnLease
 	int			statements;		/* requests that it was given for it */
 	bool		committed;		/* the last statement was a COMMIT that did */
 	bool		strayed;		/* it has begun or committed one by itself */
+	bool		prepared;		/* its transaction is a prepared one now */
 	Ticks		opened_at;
 	Ticks		idle_since;		/* while LEASED */
 	uint64		suspected;		/* signature of the deadlock that it may be
@@ -596,6 +597,11 @@ extern void request_recover(void *owner, int sqlerrcode);
 extern void deadlock_init(void);
 extern void deadlock_watch(void);
 extern void deadlock_watch_anew(void);
+
+/* --- resolvers.c: prepared transactions that were left behind ------------------------------- */
+
+extern void resolvers_init(void (*warmer) (void));
+extern void resolvers_look(void);
 
 /* --- check.c: what is true when a turn ends ------------------------------------------------ */
 
