@@ -428,7 +428,7 @@ dbpool_two_phase_main(Datum arg)
 			elog(ERROR, "could not get a random number");
 		values[0] = ObjectIdGetDatum(key.serverid);
 		values[1] = ObjectIdGetDatum(key.userid);
-		values[2] = CStringGetTextDatum(psprintf("dbpool_%016" INT64_MODIFIER "x", number));
+		values[2] = CStringGetTextDatum(psprintf("dbpool_%016llx", (unsigned long long) number));
 		tables_run(psprintf("INSERT INTO %s.dbpool_two_phase (serverid, userid, prefix) "
 							"VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", schema),
 				   3, types, values, NULL, SPI_OK_INSERT);

@@ -53,17 +53,17 @@ static uint32 wait_second_event;
 
 /* --- who has written ------------------------------------------------------------------ */
 
-typedef struct CountSink
+typedef struct YesSink
 {
 	AnswerSink	sink;			/* must be first */
 	uint64		count;
-} CountSink;
+} YesSink;
 
 static void
-count_frame(AnswerSink *base, char type, MessageReader *body)
+yes_frame(AnswerSink *base, char type, MessageReader *body)
 {
 	if (type == FRAME_TAG)
-		message_get(body, &((CountSink *) base)->count, sizeof(uint64));
+		message_get(body, &((YesSink *) base)->count, sizeof(uint64));
 }
 
 static bool
@@ -77,7 +77,7 @@ static void
 ask_unsure(RemoteTransaction **list, int n)
 {
 	Call	   *calls = palloc0(sizeof(Call) * n);
-	CountSink  *sinks = palloc0(sizeof(CountSink) * n);
+	YesSink  *sinks = palloc0(sizeof(YesSink) * n);
 	AnswerSink **answers = palloc(sizeof(AnswerSink *) * n);
 	int			asked = 0;
 
@@ -89,7 +89,7 @@ ask_unsure(RemoteTransaction **list, int n)
 		calls[asked].pool = NameStr(list[i]->pool);
 		calls[asked].sql = "SELECT 1 WHERE pg_catalog.txid_current_if_assigned() IS NOT NULL";
 		calls[asked].transaction = list[i];
-		sinks[asked].sink.frame = count_frame;
+		sinks[asked].sink.frame = yes_frame;
 		answers[asked] = &sinks[asked].sink;
 		asked++;
 	}
@@ -205,7 +205,7 @@ make_gid(RemoteTransaction *transaction)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not get a random number")));
-	snprintf(transaction->gid, sizeof(transaction->gid), "%s_%016" INT64_MODIFIER "x", prefix, number);
+	snprintf(transaction->gid, sizeof(transaction->gid), "%s_%016llx", prefix, (unsigned long long) number);
 }
 
 /*

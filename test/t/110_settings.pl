@@ -29,11 +29,13 @@ my %settings = (
 	'dbpool.session_max_requests' => [ 16, 20, [ 0, -1, 100001, "'many'" ] ],
 	'dbpool.split_threshold' => [ 80, 50, [ -1, 101, "'many'" ] ],
 	'dbpool.stall_timeout' => [ '100ms', 50, [ -1, "'1 mile'" ], '50ms' ],
+	'dbpool.transaction' => [ 'server', 'bound', ["'many'", 1] ],
 	'dbpool.workers' => [ 1, 2, [ 0, -1, 1000000, "'many'" ] ]);
 
 # Who may change it, and when.
 my %context = (
 	'dbpool.inherit_read_only' => 'user',
+	'dbpool.transaction' => 'user',
 	'dbpool.max_min_size' => 'sighup',
 	'dbpool.role_max_connections' => 'sighup',
 	'dbpool.role_max_pools' => 'sighup',

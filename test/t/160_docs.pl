@@ -310,9 +310,9 @@ foreach my $what (sort keys %count)
 	is($shown, $size, 'and so is what is shown of them');
 }
 {
-	my ($each) = $performance =~ /max_connections +× +(\d+) bytes, for transactions/;
+	my ($each) = $performance =~ /max_requests\) × (\d+) bytes, for transactions/;
 
-	is($each * 256, $local->safe_psql('app', "SELECT size FROM pg_shmem_allocations WHERE name = 'dbpool leases'"),
+	is($each * (256 + 100), $local->safe_psql('app', "SELECT size FROM pg_shmem_allocations WHERE name = 'dbpool leases'"),
 		'so many bytes are for transactions');
 }
 
