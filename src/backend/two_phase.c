@@ -77,7 +77,7 @@ static void
 ask_unsure(RemoteTransaction **list, int n)
 {
 	Call	   *calls = palloc0(sizeof(Call) * n);
-	YesSink  *sinks = palloc0(sizeof(YesSink) * n);
+	YesSink    *sinks = palloc0(sizeof(YesSink) * n);
 	AnswerSink **answers = palloc(sizeof(AnswerSink *) * n);
 	int			asked = 0;
 
