@@ -85,7 +85,7 @@ COMMENT ON FUNCTION dbpool_get_pool_transactions() IS 'what dbpool_pools and dbp
 
 CREATE FUNCTION dbpool_get_transactions(
 	OUT dbid oid, OUT pid int, OUT usesysid oid, OUT pool name, OUT name name, OUT mode text, OUT state text,
-	OUT begin_sql text, OUT savepoints int, OUT statements bigint, OUT began_at timestamptz,
+	OUT gid text, OUT begin_sql text, OUT savepoints int, OUT statements bigint, OUT began_at timestamptz,
 	OUT idle_since timestamptz, OUT remote_pid int, OUT query text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -204,7 +204,7 @@ WHERE NOT p.private
 GROUP BY p.dbid, p.serverid, p.userid, d.datname;
 
 CREATE VIEW dbpool_transactions AS
-SELECT t.name, t.pool, d.datname AS database, t.mode, t.state, t.pid, r.rolname AS usename, t.remote_pid,
+SELECT t.name, t.pool, d.datname AS database, t.mode, t.gid, t.state, t.pid, r.rolname AS usename, t.remote_pid,
 	pg_catalog.lower(pg_catalog.substring(t.begin_sql, 'LEVEL ([A-Z ]+),')) AS isolation,
 	t.begin_sql OPERATOR(pg_catalog.~) 'READ ONLY' AS read_only,
 	t.savepoints, t.statements, t.began_at, t.idle_since, t.query
@@ -215,7 +215,8 @@ COMMENT ON VIEW dbpool_transactions IS 'the transactions that local sessions hav
 COMMENT ON COLUMN dbpool_transactions.name IS 'name that dbpool_begin() gave it, NULL if none';
 COMMENT ON COLUMN dbpool_transactions.pool IS 'name of the pool';
 COMMENT ON COLUMN dbpool_transactions.database IS 'database of the local session';
-COMMENT ON COLUMN dbpool_transactions.mode IS 'bound (to the local transaction) or named (begun by dbpool_begin())';
+COMMENT ON COLUMN dbpool_transactions.mode IS 'bound or two_phase (to the local transaction), or named (begun by dbpool_begin())';
+COMMENT ON COLUMN dbpool_transactions.gid IS 'name of the prepared transaction, when it is prepared or about to be';
 COMMENT ON COLUMN dbpool_transactions.state IS 'waiting (for a connection), active (a statement runs), idle, or ended (its connection was lost, or it was idle for too long; its session has not noticed yet)';
 COMMENT ON COLUMN dbpool_transactions.pid IS 'process ID of the local session';
 COMMENT ON COLUMN dbpool_transactions.usename IS 'role that began it';

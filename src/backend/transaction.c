@@ -427,6 +427,7 @@ claim(RemoteTransaction *transaction)
 	lease->dbid = MyDatabaseId;
 	lease->roleid = GetUserId();
 	lease->mode = transaction->mode;
+	lease->two_phase = transaction->two_phase;
 	lease->server = transaction->pool;
 	lease->name = transaction->name;
 	strlcpy(lease->begin, transaction->begin, sizeof(lease->begin));

@@ -540,9 +540,14 @@ dbpool_get_transactions(PG_FUNCTION_ARGS)
 			put_name(&row, NameStr(copy.name), encoding_of(copy.dbid));
 		else
 			put(&row, (Datum) 0, true);
-		put(&row, CStringGetTextDatum(copy.mode == LEASE_BOUND ? "bound" : "named"), false);
+		put(&row, CStringGetTextDatum(copy.mode == LEASE_NAMED ? "named" :
+									  copy.two_phase ? "two_phase" : "bound"), false);
 		put(&row, CStringGetTextDatum(state == LEASE_CLAIMED ? "waiting" :
 									  state == LEASE_ENDED ? "ended" : runs ? "active" : "idle"), false);
+		if (copy.gid[0] != '\0')
+			put(&row, CStringGetTextDatum(copy.gid), false);
+		else
+			put(&row, (Datum) 0, true);
 		put(&row, CStringGetTextDatum(copy.begin), false);
 		put_int(&row, copy.savepoints, copy.mode != LEASE_BOUND);
 		put_count(&row, copy.statements);

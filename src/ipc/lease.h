@@ -114,6 +114,7 @@ typedef struct LeaseShared
 	Oid			dbid;
 	Oid			roleid;
 	LeaseMode	mode;
+	bool		two_phase;		/* of a bound one */
 	NameData	server;
 	NameData	name;			/* of a named transaction; or empty */
 	char		begin[96];		/* the statement that begins it */

@@ -116,6 +116,12 @@ subtest 'who is prepared' => sub {
 	is($s->query('COMMIT')->{err}, '', 'one remote, and a local write');
 	is(count_in_log(0, $offsets[0], 'PREPARE TRANSACTION'), 2, 'are two writers');
 	is(found(), '1,0,1', 'and committed');
+	$s->query('CREATE PROCEDURE on_all(i int) LANGUAGE plpgsql AS $$ BEGIN INSERT INTO t VALUES (i);'
+		. q{ PERFORM dbpool_exec('r1', 'INSERT INTO t VALUES ($1)', i); PERFORM dbpool_exec('r2', 'INSERT INTO t VALUES ($1)', i);}
+		. ' COMMIT; PERFORM 1 / 0; END $$');
+	$id++;
+	is($s->query("CALL on_all($id)")->{state}, '22012', 'a procedure that commits in between');
+	is(found(), '1,1,1', 'has committed on all');
 	$id++;
 	$s->query('BEGIN');
 	$s->query('SAVEPOINT a');
@@ -213,6 +219,8 @@ subtest 'crashes before the decision' => sub {
 		begin_all();
 		$s->send('COMMIT');
 		ok(DbpoolTest::wait_until('the first is prepared', sub { prepared(0) eq '1' }), "$victim: half of it is prepared");
+		is($control->value(q{SELECT string_agg(pool || ' ' || mode, ',' ORDER BY pool) FROM dbpool_transactions WHERE gid ~ '^dbpool_'}),
+			'r1 two_phase,r2 two_phase', 'the names are shown');
 		is($local->safe_psql('postgres', 'SELECT count(*) FROM dbpool_in_doubt'), '0', 'nothing is decided');
 		if ($victim eq 'session') { $local->safe_psql('postgres', 'SELECT pg_terminate_backend(' . $s->pid . ')'); }
 		elsif ($victim eq 'cancel') { $local->safe_psql('postgres', 'SELECT pg_cancel_backend(' . $s->pid . ')'); }
