@@ -109,7 +109,7 @@ list_frame(AnswerSink *base, char type, MessageReader *body)
 }
 
 static List *
-run(const Definition *definition, RequestKind kind, const char *sql)
+run_at(const Definition *definition, RequestKind kind, const char *sql)
 {
 	ListSink	sink = {{list_frame}, NIL};
 	Call		call;
@@ -127,11 +127,11 @@ run(const Definition *definition, RequestKind kind, const char *sql)
 static List *
 prepared_at(const Definition *definition, const Place *place)
 {
-	return run(definition, REQUEST_QUERY,
-			   psprintf("SELECT p.gid FROM pg_catalog.pg_prepared_xacts p "
-						"WHERE p.database OPERATOR(pg_catalog.=) pg_catalog.current_database() "
-						"AND pg_catalog.left(p.gid, %d) OPERATOR(pg_catalog.=) '%s'",
-						(int) strlen(place->prefix), place->prefix));
+	return run_at(definition, REQUEST_QUERY,
+				  psprintf("SELECT p.gid FROM pg_catalog.pg_prepared_xacts p "
+						   "WHERE p.database OPERATOR(pg_catalog.=) pg_catalog.current_database() "
+						   "AND pg_catalog.left(p.gid, %d) OPERATOR(pg_catalog.=) '%s'",
+						   (int) strlen(place->prefix), place->prefix));
 }
 
 /* --- this server --------------------------------------------------------------------------- */
@@ -259,8 +259,8 @@ resolve_place(const Place *place)
 
 		if (!contains(q, gid) || contains(a, gid))
 			continue;
-		(void) run(&definition, REQUEST_SCRIPT,
-				   psprintf("%s PREPARED '%s'", contains(t, gid) ? "COMMIT" : "ROLLBACK", gid));
+		(void) run_at(&definition, REQUEST_SCRIPT,
+					  psprintf("%s PREPARED '%s'", contains(t, gid) ? "COMMIT" : "ROLLBACK", gid));
 		ereport(LOG,
 				(errmsg("dbpool has %s the prepared transaction \"%s\" of pool \"%s\"",
 						contains(t, gid) ? "committed" : "rolled back", gid,
@@ -442,7 +442,7 @@ dbpool_two_phase_main(Datum arg)
 
 /* Where a gid belongs: by its row, or by how it begins.  False when nobody knows it. */
 static bool
-find_place(const char *gid, Place *place)
+place_of_gid(const char *gid, Place *place)
 {
 	Tables		tables;
 	const char *schema = tables_begin(&tables, "dbpool_two_phase");
@@ -487,7 +487,7 @@ dbpool_resolve(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid outcome of a prepared transaction: \"%s\"", outcome),
 				 errhint("Valid are \"commit\" and \"rollback\".")));
-	if (!find_place(gid, &place))
+	if (!place_of_gid(gid, &place))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("there is no prepared transaction \"%s\" of dbpool", gid),
@@ -504,8 +504,8 @@ dbpool_resolve(PG_FUNCTION_ARGS)
 				 errmsg("the user mapping of the prepared transaction \"%s\" cannot be used", gid),
 				 errhint("End it at the remote server: %s PREPARED %s.", commit ? "COMMIT" : "ROLLBACK",
 						 quote_literal_cstr(gid))));
-	(void) run(&definition, REQUEST_SCRIPT,
-			   psprintf("%s PREPARED %s", commit ? "COMMIT" : "ROLLBACK", quote_literal_cstr(gid)));
+	(void) run_at(&definition, REQUEST_SCRIPT,
+				  psprintf("%s PREPARED %s", commit ? "COMMIT" : "ROLLBACK", quote_literal_cstr(gid)));
 	delete_row(gid);
 	PG_RETURN_VOID();
 }

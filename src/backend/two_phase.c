@@ -167,7 +167,7 @@ prefix_of(const RemoteTransaction *transaction)
 /* --- the first step ---------------------------------------------------------------------- */
 
 static void
-write_row(const RemoteTransaction *transaction)
+insert_row(const RemoteTransaction *transaction)
 {
 	Tables		tables;
 	Oid			roleid = GetUserId();
@@ -239,7 +239,7 @@ two_phase_choose(RemoteTransaction **list, int n)
 		if (!is_candidate(list[i]) || !list[i]->wrote)
 			continue;
 		make_gid(list[i]);
-		write_row(list[i]);
+		insert_row(list[i]);
 	}
 	/* what is acknowledged to a remote must not be lost here */
 	ForceSyncCommit();

@@ -22,7 +22,7 @@ static Timer promoted;
 static void (*start_warmer) (void);
 
 static void
-start(ResolverShared *entry, Ticks now)
+start_resolver(ResolverShared *entry, Ticks now)
 {
 	Oid			dbid = pg_atomic_read_u32(&entry->dbid);
 	BackgroundWorker bgw;
@@ -40,7 +40,7 @@ start(ResolverShared *entry, Ticks now)
 
 /* Start those that are wanted and do not run; those that have just been, a little later. */
 static void
-look(void *owner)
+look_for_wanted(void *owner)
 {
 	Ticks		now = ticks_now();
 
@@ -57,7 +57,7 @@ look(void *owner)
 		due = entry->started_at == 0 ? now : ticks_plus_ms(entry->started_at, RESOLVER_PAUSE_MS);
 		if (now >= due)
 		{
-			start(entry, now);
+			start_resolver(entry, now);
 			due = ticks_plus_ms(now, RESOLVER_LOST_MS);
 		}
 		timer_set_by(&again, due);
@@ -89,7 +89,7 @@ void
 resolvers_init(void (*warmer) (void))
 {
 	start_warmer = warmer;
-	timer_init(&again, look, recover, NULL);
+	timer_init(&again, look_for_wanted, recover, NULL);
 	timer_init(&promoted, look_promoted, recover, NULL);
 	if (my_worker == 0 && RecoveryInProgress())
 		timer_set(&promoted, ticks_plus_ms(ticks_now(), PROMOTED_MS));
@@ -101,5 +101,5 @@ resolvers_look(void)
 	if (my_worker != 0 || pg_atomic_read_u32(&dbpool_shared->resolvers_attention) == 0)
 		return;
 	pg_atomic_exchange_u32(&dbpool_shared->resolvers_attention, 0);
-	(void) work_guard(look, NULL, recover, NULL);
+	(void) work_guard(look_for_wanted, NULL, recover, NULL);
 }
