@@ -152,7 +152,7 @@ subtest 'what cannot be prepared' => sub {
 	begin_all();
 	$answer = $s->query('COMMIT');
 	is($answer->{state}, '55000', 'so is a remote that is not made for it');
-	like($answer->{err}, qr/HINT:  Set max_prepared_transactions to a nonzero value/, 'with a hint');
+	like($answer->{err}, qr/HINT:  Set "?max_prepared_transactions"? to a nonzero value/, 'with a hint');
 	is(found(), '0,0,0', 'nothing is committed');
 	$remotes[1]->append_conf('postgresql.conf', 'max_prepared_transactions = 20');
 	$remotes[1]->restart;
