@@ -50,6 +50,9 @@ PGDLLEXPORT void dbpool_two_phase_main(Datum arg);
 #define TRY_FIRST_MS	500
 #define TRY_LAST_MS		4000
 
+/* Of one place; what claims to have more is not believed. */
+#define GIDS_MOST		100000
+
 /* A server seen through a mapping, where something may be prepared. */
 typedef struct Place
 {
@@ -93,8 +96,20 @@ append(List *gids, const char *gid)
 typedef struct ListSink
 {
 	AnswerSink	sink;			/* must be first */
+	const char *prefix;			/* how those begin that are listed, or NULL */
+	bool		primary;		/* the remote has said that it is no standby */
 	List	   *gids;
 } ListSink;
+
+/* Is it one of ours, to the letter?  A remote may send anything. */
+static bool
+is_gid(const char *gid, const char *prefix)
+{
+	Size		len = strlen(prefix);
+
+	return strlen(gid) == len + 17 && strncmp(gid, prefix, len) == 0 && gid[len] == '_' &&
+		strspn(gid + len + 1, "0123456789abcdef") == 16;
+}
 
 static void
 list_frame(AnswerSink *base, char type, MessageReader *body)
@@ -102,16 +117,30 @@ list_frame(AnswerSink *base, char type, MessageReader *body)
 	ListSink   *sink = (ListSink *) base;
 
 	if (type == FRAME_RESTART)
+	{
+		sink->primary = false;
 		sink->gids = NIL;
+	}
 	/* one column, which is not NULL */
-	if (type == FRAME_ROW && message_get_int32(body) >= 0)
-		sink->gids = append(sink->gids, message_get_string(body));
+	if (type == FRAME_ROW && sink->prefix != NULL && message_get_int32(body) >= 0)
+	{
+		const char *gid = message_get_string(body);
+
+		if (strcmp(gid, "primary") == 0)
+			sink->primary = true;
+		else if (is_gid(gid, sink->prefix))
+			sink->gids = append(sink->gids, gid);
+		if (list_length(sink->gids) > GIDS_MOST)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("the remote server has more than %d prepared transactions of one pool", GIDS_MOST)));
+	}
 }
 
 static List *
-run_at(const Definition *definition, RequestKind kind, const char *sql)
+run_at(const Definition *definition, RequestKind kind, const char *sql, const char *prefix)
 {
-	ListSink	sink = {{list_frame}, NIL};
+	ListSink	sink = {{list_frame}, prefix, false, NIL};
 	Call		call;
 
 	memset(&call, 0, sizeof(call));
@@ -120,6 +149,16 @@ run_at(const Definition *definition, RequestKind kind, const char *sql)
 	call.kind = kind;
 	call.sql = sql;
 	client_run(&call, &sink.sink);
+
+	/*
+	 * one of several hosts perhaps: what it does not show may be prepared all
+	 * the same
+	 */
+	if (prefix != NULL && !sink.primary)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the remote server of pool \"%s\" is a standby, which does not know what is prepared", call.pool),
+				 errhint("Set target_session_attrs to read-write on the server.")));
 	return sink.gids;
 }
 
@@ -128,10 +167,12 @@ static List *
 prepared_at(const Definition *definition, const Place *place)
 {
 	return run_at(definition, REQUEST_QUERY,
-				  psprintf("SELECT p.gid FROM pg_catalog.pg_prepared_xacts p "
+				  psprintf("SELECT 'primary'::pg_catalog.text WHERE NOT pg_catalog.pg_is_in_recovery() UNION ALL "
+						   "SELECT p.gid FROM pg_catalog.pg_prepared_xacts p "
 						   "WHERE p.database OPERATOR(pg_catalog.=) pg_catalog.current_database() "
 						   "AND pg_catalog.left(p.gid, %d) OPERATOR(pg_catalog.=) '%s'",
-						   (int) strlen(place->prefix), place->prefix));
+						   (int) strlen(place->prefix), place->prefix),
+				  place->prefix);
 }
 
 /* --- this server --------------------------------------------------------------------------- */
@@ -260,7 +301,7 @@ resolve_place(const Place *place)
 		if (!contains(q, gid) || contains(a, gid))
 			continue;
 		(void) run_at(&definition, REQUEST_SCRIPT,
-					  psprintf("%s PREPARED '%s'", contains(t, gid) ? "COMMIT" : "ROLLBACK", gid));
+					  psprintf("%s PREPARED '%s'", contains(t, gid) ? "COMMIT" : "ROLLBACK", gid), NULL);
 		ereport(LOG,
 				(errmsg("dbpool has %s the prepared transaction \"%s\" of pool \"%s\"",
 						contains(t, gid) ? "committed" : "rolled back", gid,
@@ -350,10 +391,10 @@ list_places(void)
 static void
 resolver_exit(int code, Datum arg)
 {
-	(void) code;
 	(void) arg;
 	pg_atomic_write_u32(&entry->pid, 0);
-	if (pg_atomic_read_u32(&entry->wanted) != 0)
+	/* one that has failed has not looked at all */
+	if (code != 0 || pg_atomic_read_u32(&entry->wanted) != 0)
 		resolver_want(MyDatabaseId);
 }
 
@@ -505,7 +546,7 @@ dbpool_resolve(PG_FUNCTION_ARGS)
 				 errhint("End it at the remote server: %s PREPARED %s.", commit ? "COMMIT" : "ROLLBACK",
 						 quote_literal_cstr(gid))));
 	(void) run_at(&definition, REQUEST_SCRIPT,
-				  psprintf("%s PREPARED %s", commit ? "COMMIT" : "ROLLBACK", quote_literal_cstr(gid)));
+				  psprintf("%s PREPARED %s", commit ? "COMMIT" : "ROLLBACK", quote_literal_cstr(gid)), NULL);
 	delete_row(gid);
 	PG_RETURN_VOID();
 }
