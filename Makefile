@@ -18,6 +18,10 @@
 #   make check-exec-backend   the same, each process having the program run anew
 #   make stress               many sessions at random for ten minutes, STRESS_SECONDS=
 #   make stress-valgrind      fewer of them, with the local server under memcheck
+#   make bank                 transfers over three servers, and a killer, for twenty minutes
+#   make bank-matrix          each victim at each step of the commit, BANK_MATRIX= times
+#   make chaos                a fault each second under 64 sessions, for ten minutes, CHAOS_SECONDS=
+#   make soak                 64 sessions for two hours: memory stays as it is, SOAK_SECONDS=
 #   make fault-sweep          each call of the worker that may fail fails once
 #   make check-versions       on other versions of PostgreSQL; as root
 #   make check-remotes        with remotes of PostgreSQL 14, 16 and 18, REMOTES=
@@ -49,7 +53,7 @@ PG_CFLAGS = -Wall -Wextra $(if $(WERROR),-Werror) -Wno-unused-parameter -Wno-sig
 	-Wno-missing-field-initializers -Wno-clobbered
 SHLIB_LINK = $(libpq) -lpthread
 
-EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql test/stress/stress $(WIRE) $(PROXY) META.json dbpool-$(EXTVERSION).tar.gz
+EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql test/stress/stress $(WIRE) $(HISTOGRAM) $(DIGEST) $(PROXY) META.json dbpool-$(EXTVERSION).tar.gz
 
 # No bitcode: nothing here is worth inlining into a query, and it needs clang.
 override with_llvm = no
@@ -87,6 +91,18 @@ WIRE = test/wire/wire
 $(WIRE): test/wire/wire.c src/pq/wire.c src/pq/wire.h
 	$(CC) $(CFLAGS) $(CPPFLAGS) -o $@ test/wire/wire.c
 
+# Values against src/ipc/histogram.c alone.
+HISTOGRAM = test/histogram/histogram
+
+$(HISTOGRAM): test/histogram/histogram.c src/ipc/histogram.c src/ipc/histogram.h
+	$(CC) $(CFLAGS) $(CPPFLAGS) -o $@ test/histogram/histogram.c -lm
+
+# Texts against src/backend/digest.c alone; its library is the one for programs.
+DIGEST = test/digest/digest
+
+$(DIGEST): test/digest/digest.c $(wildcard src/backend/digest*.[ch])
+	$(CC) $(CFLAGS) $(CPPFLAGS) -o $@ test/digest/digest.c -L$(pkglibdir) -L$(libdir) -lpgcommon -lpgport
+
 # Faults between a worker and its remote; scripts/bench has it, too.
 PROXY = test/tools/proxy
 PROXY_SOURCES = $(wildcard test/tools/proxy*.c)
@@ -94,7 +110,7 @@ PROXY_SOURCES = $(wildcard test/tools/proxy*.c)
 $(PROXY): $(PROXY_SOURCES) test/tools/proxy.h
 	$(CC) $(CFLAGS) -o $@ $(PROXY_SOURCES)
 
-installcheck: need-remote $(STRESS) $(WIRE) $(PROXY)
+installcheck: need-remote $(STRESS) $(WIRE) $(HISTOGRAM) $(DIGEST) $(PROXY)
 
 # --- development --------------------------------------------------------------
 
@@ -116,7 +132,7 @@ installcheck-regress:
 	$(pg_regress_installcheck) $(REGRESS_OPTS) $(REGRESS)
 installcheck-isolation:
 	$(pg_isolation_regress_installcheck) $(ISOLATION_OPTS) $(ISOLATION)
-installcheck-tap: $(STRESS) $(WIRE) $(PROXY)
+installcheck-tap: $(STRESS) $(WIRE) $(HISTOGRAM) $(DIGEST) $(PROXY)
 	$(prove_installcheck)
 
 .PHONY: check-all lint format format-check typedefs
@@ -139,6 +155,28 @@ stress-valgrind: export STRESS_SECONDS ?= 300
 stress-valgrind: export STRESS_VALGRIND = 1
 stress-valgrind:
 	scripts/test --only tap 120_stress
+
+.PHONY: bank bank-matrix
+bank bank-matrix: export TAP_FLAGS ?= --comments
+bank: export BANK_SECONDS ?= 1200
+bank:
+	scripts/test --only tap 177_bank
+bank: export STAGE_TIMEOUT ?= 7200
+bank-matrix: export BANK_MATRIX ?= 10
+bank-matrix: export STAGE_TIMEOUT ?= 36000
+bank-matrix:
+	scripts/test --only tap 177_bank
+
+.PHONY: chaos soak
+chaos soak: export TAP_FLAGS ?= --comments
+chaos: export CHAOS_SECONDS ?= 600
+chaos: export STAGE_TIMEOUT ?= 3600
+chaos:
+	scripts/test --only tap 191_chaos
+soak: export SOAK_SECONDS ?= 7200
+soak: export STAGE_TIMEOUT ?= 14400
+soak:
+	scripts/test --only tap 192_soak
 
 .PHONY: fault-sweep
 fault-sweep: export FAULT_SWEEP ?= long

@@ -8,6 +8,17 @@ SELECT r.pid, r.usename, a.application_name, r.pool, r.state,
 FROM dbpool_requests r LEFT JOIN pg_stat_activity a USING (pid)
 ORDER BY r.submitted_at;
 
+\echo Transactions over calls, the longest idle first
+SELECT pid, usename, pool, name, mode, state, clock_timestamp() - began_at AS age,
+       clock_timestamp() - idle_since AS idle, statements, query
+FROM dbpool_transactions ORDER BY idle_since;
+
+\echo Prepared transactions that a remote should have committed
+SELECT gid, pool, decision, clock_timestamp() - prepared_at AS age, attempts, last_error
+FROM dbpool_in_doubt
+WHERE attempts > 0 OR prepared_at < clock_timestamp() - interval '1 minute'
+ORDER BY prepared_at;
+
 \echo Pools that are short of connections
 SELECT pool, user_name, busy, max_size, waiting, clock_timestamp() - oldest_wait AS longest_wait
 FROM dbpool_pools
@@ -18,15 +29,21 @@ SELECT pool, user_name, connect_failed_at, connect_error
 FROM dbpool_pools
 WHERE connect_failed_at > coalesce(connected_at, '-infinity');
 
-\echo Averages in milliseconds, since the statistics were reset
-SELECT pool, user_name, statements, errors, timeouts, cancels,
-       round((wait_time / nullif(statements + errors, 0))::numeric, 3) AS avg_wait,
-       round((exec_time / nullif(statements + errors, 0))::numeric, 3) AS avg_exec,
-       round(wait_time_max::numeric, 1) AS longest_wait,
-       round(exec_time_max::numeric, 1) AS longest_exec
+\echo Latencies in milliseconds, since the statistics were reset
+SELECT pool, user_name, kind, count, round(mean::numeric, 3) AS mean, round(p50::numeric, 3) AS p50,
+       round(p95::numeric, 3) AS p95, round(p99::numeric, 3) AS p99, round(p99_9::numeric, 3) AS "p99.9"
+FROM dbpool_stat_latency
+WHERE count > 0
+ORDER BY pool, user_name, kind;
+
+\echo Where the time goes, in milliseconds per call; and the last minute
+SELECT pool, user_name, round(total_mean::numeric, 3) AS total, round(queue_mean::numeric, 3) AS queue,
+       round(worker_mean::numeric, 3) AS worker, round(wire_mean::numeric, 3) AS wire,
+       round(remote_mean::numeric, 3) AS remote, round(decode_mean::numeric, 3) AS decode,
+       round(statements_per_second::numeric, 1) AS "statements/s",
+       round(errors_per_second::numeric, 1) AS "errors/s", round(utilisation::numeric, 2) AS utilisation
 FROM dbpool_stat_pools
-WHERE statements + errors > 0
-ORDER BY exec_time DESC;
+ORDER BY total_mean * statements DESC NULLS LAST;
 
 \echo Connections by remote
 SELECT address, port, count(*) AS connections, count(*) FILTER (WHERE state = 'busy') AS busy,

@@ -41,6 +41,106 @@ END $$;
 ALTER FUNCTION dbpool_rollback(name, int, dbpool_migration_version, boolean, boolean, interval, boolean)
 RENAME TO dbpool_migration_rollback;
 
+-- Pauses and resets are waited for, and all such functions tell what they have done
+DROP FUNCTION dbpool_pause(name);
+DROP FUNCTION dbpool_resume(name);
+DROP FUNCTION dbpool_reset(name);
+CREATE FUNCTION dbpool_pause(pool name, timeout interval DEFAULT '30s') RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_pause(name, interval)
+IS 'waits until statements and transactions under way have ended, and has new ones wait until dbpool_resume() or acquire_timeout';
+
+CREATE FUNCTION dbpool_pause(pools name[], timeout interval DEFAULT '30s')
+RETURNS TABLE (pool name, result text, sqlstate text, error text)
+AS 'MODULE_PATHNAME', 'dbpool_pause_pools' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_pause(name[], interval)
+IS 'the same for several pools, or for NULL all that the caller may operate';
+
+CREATE FUNCTION dbpool_resume(pool name) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_resume(name)
+IS 'ends what dbpool_pause() began';
+
+CREATE FUNCTION dbpool_resume(pools name[])
+RETURNS TABLE (pool name, result text, sqlstate text, error text)
+AS 'MODULE_PATHNAME', 'dbpool_resume_pools' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_resume(name[])
+IS 'the same for several pools, or for NULL all that the caller may operate';
+
+CREATE FUNCTION dbpool_reset(pool name, timeout interval DEFAULT '30s') RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_reset(name, interval)
+IS 'closes the pool''s connections, busy ones when their statements and transactions end, and waits for that';
+
+CREATE FUNCTION dbpool_reset(pools name[], timeout interval DEFAULT '30s')
+RETURNS TABLE (pool name, result text, sqlstate text, error text)
+AS 'MODULE_PATHNAME', 'dbpool_reset_pools' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_reset(name[], interval)
+IS 'the same for several pools, or for NULL all that the caller may operate';
+
+CREATE FUNCTION dbpool_reload(pool name) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_reload(name)
+IS 'has the definition read anew, and connections replaced: old ones serve until a new one has been opened, and are closed when they come free';
+
+CREATE FUNCTION dbpool_reload(pools name[])
+RETURNS TABLE (pool name, result text, sqlstate text, error text)
+AS 'MODULE_PATHNAME', 'dbpool_reload_pools' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_reload(name[])
+IS 'the same for several pools, or for NULL all that the caller may operate';
+
+CREATE FUNCTION dbpool_disable(pool name) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_disable(name)
+IS 'refuses new statements and transactions at once, until dbpool_enable(); those under way go on';
+
+CREATE FUNCTION dbpool_disable(pools name[])
+RETURNS TABLE (pool name, result text, sqlstate text, error text)
+AS 'MODULE_PATHNAME', 'dbpool_disable_pools' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_disable(name[])
+IS 'the same for several pools, or for NULL all that the caller may operate';
+
+CREATE FUNCTION dbpool_enable(pool name) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_enable(name)
+IS 'ends what dbpool_disable() or dbpool_drain() began';
+
+CREATE FUNCTION dbpool_enable(pools name[])
+RETURNS TABLE (pool name, result text, sqlstate text, error text)
+AS 'MODULE_PATHNAME', 'dbpool_enable_pools' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_enable(name[])
+IS 'the same for several pools, or for NULL all that the caller may operate';
+
+CREATE FUNCTION dbpool_kill(pool name) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_kill(name)
+IS 'closes all connections of the pool at once; who uses one is told';
+
+CREATE FUNCTION dbpool_kill(pools name[])
+RETURNS TABLE (pool name, result text, sqlstate text, error text)
+AS 'MODULE_PATHNAME', 'dbpool_kill_pools' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_kill(name[])
+IS 'the same for several pools, or for NULL all that the caller may operate';
+
+CREATE FUNCTION dbpool_drain(pool name, timeout interval DEFAULT '30s') RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_drain(name, interval)
+IS 'disables the pool, waits until statements and transactions under way have ended, and closes all connections, after the timeout also those in use';
+
+CREATE FUNCTION dbpool_drain(pools name[], timeout interval DEFAULT '30s')
+RETURNS TABLE (pool name, result text, sqlstate text, error text)
+AS 'MODULE_PATHNAME', 'dbpool_drain_pools' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_drain(name[], interval)
+IS 'the same for several pools, or for NULL all that the caller may operate';
+
+DROP FUNCTION dbpool_create_pool(name, text, jsonb, boolean);
+CREATE FUNCTION dbpool_create_pool(pool name, conninfo text, options jsonb DEFAULT '{}', if_not_exists boolean DEFAULT false,
+	"check" boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_create_pool(name, text, jsonb, boolean, boolean)
+IS 'makes a server and a user mapping for the current user from a connection string (URI or keywords) and pool options; with check, only if a connection can be opened';
+
 -- Transactions
 CREATE FUNCTION dbpool_begin(pool name, name name DEFAULT NULL, isolation text DEFAULT NULL,
 	read_only boolean DEFAULT NULL, "deferrable" boolean DEFAULT NULL, idle_timeout interval DEFAULT NULL)
@@ -74,14 +174,30 @@ AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_release(name, name)
 IS 'forgets a savepoint that dbpool_savepoint() made, and keeps what was done since';
 
+-- Retries
+CREATE FUNCTION dbpool_is_retryable(sqlstate text) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dbpool_is_retryable(text)
+IS 'may an application answer an error of that SQLSTATE by running its transaction again?';
+
 -- Views: columns of transactions
 CREATE FUNCTION dbpool_get_pool_transactions(
 	OUT dbid oid, OUT serverid oid, OUT userid oid, OUT private boolean, OUT leased int,
 	OUT begun bigint, OUT committed bigint, OUT rolled_back bigint,
-	OUT transaction_time double precision, OUT transaction_time_max double precision)
+	OUT prepared bigint, OUT in_doubt bigint, OUT resolved bigint,
+	OUT transaction_time double precision, OUT transaction_time_max double precision,
+	OUT paused boolean, OUT disabled boolean, OUT degraded_since timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION dbpool_get_pool_transactions() IS 'what dbpool_pools and dbpool_stat_pools say of transactions';
+COMMENT ON FUNCTION dbpool_get_pool_transactions() IS 'what dbpool_pools and dbpool_stat_pools say of transactions, and what stops a pool';
+
+CREATE FUNCTION dbpool_get_pool_retries(
+	OUT dbid oid, OUT serverid oid, OUT userid oid, OUT private boolean,
+	OUT retries bigint, OUT retries_refused bigint, OUT refused bigint, OUT shed bigint,
+	OUT fallbacks bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_pool_retries() IS 'what dbpool_stat_pools says of retries, and of calls that are turned away';
 
 CREATE FUNCTION dbpool_get_transactions(
 	OUT dbid oid, OUT pid int, OUT usesysid oid, OUT pool name, OUT name name, OUT mode text, OUT state text,
@@ -90,6 +206,55 @@ CREATE FUNCTION dbpool_get_transactions(
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_transactions() IS 'the rows of dbpool_transactions';
+
+CREATE FUNCTION dbpool_get_pool_rates(
+	OUT dbid oid, OUT serverid oid, OUT userid oid,
+	OUT statements_per_second double precision, OUT errors_per_second double precision,
+	OUT rows_per_second double precision, OUT utilisation double precision,
+	OUT total_mean double precision, OUT queue_mean double precision, OUT worker_mean double precision,
+	OUT wire_mean double precision, OUT remote_mean double precision, OUT decode_mean double precision)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_pool_rates() IS 'what dbpool_stat_pools says of the last minute, and of where the time went';
+
+CREATE FUNCTION dbpool_get_latencies(
+	OUT dbid oid, OUT serverid oid, OUT userid oid, OUT kind text, OUT pool name, OUT user_name name,
+	OUT count bigint, OUT mean double precision,
+	OUT p50 double precision, OUT p95 double precision, OUT p99 double precision, OUT p99_9 double precision)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_latencies() IS 'the rows of dbpool_stat_latency';
+
+CREATE FUNCTION dbpool_stat_statements_reset(pool name DEFAULT NULL) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_stat_statements_reset(name)
+IS 'forgets the statements of a pool, or of all pools of this database';
+REVOKE ALL ON FUNCTION dbpool_stat_statements_reset(name) FROM PUBLIC;
+
+CREATE FUNCTION dbpool_get_statements(
+	OUT dbid oid, OUT pool name, OUT user_name name, OUT digest bigint, OUT query text,
+	OUT calls bigint, OUT errors bigint, OUT rows bigint,
+	OUT mean double precision, OUT max double precision, OUT p95 double precision, OUT p99 double precision,
+	OUT queue_mean double precision, OUT worker_mean double precision, OUT wire_mean double precision,
+	OUT remote_mean double precision, OUT decode_mean double precision,
+	OUT prepared bigint, OUT shared bigint, OUT repeats bigint,
+	OUT local_queryid bigint, OUT traceparent text, OUT last_call timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_statements() IS 'the rows of dbpool_stat_statements';
+
+CREATE FUNCTION dbpool_get_statements_info(
+	OUT statements bigint, OUT max_statements bigint, OUT evictions bigint, OUT stats_reset timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_statements_info() IS 'the row of dbpool_stat_statements_info';
+
+CREATE FUNCTION dbpool_get_histograms(
+	OUT dbid oid, OUT serverid oid, OUT userid oid, OUT kind text, OUT pool name, OUT user_name name,
+	OUT le double precision, OUT count bigint, OUT cumulative bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_histograms() IS 'the rows of dbpool_histograms';
 
 CREATE OR REPLACE VIEW dbpool_pools AS
 WITH defined AS (
@@ -130,7 +295,10 @@ used AS (
 		(pg_catalog.array_agg(g.connect_error ORDER BY g.connect_failed_at DESC NULLS LAST))[1] AS connect_error,
 		(SELECT pg_catalog.sum(t.leased)::int FROM @extschema@.dbpool_get_pool_transactions() t
 		 WHERE t.dbid OPERATOR(pg_catalog.=) g.dbid AND t.serverid OPERATOR(pg_catalog.=) g.serverid
-			AND t.userid OPERATOR(pg_catalog.=) g.userid AND t.private OPERATOR(pg_catalog.=) g.private) AS leased
+			AND t.userid OPERATOR(pg_catalog.=) g.userid AND t.private OPERATOR(pg_catalog.=) g.private) AS leased,
+		(SELECT pg_catalog.min(t.degraded_since) FROM @extschema@.dbpool_get_pool_transactions() t
+		 WHERE t.dbid OPERATOR(pg_catalog.=) g.dbid AND t.serverid OPERATOR(pg_catalog.=) g.serverid
+			AND t.userid OPERATOR(pg_catalog.=) g.userid AND t.private OPERATOR(pg_catalog.=) g.private) AS degraded_since
 	FROM @extschema@.dbpool_get_pools() g
 	WHERE g.live OR g.paused OR g.dbid OPERATOR(pg_catalog.=)
 		(SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
@@ -138,7 +306,8 @@ used AS (
 SELECT coalesce(l.pool, f.pool) AS pool,
 	d.datname AS database,
 	coalesce(l.user_name, f.user_name) AS user_name,
-	CASE WHEN l.private THEN 'uncommitted' WHEN l.paused THEN 'paused' WHEN l.live THEN 'active' ELSE 'cold' END AS state,
+	CASE WHEN l.private THEN 'uncommitted' WHEN h.disabled THEN 'disabled' WHEN h.paused THEN 'paused'
+		WHEN l.live THEN 'active' ELSE 'cold' END AS state,
 	l.worker, l.workers,
 	coalesce(l.idle, n.used) AS idle,
 	coalesce(l.busy, n.used) AS busy,
@@ -150,12 +319,19 @@ SELECT coalesce(l.pool, f.pool) AS pool,
 	coalesce(l.max_size, f.max_size, n.max_size) AS max_size,
 	coalesce(l.waiting, n.used) AS waiting,
 	l.oldest_wait, l.used_at, l.connected_at, l.connect_failed_at, l.connect_error,
-	coalesce(l.leased, n.used) AS leased
+	coalesce(l.leased, n.used) AS leased,
+	l.degraded_since
 FROM defined f
 FULL JOIN used l
 	ON l.dbid OPERATOR(pg_catalog.=) f.dbid AND l.serverid OPERATOR(pg_catalog.=) f.serverid
 	AND l.userid OPERATOR(pg_catalog.=) f.userid AND NOT l.private
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) coalesce(l.dbid, f.dbid)
+-- a server is stopped with all that is seen through its mappings
+LEFT JOIN (
+	SELECT t.dbid, t.serverid, pg_catalog.bool_or(t.paused) AS paused, pg_catalog.bool_or(t.disabled) AS disabled
+	FROM @extschema@.dbpool_get_pool_transactions() t
+	GROUP BY t.dbid, t.serverid) h
+	ON h.dbid OPERATOR(pg_catalog.=) d.oid AND h.serverid OPERATOR(pg_catalog.=) coalesce(l.serverid, f.serverid)
 -- what is not known is not said: of those in use that one may not see, and of other databases
 CROSS JOIN LATERAL (
 	SELECT CASE WHEN l.serverid IS NULL THEN 0 END AS used,
@@ -187,21 +363,57 @@ SELECT (pg_catalog.array_agg(p.pool ORDER BY p.used_at DESC NULLS LAST))[1] AS p
 	pg_catalog.max(t.begun) AS begun,
 	pg_catalog.max(t.committed) AS committed,
 	pg_catalog.max(t.rolled_back) AS rolled_back,
+	pg_catalog.max(t.prepared) AS prepared,
+	pg_catalog.max(t.in_doubt) AS in_doubt,
+	pg_catalog.max(t.resolved) AS resolved,
 	pg_catalog.max(t.transaction_time) AS transaction_time,
-	pg_catalog.max(t.transaction_time_max) AS transaction_time_max
+	pg_catalog.max(CASE WHEN t.committed OPERATOR(pg_catalog.+) t.rolled_back OPERATOR(pg_catalog.+) t.in_doubt OPERATOR(pg_catalog.>) 0
+		THEN t.transaction_time OPERATOR(pg_catalog./) (t.committed OPERATOR(pg_catalog.+) t.rolled_back OPERATOR(pg_catalog.+) t.in_doubt) END) AS transaction_time_mean,
+	pg_catalog.max(t.transaction_time_max) AS transaction_time_max,
+	pg_catalog.max(e.retries) AS retries,
+	pg_catalog.max(e.retries_refused) AS retries_refused,
+	pg_catalog.max(e.refused) AS refused,
+	pg_catalog.max(e.shed) AS shed,
+	pg_catalog.max(e.fallbacks) AS fallbacks,
+	l.p50, l.p95, l.p99, l.p99_9,
+	r.statements_per_second, r.errors_per_second, r.rows_per_second, r.utilisation,
+	r.total_mean, r.queue_mean, r.worker_mean, r.wire_mean, r.remote_mean, r.decode_mean
 FROM @extschema@.dbpool_get_pools() p
 LEFT JOIN (
 	SELECT u.dbid, u.serverid, u.userid, pg_catalog.sum(u.begun)::bigint AS begun,
 		pg_catalog.sum(u.committed)::bigint AS committed, pg_catalog.sum(u.rolled_back)::bigint AS rolled_back,
+		pg_catalog.sum(u.prepared)::bigint AS prepared, pg_catalog.sum(u.in_doubt)::bigint AS in_doubt,
+		pg_catalog.sum(u.resolved)::bigint AS resolved,
 		pg_catalog.sum(u.transaction_time) AS transaction_time, pg_catalog.max(u.transaction_time_max) AS transaction_time_max
 	FROM @extschema@.dbpool_get_pool_transactions() u
 	WHERE NOT u.private
 	GROUP BY u.dbid, u.serverid, u.userid) t
 	ON t.dbid OPERATOR(pg_catalog.=) p.dbid AND t.serverid OPERATOR(pg_catalog.=) p.serverid
 	AND t.userid OPERATOR(pg_catalog.=) p.userid
-LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.dbid
+LEFT JOIN (
+	SELECT u.dbid, u.serverid, u.userid, pg_catalog.sum(u.retries)::bigint AS retries,
+		pg_catalog.sum(u.retries_refused)::bigint AS retries_refused,
+		pg_catalog.sum(u.refused)::bigint AS refused, pg_catalog.sum(u.shed)::bigint AS shed,
+		pg_catalog.sum(u.fallbacks)::bigint AS fallbacks
+	FROM @extschema@.dbpool_get_pool_retries() u
+	WHERE NOT u.private
+	GROUP BY u.dbid, u.serverid, u.userid) e
+	ON e.dbid OPERATOR(pg_catalog.=) p.dbid AND e.serverid OPERATOR(pg_catalog.=) p.serverid
+	AND e.userid OPERATOR(pg_catalog.=) p.userid
+LEFT JOIN @extschema@.dbpool_get_latencies() l
+	ON l.dbid OPERATOR(pg_catalog.=) p.dbid AND l.serverid OPERATOR(pg_catalog.=) p.serverid
+	AND l.userid OPERATOR(pg_catalog.=) p.userid AND l.kind OPERATOR(pg_catalog.=) 'total'
+LEFT JOIN @extschema@.dbpool_get_pool_rates() r
+	ON r.dbid OPERATOR(pg_catalog.=) p.dbid AND r.serverid OPERATOR(pg_catalog.=) p.serverid
+	AND r.userid OPERATOR(pg_catalog.=) p.userid
+JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.dbid
 WHERE NOT p.private
-GROUP BY p.dbid, p.serverid, p.userid, d.datname;
+-- one that was never used is there to remember a stop of its server
+	AND (p.live OR p.pool IS NULL OR coalesce(p.used_at, p.connected_at, p.connect_failed_at) IS NOT NULL)
+GROUP BY p.dbid, p.serverid, p.userid, d.datname,
+	l.p50, l.p95, l.p99, l.p99_9,
+	r.statements_per_second, r.errors_per_second, r.rows_per_second, r.utilisation,
+	r.total_mean, r.queue_mean, r.worker_mean, r.wire_mean, r.remote_mean, r.decode_mean;
 
 CREATE VIEW dbpool_transactions AS
 SELECT t.name, t.pool, d.datname AS database, t.mode, t.gid, t.state, t.pid, r.rolname AS usename, t.remote_pid,
@@ -220,22 +432,119 @@ COMMENT ON COLUMN dbpool_transactions.gid IS 'name of the prepared transaction, 
 COMMENT ON COLUMN dbpool_transactions.state IS 'waiting (for a connection), active (a statement runs), idle, or ended (its connection was lost, or it was idle for too long; its session has not noticed yet)';
 COMMENT ON COLUMN dbpool_transactions.pid IS 'process ID of the local session';
 COMMENT ON COLUMN dbpool_transactions.usename IS 'role that began it';
-COMMENT ON COLUMN dbpool_transactions.remote_pid IS 'process ID of the remote server process';
-COMMENT ON COLUMN dbpool_transactions.isolation IS 'read committed, repeatable read or serializable';
+COMMENT ON COLUMN dbpool_transactions.remote_pid IS 'process ID of the remote server process, NULL without one';
+COMMENT ON COLUMN dbpool_transactions.isolation IS 'read uncommitted, read committed, repeatable read or serializable';
 COMMENT ON COLUMN dbpool_transactions.read_only IS 'was it begun read-only?';
-COMMENT ON COLUMN dbpool_transactions.savepoints IS 'savepoints that stand for local subtransactions; of a bound one';
-COMMENT ON COLUMN dbpool_transactions.statements IS 'statements that it was given';
-COMMENT ON COLUMN dbpool_transactions.began_at IS 'when it was begun';
-COMMENT ON COLUMN dbpool_transactions.idle_since IS 'since when it has run nothing, NULL while it does';
+COMMENT ON COLUMN dbpool_transactions.savepoints IS 'savepoints that stand for local subtransactions; NULL of a named one';
+COMMENT ON COLUMN dbpool_transactions.statements IS 'statements that it was given; a batch counts as one';
+COMMENT ON COLUMN dbpool_transactions.began_at IS 'when the session began it';
+COMMENT ON COLUMN dbpool_transactions.idle_since IS 'since when it has run nothing, NULL while it does, or waits';
 COMMENT ON COLUMN dbpool_transactions.query IS 'statement it runs or last ran, the first 1023 bytes; hidden from those who may not see its session''s';
 
+COMMENT ON COLUMN dbpool_pools.state IS 'active; paused by dbpool_pause(); disabled by dbpool_disable() or dbpool_drain(); uncommitted: of a transaction that has changed the definition; or cold: not in the memory of a worker before it is next used, as after a start, a change of the definition, or ten minutes without a connection';
 COMMENT ON COLUMN dbpool_pools.leased IS 'connections that are in a transaction of a session, which runs nothing now';
+COMMENT ON COLUMN dbpool_pools.degraded_since IS 'since when standbys serve in place of a primary, see read_only_when_degraded; NULL: they do not';
 COMMENT ON COLUMN dbpool_connections.state IS 'connecting, idle, checking, busy, leased (in a transaction of a session, which runs nothing now), cancelling or resetting';
 COMMENT ON COLUMN dbpool_stat_pools.begun IS 'transactions over several calls that were begun';
 COMMENT ON COLUMN dbpool_stat_pools.committed IS 'of these, committed';
-COMMENT ON COLUMN dbpool_stat_pools.rolled_back IS 'of these, rolled back or lost';
+COMMENT ON COLUMN dbpool_stat_pools.rolled_back IS 'of these, rolled back, or lost before they were to be prepared';
+COMMENT ON COLUMN dbpool_stat_pools.prepared IS 'of these, prepared at the remote, as those in two phases are before they are committed';
+COMMENT ON COLUMN dbpool_stat_pools.in_doubt IS 'of these, neither: the connection was lost after PREPARE TRANSACTION was sent, and before the answer to COMMIT PREPARED or ROLLBACK PREPARED';
+COMMENT ON COLUMN dbpool_stat_pools.resolved IS 'prepared transactions that the resolver or dbpool_resolve() has ended, also of before the start of the server; not those that had ended when it came to look';
 COMMENT ON COLUMN dbpool_stat_pools.transaction_time IS 'total time that those which have ended had a connection';
+COMMENT ON COLUMN dbpool_stat_pools.transaction_time_mean IS 'mean such time, NULL when none has ended';
 COMMENT ON COLUMN dbpool_stat_pools.transaction_time_max IS 'longest such time';
+COMMENT ON COLUMN dbpool_stat_pools.retries IS 'tries of statements after one that had failed, see retry_attempts';
+COMMENT ON COLUMN dbpool_stat_pools.retries_refused IS 'statements that were not tried again, as the budget for that was used up';
+COMMENT ON COLUMN dbpool_stat_pools.refused IS 'calls that were refused, as max_waiting others waited for a connection';
+COMMENT ON COLUMN dbpool_stat_pools.shed IS 'calls that were given up while they waited, as the pool was overloaded and shed is on';
+COMMENT ON COLUMN dbpool_stat_pools.fallbacks IS 'calls that were run on the pool that fallback_server names, as no connection could be opened';
+COMMENT ON COLUMN dbpool_stat_pools.p50 IS 'time that half of the calls did not exceed, from the call to its end; more in dbpool_stat_latency';
+COMMENT ON COLUMN dbpool_stat_pools.p95 IS 'the same of 95 % of them';
+COMMENT ON COLUMN dbpool_stat_pools.p99 IS 'the same of 99 % of them';
+COMMENT ON COLUMN dbpool_stat_pools.p99_9 IS 'the same of 99.9 % of them';
+COMMENT ON COLUMN dbpool_stat_pools.statements_per_second IS 'calls that ended well in the last minute, per second';
+COMMENT ON COLUMN dbpool_stat_pools.errors_per_second IS 'calls that ended with an error in the last minute, also those that got no connection, per second';
+COMMENT ON COLUMN dbpool_stat_pools.rows_per_second IS 'rows that were received in the last minute, per second';
+COMMENT ON COLUMN dbpool_stat_pools.utilisation IS 'part of max_size that was in use in the last minute, from 0 to 1';
+COMMENT ON COLUMN dbpool_stat_pools.total_mean IS 'mean time of calls but bulk inserts and batches, until their sessions had taken all of the answer; the next five are its parts';
+COMMENT ON COLUMN dbpool_stat_pools.queue_mean IS 'of that, waiting for a connection, and on a shared one for those before it';
+COMMENT ON COLUMN dbpool_stat_pools.worker_mean IS 'of that, until the worker had taken it, sent it, and seen its answer, and until the session was awake';
+COMMENT ON COLUMN dbpool_stat_pools.wire_mean IS 'of that, on the way to the remote and back';
+COMMENT ON COLUMN dbpool_stat_pools.remote_mean IS 'of that, the remote at work';
+COMMENT ON COLUMN dbpool_stat_pools.decode_mean IS 'of that, the session making values of what has come, while the others had to wait for it or were done';
+
+-- Latencies
+CREATE VIEW dbpool_stat_latency AS
+SELECT l.pool, d.datname AS database, l.user_name, l.kind, l.count, l.mean, l.p50, l.p95, l.p99, l.p99_9
+FROM @extschema@.dbpool_get_latencies() l
+JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) l.dbid;
+COMMENT ON VIEW dbpool_stat_latency IS 'how long what calls of a pool do takes, since it was first used or dbpool_stat_reset(); times are in milliseconds, percentiles off by 3.1 % at most; most is NULL for those who may not see the pool';
+COMMENT ON COLUMN dbpool_stat_latency.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_stat_latency.database IS 'local database in which it is defined';
+COMMENT ON COLUMN dbpool_stat_latency.user_name IS 'local role of the user mapping, or public';
+COMMENT ON COLUMN dbpool_stat_latency.kind IS 'queue: waiting for a connection, and on a shared one for those before it; login: opening a connection; execution: until the answer was complete, since the remote began with it; network: a round trip that costs the remote nothing; total: from the call to its end';
+COMMENT ON COLUMN dbpool_stat_latency.count IS 'how often; each call has a queue and a total, and an execution if it was sent';
+COMMENT ON COLUMN dbpool_stat_latency.mean IS 'mean time';
+COMMENT ON COLUMN dbpool_stat_latency.p50 IS 'time that half of them did not exceed';
+COMMENT ON COLUMN dbpool_stat_latency.p95 IS 'time that 95 % of them did not exceed';
+COMMENT ON COLUMN dbpool_stat_latency.p99 IS 'time that 99 % of them did not exceed';
+COMMENT ON COLUMN dbpool_stat_latency.p99_9 IS 'time that 99.9 % of them did not exceed';
+
+CREATE VIEW dbpool_stat_statements AS
+SELECT s.pool, d.datname AS database, s.user_name, s.digest, s.query, s.calls, s.errors, s.rows, s.mean, s.max, s.p95, s.p99,
+	s.queue_mean, s.worker_mean, s.wire_mean, s.remote_mean, s.decode_mean, s.prepared, s.shared, s.repeats,
+	s.local_queryid, s.traceparent, s.last_call
+FROM @extschema@.dbpool_get_statements() s
+JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) s.dbid;
+COMMENT ON VIEW dbpool_stat_statements IS 'statistics of statements by what is the same in their texts, since they first came, dbpool_stat_reset() or dbpool_stat_statements_reset(); times are in milliseconds, percentiles off by 6 % at most; nothing of pools that one may not see';
+COMMENT ON COLUMN dbpool_stat_statements.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_stat_statements.database IS 'local database in which it is defined';
+COMMENT ON COLUMN dbpool_stat_statements.user_name IS 'local role of the user mapping, or public';
+COMMENT ON COLUMN dbpool_stat_statements.digest IS 'number that stands for the statement: the same for texts that differ in literals, comments, blanks, small and capital letters of words, and in how many rows are in VALUES or values in a list after IN';
+COMMENT ON COLUMN dbpool_stat_statements.query IS 'text of the first that came, without its literals; cut if long; for the owner of the server and members of pg_read_all_stats';
+COMMENT ON COLUMN dbpool_stat_statements.calls IS 'calls that have ended, however they did';
+COMMENT ON COLUMN dbpool_stat_statements.errors IS 'of these, those that ended with an error, or were given up';
+COMMENT ON COLUMN dbpool_stat_statements.rows IS 'rows that they returned or changed';
+COMMENT ON COLUMN dbpool_stat_statements.mean IS 'mean time of a call; the five whose names end in _mean are its parts';
+COMMENT ON COLUMN dbpool_stat_statements.max IS 'longest time from the call to the end of its answer';
+COMMENT ON COLUMN dbpool_stat_statements.p95 IS 'such a time that 95 % of the calls did not exceed';
+COMMENT ON COLUMN dbpool_stat_statements.p99 IS 'the same of 99 % of them';
+COMMENT ON COLUMN dbpool_stat_statements.queue_mean IS 'of the mean, waiting for a connection, and on a shared one for those before it; NULL for bulk inserts and batches, as the next four';
+COMMENT ON COLUMN dbpool_stat_statements.worker_mean IS 'of the mean, until the worker had taken the call, sent it, and seen its answer, and until the session was awake';
+COMMENT ON COLUMN dbpool_stat_statements.wire_mean IS 'of the mean, on the way to the remote and back';
+COMMENT ON COLUMN dbpool_stat_statements.remote_mean IS 'of the mean, the remote at work';
+COMMENT ON COLUMN dbpool_stat_statements.decode_mean IS 'of the mean, the session making values of what has come';
+COMMENT ON COLUMN dbpool_stat_statements.prepared IS 'calls that ran what had been prepared before';
+COMMENT ON COLUMN dbpool_stat_statements.shared IS 'calls whose connection others could share at the time; the others were alone';
+COMMENT ON COLUMN dbpool_stat_statements.repeats IS 'times that a call was sent again, unseen by its session';
+COMMENT ON COLUMN dbpool_stat_statements.local_queryid IS 'queryid of the local statement that made the last call, as in pg_stat_activity; NULL if it has none';
+COMMENT ON COLUMN dbpool_stat_statements.traceparent IS 'trace context of the last call that had one';
+COMMENT ON COLUMN dbpool_stat_statements.last_call IS 'when the last call ended';
+
+CREATE VIEW dbpool_stat_statements_info AS
+SELECT i.statements, i.max_statements, i.evictions, i.stats_reset
+FROM @extschema@.dbpool_get_statements_info() i;
+COMMENT ON VIEW dbpool_stat_statements_info IS 'how much room there is for dbpool_stat_statements';
+COMMENT ON COLUMN dbpool_stat_statements_info.statements IS 'statements that there are statistics of, in all databases';
+COMMENT ON COLUMN dbpool_stat_statements_info.max_statements IS 'how many there can be: dbpool.max_statements';
+COMMENT ON COLUMN dbpool_stat_statements_info.evictions IS 'how many were forgotten to make room for others; many say that dbpool.max_statements is too low';
+COMMENT ON COLUMN dbpool_stat_statements_info.stats_reset IS 'when those of a whole database were last forgotten by dbpool_stat_reset() or dbpool_stat_statements_reset()';
+
+CREATE VIEW dbpool_histograms AS
+SELECT h.pool, d.datname AS database, h.user_name, h.kind, h.le, h.count, h.cumulative
+FROM @extschema@.dbpool_get_histograms() h
+JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) h.dbid;
+COMMENT ON VIEW dbpool_histograms IS 'the buckets behind dbpool_stat_latency that have something, and the last one of each, which has no end; nothing of pools that one may not see';
+COMMENT ON COLUMN dbpool_histograms.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_histograms.database IS 'local database in which it is defined';
+COMMENT ON COLUMN dbpool_histograms.user_name IS 'local role of the user mapping, or public';
+COMMENT ON COLUMN dbpool_histograms.kind IS 'queue, login, execution, network or total, as in dbpool_stat_latency';
+COMMENT ON COLUMN dbpool_histograms.le IS 'longest time that is in the bucket, in milliseconds';
+COMMENT ON COLUMN dbpool_histograms.count IS 'how many are in it';
+COMMENT ON COLUMN dbpool_histograms.cumulative IS 'how many are in it and in those before';
+
+GRANT SELECT ON dbpool_stat_latency, dbpool_stat_statements, dbpool_stat_statements_info, dbpool_histograms TO PUBLIC;
 
 -- Batches
 CREATE FUNCTION dbpool_batch(pool name, statements text[], params jsonb[] DEFAULT NULL, mode text DEFAULT 'transaction', parallel int DEFAULT 1, results boolean DEFAULT false)
@@ -259,12 +568,14 @@ CREATE TABLE dbpool_two_phase (
 	serverid oid NOT NULL,
 	userid oid NOT NULL,
 	prefix text NOT NULL,
+	origin text NOT NULL,
 	PRIMARY KEY (serverid, userid)
 );
 COMMENT ON TABLE dbpool_two_phase IS 'the pools at which transactions have been prepared';
 COMMENT ON COLUMN dbpool_two_phase.serverid IS 'OID of the foreign server';
 COMMENT ON COLUMN dbpool_two_phase.userid IS 'OID of the role of the user mapping, 0 for PUBLIC';
 COMMENT ON COLUMN dbpool_two_phase.prefix IS 'how the names of its prepared transactions begin';
+COMMENT ON COLUMN dbpool_two_phase.origin IS 'system identifier of the server and OID of the database for which it holds; in a copy it means nothing';
 
 CREATE TABLE dbpool_prepared (
 	gid text PRIMARY KEY,
@@ -276,7 +587,8 @@ CREATE TABLE dbpool_prepared (
 	prepared_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	attempts int NOT NULL DEFAULT 0,
 	last_attempt timestamptz,
-	last_error text
+	last_error text,
+	system text NOT NULL DEFAULT ''
 );
 COMMENT ON TABLE dbpool_prepared IS 'prepared transactions of remotes that are to be committed, as the local transaction was: a row is the decision';
 COMMENT ON COLUMN dbpool_prepared.gid IS 'its name at the remote';
@@ -289,9 +601,11 @@ COMMENT ON COLUMN dbpool_prepared.prepared_at IS 'when that began to commit';
 COMMENT ON COLUMN dbpool_prepared.attempts IS 'how often the resolver has tried in vain to commit it';
 COMMENT ON COLUMN dbpool_prepared.last_attempt IS 'when it last did';
 COMMENT ON COLUMN dbpool_prepared.last_error IS 'why that failed';
+COMMENT ON COLUMN dbpool_prepared.system IS 'system identifier and timeline of the remote when it was prepared; empty if not known';
 
-CREATE VIEW dbpool_in_doubt AS
-SELECT p.gid, p.pool, coalesce(m.rolname, 'public') AS user_name, r.rolname AS usename, p.pid,
+CREATE VIEW dbpool_in_doubt WITH (security_barrier) AS
+SELECT p.gid, coalesce(s.srvname, p.pool) AS pool,
+	CASE WHEN p.userid OPERATOR(pg_catalog.=) 0 THEN 'public' ELSE m.rolname END AS user_name, r.rolname AS usename, p.pid,
 	'commit'::text AS decision, p.prepared_at, p.attempts, p.last_attempt, p.last_error
 FROM @extschema@.dbpool_prepared p
 LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid OPERATOR(pg_catalog.=) p.serverid
@@ -316,4 +630,138 @@ AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_resolve(text, text)
 IS 'ends a prepared transaction by hand: commit or rollback; for the owner of its server';
 
-GRANT SELECT ON dbpool_transactions, dbpool_in_doubt TO PUBLIC;
+-- Endpoints
+CREATE FUNCTION dbpool_last_lsn(pool name) RETURNS pg_lsn
+AS 'MODULE_PATHNAME', 'dbpool_last_lsn' LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_last_lsn(name)
+IS 'returns a position of the remote''s WAL that is not before the last commit of this session there, for dbpool.min_lsn; NULL when it has run nothing there that may have written';
+
+CREATE FUNCTION dbpool_get_endpoints(
+	OUT host text, OUT port text, OUT state text, OUT state_since timestamptz, OUT role text,
+	OUT connections int, OUT connecting int, OUT failures_in_row int, OUT next_probe timestamptz,
+	OUT answered_at timestamptz, OUT failed_at timestamptz, OUT error text, OUT replay_lsn pg_lsn, OUT lag_bytes bigint,
+	OUT lag_ms double precision, OUT replay_asked_at timestamptz, OUT logins bigint, OUT login_failures bigint, OUT losses bigint, OUT times_opened bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_endpoints() IS 'the rows of dbpool_endpoints';
+
+CREATE VIEW dbpool_endpoints AS
+SELECT host, port, state, state_since, role, connections, connecting, failures_in_row, next_probe,
+	answered_at, failed_at, error, replay_lsn, lag_bytes, lag_ms, replay_asked_at, logins, login_failures, losses, times_opened
+FROM @extschema@.dbpool_get_endpoints();
+COMMENT ON VIEW dbpool_endpoints IS 'where pools in use lead to, with the circuit breaker of each; those of pools that one may see';
+COMMENT ON COLUMN dbpool_endpoints.host IS 'host name or address as the server''s options have it, or the directory of a socket';
+COMMENT ON COLUMN dbpool_endpoints.port IS 'its port';
+COMMENT ON COLUMN dbpool_endpoints.state IS 'of the breaker: closed, connections are opened as needed; open, none are but to probe it; half-open, a few at a time';
+COMMENT ON COLUMN dbpool_endpoints.state_since IS 'since when it is';
+COMMENT ON COLUMN dbpool_endpoints.role IS 'primary or standby, as the last log-in has shown; NULL when it has not, as of servers before 14';
+COMMENT ON COLUMN dbpool_endpoints.connections IS 'connections of all pools there, those being opened included';
+COMMENT ON COLUMN dbpool_endpoints.connecting IS 'of these, being opened';
+COMMENT ON COLUMN dbpool_endpoints.failures_in_row IS 'failed log-ins and lost connections since the last log-in that was answered';
+COMMENT ON COLUMN dbpool_endpoints.next_probe IS 'when the next attempt is made, at the latest, while it is open; NULL otherwise';
+COMMENT ON COLUMN dbpool_endpoints.answered_at IS 'when a log-in was last answered';
+COMMENT ON COLUMN dbpool_endpoints.failed_at IS 'when something last spoke against the server';
+COMMENT ON COLUMN dbpool_endpoints.error IS 'what that was';
+COMMENT ON COLUMN dbpool_endpoints.replay_lsn IS 'how far the server had replayed, or as a primary written, when a read-only pool last asked, for max_lag or dbpool.min_lsn';
+COMMENT ON COLUMN dbpool_endpoints.lag_bytes IS 'how far that was behind what it had received, or another host of the pool had told';
+COMMENT ON COLUMN dbpool_endpoints.lag_ms IS 'how long it was since it had replayed all that there was; NULL when nobody knows';
+COMMENT ON COLUMN dbpool_endpoints.replay_asked_at IS 'when that was';
+COMMENT ON COLUMN dbpool_endpoints.logins IS 'log-ins that were answered, refusals included';
+COMMENT ON COLUMN dbpool_endpoints.login_failures IS 'log-ins that were not, or by a server that says it is unwell';
+COMMENT ON COLUMN dbpool_endpoints.losses IS 'open connections that were lost through the server';
+COMMENT ON COLUMN dbpool_endpoints.times_opened IS 'how often the breaker has opened';
+
+GRANT SELECT ON dbpool_endpoints TO PUBLIC;
+
+-- Alerts
+CREATE FUNCTION dbpool_get_alerts(
+	OUT severity text, OUT alert text, OUT since timestamptz, OUT value double precision,
+	OUT threshold double precision, OUT problem text, OUT advice text,
+	OUT dbid oid, OUT pool name, OUT user_name name)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_alerts() IS 'the rows of dbpool_alerts that are not of the tables';
+
+CREATE VIEW dbpool_alerts AS
+SELECT a.severity, a.alert, a.pool, d.datname AS database, a.user_name, NULL::text AS endpoint,
+	a.since, a.value, a.threshold, a.problem, a.advice
+FROM @extschema@.dbpool_get_alerts() a
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) a.dbid
+UNION ALL
+SELECT 'critical', 'in_doubt', i.pool, pg_catalog.current_database(), i.user_name, NULL,
+	pg_catalog.min(i.prepared_at) OPERATOR(pg_catalog.+) '60 s'::interval,
+	EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.min(i.prepared_at)), 60,
+	pg_catalog.format('%s prepared transactions of it have been in doubt for %s s, and keep their locks at the remote',
+		pg_catalog.count(*), EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.min(i.prepared_at))::int),
+	'Let the pool reach its remote, where they are to be committed; dbpool_in_doubt has them, and why that has failed.'
+FROM @extschema@.dbpool_in_doubt i
+WHERE i.prepared_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '60 s'::interval)
+GROUP BY i.pool, i.user_name
+UNION ALL
+SELECT 'warning', 'breaker_open', NULL, NULL, NULL, pg_catalog.format('%s:%s', e.host, e.port), e.state_since, e.failures_in_row, NULL,
+	pg_catalog.format('it is unwell: no connections are opened there until a probe is answered: %s', e.error),
+	'See to the server; dbpool_endpoints says when it is tried again. Pools that have other hosts use those.'
+FROM @extschema@.dbpool_endpoints e
+WHERE e.state OPERATOR(pg_catalog.=) 'open';
+COMMENT ON VIEW dbpool_alerts IS 'what is wrong now, with pools that the current role may see and with dbpool as a whole, looked for every two seconds';
+COMMENT ON COLUMN dbpool_alerts.severity IS 'critical: calls fail, or locks stay; warning: they soon may';
+COMMENT ON COLUMN dbpool_alerts.alert IS 'what kind of thing it is; these names stay';
+COMMENT ON COLUMN dbpool_alerts.pool IS 'name of the pool, NULL for what is of all of them';
+COMMENT ON COLUMN dbpool_alerts.database IS 'local database in which it is defined';
+COMMENT ON COLUMN dbpool_alerts.user_name IS 'local role of the user mapping, or public';
+COMMENT ON COLUMN dbpool_alerts.endpoint IS 'host and port of the remote server, for what is of one';
+COMMENT ON COLUMN dbpool_alerts.since IS 'since when it is so';
+COMMENT ON COLUMN dbpool_alerts.value IS 'what was found: seconds, percent or a number';
+COMMENT ON COLUMN dbpool_alerts.threshold IS 'more than that is worth an alert';
+COMMENT ON COLUMN dbpool_alerts.problem IS 'what is wrong';
+COMMENT ON COLUMN dbpool_alerts.advice IS 'what to do';
+
+CREATE VIEW dbpool_summary AS
+SELECT CASE WHEN pg_catalog.length(p.pool::text) OPERATOR(pg_catalog.>) 13
+		THEN pg_catalog.left(p.pool::text, 12) OPERATOR(pg_catalog.||) '~' ELSE p.pool::text END AS pool,
+	pg_catalog.format('%s/%s/%s', p.used, p.open, p.max_size) AS conns,
+	p.waiting AS wait,
+	CASE WHEN s.calls OPERATOR(pg_catalog.<) 100 THEN pg_catalog.round(s.calls::numeric, 1)
+		ELSE pg_catalog.round(s.calls::numeric) END AS calls_s,
+	CASE WHEN s.calls OPERATOR(pg_catalog.>) 0
+		THEN pg_catalog.round((100 OPERATOR(pg_catalog.*) s.errors OPERATOR(pg_catalog./) s.calls)::numeric) OPERATOR(pg_catalog.||) '%' END AS err,
+	pg_catalog.round(s.p95::numeric, CASE WHEN s.p95 OPERATOR(pg_catalog.<) 1000 THEN 2 ELSE 0 END) AS p95_ms,
+	CASE WHEN a.n OPERATOR(pg_catalog.>) 1 THEN pg_catalog.format('%s +%s', a.worst, a.n OPERATOR(pg_catalog.-) 1)
+		ELSE coalesce(a.worst, p.state) END AS wrong
+FROM (
+	SELECT q.pool, pg_catalog.sum(q.busy OPERATOR(pg_catalog.+) q.leased OPERATOR(pg_catalog.+) q.checking
+			OPERATOR(pg_catalog.+) q.cancelling OPERATOR(pg_catalog.+) q.resetting) AS used,
+		pg_catalog.sum(q.busy OPERATOR(pg_catalog.+) q.leased OPERATOR(pg_catalog.+) q.checking
+			OPERATOR(pg_catalog.+) q.cancelling OPERATOR(pg_catalog.+) q.resetting OPERATOR(pg_catalog.+) q.idle) AS open,
+		pg_catalog.sum(q.max_size) AS max_size, pg_catalog.sum(q.waiting) AS waiting,
+		pg_catalog.max(CASE WHEN q.state OPERATOR(pg_catalog.=) 'paused' THEN q.state END) AS state
+	FROM @extschema@.dbpool_pools q
+	WHERE q.database OPERATOR(pg_catalog.=) pg_catalog.current_database() AND q.waiting IS NOT NULL
+	GROUP BY q.pool) p
+LEFT JOIN (
+	SELECT t.pool, pg_catalog.sum(t.statements_per_second OPERATOR(pg_catalog.+) t.errors_per_second) AS calls,
+		pg_catalog.sum(t.errors_per_second) AS errors, pg_catalog.max(t.p95) AS p95
+	FROM @extschema@.dbpool_stat_pools t
+	WHERE t.database OPERATOR(pg_catalog.=) pg_catalog.current_database()
+	GROUP BY t.pool) s ON s.pool OPERATOR(pg_catalog.=) p.pool
+LEFT JOIN (
+	SELECT l.pool, pg_catalog.count(*) AS n, (pg_catalog.array_agg(l.alert ORDER BY l.severity, l.since))[1] AS worst
+	FROM @extschema@.dbpool_alerts l
+	WHERE l.database OPERATOR(pg_catalog.=) pg_catalog.current_database()
+	GROUP BY l.pool) a ON a.pool OPERATOR(pg_catalog.=) p.pool
+ORDER BY a.worst IS NULL, p.pool;
+COMMENT ON VIEW dbpool_summary IS 'the pools of this database that the current role may see, those in trouble first, in 80 columns: a server''s user mappings together';
+COMMENT ON COLUMN dbpool_summary.pool IS 'name of the pool, cut after 12 characters';
+COMMENT ON COLUMN dbpool_summary.conns IS 'connections in use / open / that may be open';
+COMMENT ON COLUMN dbpool_summary.wait IS 'calls that wait for a connection';
+COMMENT ON COLUMN dbpool_summary.calls_s IS 'calls per second in the last minute';
+COMMENT ON COLUMN dbpool_summary.err IS 'percent of these that failed';
+COMMENT ON COLUMN dbpool_summary.p95_ms IS 'milliseconds that 95 % of all calls did not exceed, of the mapping where that is longest';
+COMMENT ON COLUMN dbpool_summary.wrong IS 'the worst alert, and how many more there are; or paused';
+
+CREATE FUNCTION dbpool_metrics(strict boolean DEFAULT false) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_metrics(boolean)
+IS 'returns all that is counted as OpenMetrics text, of pools that the current role may see; strict: counters'' families have names without _total';
+
+GRANT SELECT ON dbpool_transactions, dbpool_in_doubt, dbpool_alerts, dbpool_summary TO PUBLIC;

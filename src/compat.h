@@ -8,13 +8,19 @@
 #ifndef DBPOOL_COMPAT_H
 #define DBPOOL_COMPAT_H
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "catalog/pg_foreign_server.h"
 #include "foreign/foreign.h"
+#include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
+#include "utils/relcache.h"
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 170000
 #include "utils/injection_point.h"
@@ -88,6 +94,27 @@ compat_wait_event(uint32 *cache, const char *name)
 	return *cache;
 }
 
+static inline Oid
+compat_primary_key_index(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, false);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
+#endif
+}
+
+/* Is the session to be ended by transaction_timeout, which came with 17? */
+static inline bool
+compat_transaction_overdue(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return TransactionTimeoutPending;
+#else
+	return false;
+#endif
+}
+
 static inline AclResult
 compat_server_usage(Oid serverid, Oid roleid)
 {
@@ -105,6 +132,15 @@ compat_server_owner(Oid serverid, Oid roleid)
 	return object_ownercheck(ForeignServerRelationId, serverid, roleid);
 #else
 	return pg_foreign_server_ownercheck(serverid, roleid);
+#endif
+}
+
+/* Transactions of this process are to have no limit of time. */
+static inline void
+compat_no_transaction_timeout(void)
+{
+#if PG_VERSION_NUM >= 170000
+	SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_SESSION);
 #endif
 }
 
@@ -403,6 +439,41 @@ compat_bytes_taken(PGconn *conn)
 	return -1;
 }
 
+/*
+ * Set TCP_USER_TIMEOUT, in milliseconds, of a socket; returns what it was, or 0 where there
+ * is no such thing.
+ */
+static inline int
+compat_tcp_user_timeout(int sock, int ms)
+{
+	unsigned int was = 0;
+
+#if defined(__linux__) && defined(TCP_USER_TIMEOUT)
+	socklen_t	len = sizeof(was);
+
+	if (getsockopt(sock, IPPROTO_TCP, TCP_USER_TIMEOUT, &was, &len) != 0 ||
+		setsockopt(sock, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms)) != 0)
+		return 0;
+#else
+	(void) sock;
+	(void) ms;
+#endif
+	return (int) was;
+}
+
 #endif							/* LIBPQ_FE_H */
+
+/* How many bytes malloc() has given out; 0 where nobody counts. */
+static inline int64
+compat_malloc_bytes(void)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+	struct mallinfo2 info = mallinfo2();
+
+	return (int64) (info.uordblks + info.hblkhd);
+#else
+	return 0;
+#endif
+}
 
 #endif							/* DBPOOL_COMPAT_H */

@@ -9,12 +9,18 @@
 #include "dbpool.h"
 #include "utils/guc.h"
 
+int			dbpool_alert_errors = 5;
+int			dbpool_alert_utilisation = 90;
+int			dbpool_alert_wait = 5000;
 bool		dbpool_inherit_read_only = false;
+uint64		dbpool_min_lsn = 0;
 int			dbpool_workers = 1;
 int			dbpool_max_connections = 256;
+int			dbpool_max_connections_per_endpoint = 0;
 int			dbpool_max_min_size = 10;
 int			dbpool_max_pools = 128;
 int			dbpool_max_requests = 0;
+int			dbpool_max_statements = 1000;
 int			dbpool_role_max_connections = 0;
 int			dbpool_role_max_pools = 0;
 int			dbpool_role_max_request_memory = 131072;
@@ -33,31 +39,64 @@ static const struct config_enum_entry transaction_modes[] = {
 	{NULL, 0, false}
 };
 
-void
-dbpool_define_settings(void)
+static char *min_lsn_text = "";
+
+/* Read a position as pg_lsn has it; false when it is none. */
+bool
+dbpool_parse_lsn(const char *text, uint64 *lsn)
 {
-	DefineCustomBoolVariable("dbpool.inherit_read_only",
-							 "Makes remote transactions read-only while the local one is.",
-							 NULL, &dbpool_inherit_read_only,
-							 false, PGC_USERSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("dbpool.max_connections",
-							"Sets how many remote connections all pools together may have.",
-							NULL, &dbpool_max_connections,
-							256, 1, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("dbpool.max_min_size",
-							"Sets the highest min_size that counts for servers of those who are no superusers.",
-							"Such a server cannot be given a higher one.",
-							&dbpool_max_min_size,
-							10, 0, 10000, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("dbpool.max_pools",
-							"Sets how many pools can be in use at a time.",
-							NULL, &dbpool_max_pools,
-							128, 1, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("dbpool.max_requests",
-							"Sets how many statements can be under way at a time.",
-							"Zero means as many as max_connections.",
-							&dbpool_max_requests,
-							0, 0, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	static const char *const digits = "0123456789abcdefABCDEF";
+	size_t		high = strspn(text, digits);
+	size_t		low = text[high] == '/' ? strspn(text + high + 1, digits) : 0;
+
+	if (high < 1 || high > 8 || low < 1 || low > 8 || text[high + 1 + low] != '\0')
+		return false;
+	*lsn = (uint64) strtoul(text, NULL, 16) << 32 | strtoul(text + high + 1, NULL, 16);
+	return true;
+}
+
+static bool
+check_min_lsn(char **value, void **extra, GucSource source)
+{
+	uint64		lsn;
+
+	if ((*value)[0] == '\0' || dbpool_parse_lsn(*value, &lsn))
+		return true;
+	GUC_check_errdetail("A position in the WAL is expected, as pg_lsn has it and dbpool_last_lsn() returns it, or nothing.");
+	return false;
+}
+
+static void
+assign_min_lsn(const char *value, void *extra)
+{
+	if (value == NULL || !dbpool_parse_lsn(value, &dbpool_min_lsn))
+		dbpool_min_lsn = 0;
+}
+
+static void
+define_alert_settings(void)
+{
+	DefineCustomIntVariable("dbpool.alert_errors",
+							"Sets how many of a pool's calls may fail within a minute before dbpool_alerts shows it.",
+							"In percent. Zero means that it never does.",
+							&dbpool_alert_errors,
+							5, 0, 100, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.alert_utilisation",
+							"Sets how much of a pool's connections, and of what all pools share, may be in use before dbpool_alerts shows it.",
+							"In percent. Zero means that it never does.",
+							&dbpool_alert_utilisation,
+							90, 0, 100, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.alert_wait",
+							"Sets how long a call may wait for a connection before dbpool_alerts shows it.",
+							"Zero means that it never does.",
+							&dbpool_alert_wait,
+							5000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/* How much one role may have of what there is, and one session. */
+static void
+define_role_settings(void)
+{
 	DefineCustomIntVariable("dbpool.role_max_connections",
 							"Sets how many remote connections the pools of one owner may have together.",
 							"Zero means nine tenths of dbpool.max_connections. Superusers are not limited.",
@@ -83,6 +122,50 @@ dbpool_define_settings(void)
 							"Calls that run further calls have several. Superusers are not limited.",
 							&dbpool_session_max_requests,
 							16, 1, 100000, PGC_SUSET, 0, NULL, NULL, NULL);
+}
+
+void
+dbpool_define_settings(void)
+{
+	define_alert_settings();
+	DefineCustomBoolVariable("dbpool.inherit_read_only",
+							 "Makes remote transactions read-only while the local one is.",
+							 NULL, &dbpool_inherit_read_only,
+							 false, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.max_connections",
+							"Sets how many remote connections all pools together may have.",
+							NULL, &dbpool_max_connections,
+							256, 1, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.max_connections_per_endpoint",
+							"Sets how many connections all pools together may have to one host and port.",
+							"Zero means no limit but the others.",
+							&dbpool_max_connections_per_endpoint,
+							0, 0, 100000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.max_min_size",
+							"Sets the highest min_size that counts for servers of those who are no superusers.",
+							"Such a server cannot be given a higher one.",
+							&dbpool_max_min_size,
+							10, 0, 10000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.max_pools",
+							"Sets how many pools can be in use at a time.",
+							NULL, &dbpool_max_pools,
+							128, 1, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("dbpool.min_lsn",
+							   "Sets how far servers are to have replayed that calls on read-only pools are run on.",
+							   "A pg_lsn. Nothing means that any will do.",
+							   &min_lsn_text,
+							   "", PGC_USERSET, 0, check_min_lsn, assign_min_lsn, NULL);
+	DefineCustomIntVariable("dbpool.max_requests",
+							"Sets how many statements can be under way at a time.",
+							"Zero means as many as max_connections.",
+							&dbpool_max_requests,
+							0, 0, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.max_statements",
+							"Sets for how many statements there are statistics at a time.",
+							"Zero means none.",
+							&dbpool_max_statements,
+							1000, 0, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	define_role_settings();
 	DefineCustomIntVariable("dbpool.split_threshold",
 							"Sets how busy a worker may be before its busiest pool gets more workers.",
 							"In percent of one processor. Has no effect with one worker.",

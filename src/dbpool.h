@@ -22,6 +22,9 @@
 /* Bytes of SQL text kept for the views; longer texts are cut. */
 #define DBPOOL_SHOWN_SQL		1024
 
+/* Most bytes of the server's option connect_sql, which travels with each request. */
+#define DBPOOL_CONNECT_SQL		4096
+
 /* Bytes of an error text kept for the views; longer texts are cut. */
 #define DBPOOL_SHOWN_ERROR		512
 
@@ -42,12 +45,18 @@ typedef enum TransactionMode
 } TransactionMode;
 
 /* Settings, see dbpool.c. */
+extern int	dbpool_alert_errors;
+extern int	dbpool_alert_utilisation;
+extern int	dbpool_alert_wait;
 extern bool dbpool_inherit_read_only;
+extern uint64 dbpool_min_lsn;	/* dbpool.min_lsn; 0: none */
 extern int	dbpool_workers;
 extern int	dbpool_max_connections;
+extern int	dbpool_max_connections_per_endpoint;	/* 0: as many */
 extern int	dbpool_max_min_size;
 extern int	dbpool_max_pools;
 extern int	dbpool_max_requests;
+extern int	dbpool_max_statements;
 extern int	dbpool_role_max_connections;
 extern int	dbpool_role_max_pools;
 extern int	dbpool_role_max_request_memory;
@@ -58,6 +67,7 @@ extern int	dbpool_stall_timeout;
 extern int	dbpool_transaction; /* a TransactionMode */
 
 /* Makes them known to the server; in the postmaster. */
+extern bool dbpool_parse_lsn(const char *text, uint64 *lsn);
 extern void dbpool_define_settings(void);
 
 /* A background process, as far as all of dbpool's are alike. */

@@ -1,6 +1,6 @@
 /*
  * admin.c
- *	  Functions that make, drop, pause and reset pools.
+ *	  Functions that make and drop pools, and put their statistics back.
  */
 #include "postgres.h"
 
@@ -8,6 +8,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "backend/client.h"
+#include "ipc/statements.h"
 #include "catalog/pg_foreign_server.h"
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
@@ -23,9 +24,6 @@
 
 PG_FUNCTION_INFO_V1(dbpool_create_pool);
 PG_FUNCTION_INFO_V1(dbpool_drop_pool);
-PG_FUNCTION_INFO_V1(dbpool_pause);
-PG_FUNCTION_INFO_V1(dbpool_resume);
-PG_FUNCTION_INFO_V1(dbpool_reset);
 PG_FUNCTION_INFO_V1(dbpool_stat_reset);
 
 /*
@@ -85,12 +83,26 @@ json_options(Jsonb *json)
 	return list;
 }
 
+/* Connect to a pool, and throw if that cannot be done. */
+static void
+check_connects(const char *pool)
+{
+	Call		call = {0};
+	AnswerSink	sink = {client_no_frame};
+
+	call.pool = pool;
+	call.kind = REQUEST_PING;
+	call.sql = "";
+	client_run(&call, &sink);
+}
+
 /*
- * dbpool_create_pool(pool name, conninfo text, options jsonb, if_not_exists boolean)
+ * dbpool_create_pool(pool name, conninfo text, options jsonb, if_not_exists boolean, check boolean)
  *
  * CREATE SERVER and CREATE USER MAPPING FOR CURRENT_USER in one, with the
  * rights that those need.  conninfo is what libpq takes, a URI or keywords.
- * With if_not_exists, either of the two that is there stays as it is.
+ * With if_not_exists, either of the two that is there stays as it is.  With check, it
+ * fails unless a connection can be opened, and then nothing is made.
  */
 Datum
 dbpool_create_pool(PG_FUNCTION_ARGS)
@@ -133,6 +145,8 @@ dbpool_create_pool(PG_FUNCTION_ARGS)
 	/* one that was there may be another wrapper's */
 	(void) definition_server(server->servername, false);
 	run_utility((Node *) mapping, "CREATE USER MAPPING by dbpool_create_pool()");
+	if (PG_NARGS() > 4 && !PG_ARGISNULL(4) && PG_GETARG_BOOL(4))
+		check_connects(server->servername);
 	PG_RETURN_VOID();
 }
 
@@ -154,84 +168,6 @@ dbpool_drop_pool(PG_FUNCTION_ARGS)
 	drop->objects = list_make1(makeString(pstrdup(pool)));
 	drop->behavior = DROP_CASCADE;
 	run_utility((Node *) drop, "DROP SERVER by dbpool_drop_pool()");
-	PG_RETURN_VOID();
-}
-
-/* Only the owner of the server may stop others from using it. */
-static Oid
-owned_pool(FunctionCallInfo fcinfo)
-{
-	const char *pool = pool_argument(fcinfo);
-	Oid			serverid;
-
-	client_require_preload();
-	serverid = definition_server(pool, false);
-	if (!compat_server_owner(serverid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_SERVER, pool);
-	return serverid;
-}
-
-static bool
-is_of_server(const PoolKey *key, void *arg)
-{
-	return key->dbid == MyDatabaseId && key->serverid == *(Oid *) arg;
-}
-
-/* Returns how many pools of the server there are. */
-static int
-set_paused(Oid serverid, bool paused)
-{
-	int			n = 0;
-
-	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
-	for (int i = 0; i < dbpool_shared->npools; i++)
-	{
-		PoolShared *pool = shmem_pool(i);
-
-		if (!pool->in_use || !is_of_server(&pool->key, &serverid))
-			continue;
-		SpinLockAcquire(&pool->mutex);
-		pool->paused = paused;
-		SpinLockRelease(&pool->mutex);
-		n++;
-	}
-	LWLockRelease(dbpool_shared->pools_lock);
-	shmem_want(is_of_server, &serverid, POOL_WANT_LOOK);
-	return n;
-}
-
-/*
- * dbpool_pause(pool name): what runs goes on, what comes waits, whatever user
- * mapping it uses, until dbpool_resume() or a restart of the server.  Fails if
- * the pool was not used since the server started, as nothing would remember.
- */
-Datum
-dbpool_pause(PG_FUNCTION_ARGS)
-{
-	if (set_paused(owned_pool(fcinfo), true) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("pool \"%s\" cannot be paused, as it is not in use",
-						pool_argument(fcinfo)),
-				 errhint("Use it once, for example by dbpool_ping().")));
-	PG_RETURN_VOID();
-}
-
-/* dbpool_resume(pool name) */
-Datum
-dbpool_resume(PG_FUNCTION_ARGS)
-{
-	(void) set_paused(owned_pool(fcinfo), false);
-	PG_RETURN_VOID();
-}
-
-/* dbpool_reset(pool name): close connections, busy ones after their statement. */
-Datum
-dbpool_reset(PG_FUNCTION_ARGS)
-{
-	Oid			serverid = owned_pool(fcinfo);
-
-	shmem_want(is_of_server, &serverid, POOL_WANT_RESET);
 	PG_RETURN_VOID();
 }
 
@@ -259,8 +195,12 @@ dbpool_stat_reset(PG_FUNCTION_ARGS)
 		SpinLockAcquire(&pool->mutex);
 		memset(&pool->counters, 0, sizeof(pool->counters));
 		pool->counters.reset_at = now;
+		/* what its connections have done before does not count */
+		pool->conns_at = now;
 		SpinLockRelease(&pool->mutex);
+		stats_reset(i);
 	}
 	LWLockRelease(dbpool_shared->pools_lock);
+	statements_reset(MyDatabaseId, serverid);
 	PG_RETURN_VOID();
 }

@@ -116,6 +116,17 @@ outcome_of(BatchMember *member)
 	return outcome;
 }
 
+static void
+forget_outcome(BatchMember *member)
+{
+	Outcome    *outcome = outcome_of(member);
+
+	MemoryContextReset(outcome->context);
+	outcome->has_tag = false;
+	outcome->failed = false;
+	outcome->has_rows = false;
+}
+
 /* Something of a statement that has not ended. */
 static void
 statement_frame(BatchMember *member, char type, MessageReader *body)
@@ -134,6 +145,8 @@ statement_frame(BatchMember *member, char type, MessageReader *body)
 			outcome->sink.sink.frame(&outcome->sink.sink, type, body);
 			break;
 		case FRAME_ROW:
+			if (!outcome->has_rows)
+				elog(ERROR, "a row of a batch has come without its columns");
 			outcome->sink.sink.frame(&outcome->sink.sink, type, body);
 			break;
 		case FRAME_TAG:
@@ -182,10 +195,7 @@ statement_ended(BatchMember *member, uint64 number, int64 us)
 		put_row((StatementsRun *) member->run, number, "ok", NULL, NULL, values, nulls);
 	}
 	MemoryContextSwitchTo(old);
-	MemoryContextReset(outcome->context);
-	outcome->has_tag = false;
-	outcome->failed = false;
-	outcome->has_rows = false;
+	forget_outcome(member);
 }
 
 static const char *
@@ -387,6 +397,7 @@ dbpool_batch(PG_FUNCTION_ARGS)
 	batch->run.items = batch_items_make();
 	batch->run.frame = statement_frame;
 	batch->run.ended = statement_ended;
+	batch->run.forget = forget_outcome;
 	batch->run.unknown = put_unknown;
 	batch->run.not_run = put_not_run;
 	batch->run.text = statement_text;

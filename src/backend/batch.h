@@ -8,6 +8,7 @@
 
 #include "backend/client_slot.h"
 #include "executor/tuptable.h"
+#include "nodes/bitmapset.h"
 #include "utils/tuplestore.h"
 
 /*
@@ -19,8 +20,12 @@ typedef struct BatchItems
 {
 	Tuplestorestate *store;
 	TupleTableSlot *slot;
+	MemoryContext context;		/* of back */
 	uint64		n;
-	uint64		taken;
+	uint64		taken;			/* given out once at least */
+	uint64		at;				/* number of the one that was given out last */
+	Bitmapset  *back;			/* numbers of those that were given back, */
+	uint64		nback;			/* so many */
 	Size		most;			/* bytes of the largest */
 	int			traces;
 	Size		looked;			/* see batch_traces() */
@@ -32,8 +37,17 @@ typedef struct BatchItems
 extern BatchItems *batch_items_make(void);
 extern void batch_param(BatchItems *items, const char *value, Size len);
 extern void batch_item(BatchItems *items, const char *sql);
-extern const char *batch_next_item(BatchItems *items, Size *len);
+extern void batch_rewind(BatchItems *items);
+extern void batch_give_back(BatchItems *items, uint64 number);
+extern const char *batch_next_item(BatchItems *items, uint64 *number, Size *len);
 extern void batch_check_text(const char *sql, uint64 number);
+
+/* How many are to be given out? */
+static inline uint64
+batch_items_left(const BatchItems *items)
+{
+	return items->n - items->taken + items->nback;
+}
 
 /* Most items of BATCH_EACH that one connection has and has not answered. */
 #define BATCH_EACH_WINDOW	256
@@ -58,7 +72,8 @@ typedef struct BatchMember
 	uint64		numbers[BATCH_EACH_WINDOW]; /* of the given ones, in the batch */
 	bool		item_failed;	/* of BATCH_ONE: the one after those */
 	bool		lost;			/* its connection is, */
-	uint64		lost_sent;		/* and so many of its items had been sent */
+	uint64		lost_sent;		/* and so many of its items may have run */
+	int			resubmits;
 	void	   *state;			/* its owner's */
 } BatchMember;
 
@@ -69,8 +84,8 @@ struct BatchRun
 	BatchItems *items;
 	int			nmembers;
 	BatchMember *members;
-	bool		failed;			/* something has kept an item from being run */
-	char		sqlstate[6];	/* that was the reason */
+	bool		began;			/* an item was given to a member */
+	char		sqlstate[6];	/* what has kept items from being run */
 	char	   *message;
 
 	/* SHAPE, ROW, TAG or FAILED of an item that has not ended. */
@@ -78,6 +93,9 @@ struct BatchRun
 
 	/* An item has ended.  Not called with BATCH_SUM. */
 	void		(*ended) (BatchMember *member, uint64 number, int64 us);
+
+	/* What has come of an item that has not ended is void; or NULL. */
+	void		(*forget) (BatchMember *member);
 
 	/* Nobody knows whether this item has run; or surely it has not. */
 	void		(*unknown) (BatchRun *run, uint64 number, const char *sqlstate,

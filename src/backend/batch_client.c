@@ -10,6 +10,10 @@
  *
  * Several members share the items: whoever has few unanswered gets the next one.  A
  * member that never gets a connection is no loss while others have some.
+ *
+ * An item that has surely not run when its member's connection is lost is given out again,
+ * and the member tries another connection; so is all of a batch in one
+ * transaction of which nothing has run.
  */
 #include "postgres.h"
 
@@ -22,6 +26,9 @@
 /* Most items that one of several members has and has not answered. */
 #define SHARE_MOST		32
 
+/* How often a member whose connection was lost tries another. */
+#define RESUBMITS_MOST	3
+
 static uint32 wait_batch_event;
 
 /* --- items go ---------------------------------------------------------------------- */
@@ -30,7 +37,7 @@ static uint32 wait_batch_event;
 static uint64
 window_of(const BatchRun *run)
 {
-	uint64		left = run->items->n - run->items->taken;
+	uint64		left = batch_items_left(run->items);
 
 	if (run->call.batch & BATCH_ONE)
 		return PG_UINT64_MAX;
@@ -44,41 +51,20 @@ static bool
 take_item(BatchMember *member)
 {
 	BatchRun   *run = member->run;
+	uint64	   *number = &member->numbers[member->given % BATCH_EACH_WINDOW];
 	const char *item;
 	Size		len;
 
-	if (run->items->taken == run->items->n ||
+	if (batch_items_left(run->items) == 0 ||
 		member->given - member->answered >= window_of(run))
 		return false;
-	item = batch_next_item(run->items, &len);
-	if (item == NULL)
-		elog(ERROR, "items of a dbpool batch are missing");
+	item = batch_next_item(run->items, number, &len);
 	resetStringInfo(&member->item);
 	message_put(&member->item, item, len);
 	member->item_at = 0;
-	member->numbers[member->given % BATCH_EACH_WINDOW] = run->items->taken;
 	member->given++;
+	run->began = true;
 	return true;
-}
-
-/* Write of the item in hand what there is room for; false if there is none. */
-static bool
-write_item(BatchMember *member)
-{
-	Client	   *client = &member->client;
-	Ring	   *up = request_up(client->slot);
-	RingWriter	writer;
-	Size		written;
-
-	do
-	{
-		ring_write_begin(&writer, up);
-		written = ring_write(&writer, member->item.data + member->item_at,
-							 member->item.len - member->item_at);
-		ring_write_end(&writer);
-	} while (written == 0 && !ring_begin_wait(up));
-	member->item_at += written;
-	return written > 0;
 }
 
 /* Write items for a member, as many as there are and fit; true if there were any. */
@@ -94,11 +80,16 @@ give_items(BatchMember *member)
 	pg_atomic_write_u32(&client->slot->copy_phase, COPY_COPYING);
 	while (member->item_at < (Size) member->item.len || take_item(member))
 	{
-		if (!write_item(member))
+		Size		written = ring_write_some(request_up(client->slot),
+											  member->item.data + member->item_at,
+											  member->item.len - member->item_at);
+
+		member->item_at += written;
+		gave |= written > 0;
+		if (member->item_at < (Size) member->item.len)
 			break;
-		gave = true;
 	}
-	if (member->item_at == (Size) member->item.len && run->items->taken == run->items->n)
+	if (member->item_at == (Size) member->item.len && batch_items_left(run->items) == 0)
 	{
 		/* the items first; the pair is in batch_send() */
 		pg_write_barrier();
@@ -175,12 +166,32 @@ throw_error(BatchMember *member)
 	error_throw(run->call.pool, text, &body);
 }
 
+/* What has kept items from being run, and will those that are left at the end. */
+static void
+note_reason(BatchRun *run, const char *sqlstate, const char *message)
+{
+	/* of those it is known that they have not run */
+	if (strcmp(sqlstate, "08007") == 0)
+		sqlstate = "08006";
+	strcpy(run->sqlstate, sqlstate);
+	run->message = pstrdup(message);
+}
+
+/* Items of a member of which it is known that they have not run, from that one on. */
+static void
+put_back(BatchMember *member, uint64 from)
+{
+	for (uint64 i = from; i < member->given; i++)
+		batch_give_back(member->run->items, member->numbers[i % BATCH_EACH_WINDOW]);
+}
+
 /* A member's request has failed, of independent statements: what of those that it has? */
 static void
 member_failed(BatchMember *member)
 {
 	BatchRun   *run = member->run;
 	StringInfo	error = &member->client.error;
+	uint64		sent = member->lost ? Max(member->lost_sent, member->answered) : member->given;
 	char		sqlstate[6];
 	char	   *message;
 
@@ -195,21 +206,14 @@ member_failed(BatchMember *member)
 		strcpy(sqlstate, "08007");
 		message = psprintf("the dbpool worker of pool \"%s\" was terminated", run->call.pool);
 	}
-	for (uint64 i = member->answered; i < member->given; i++)
-	{
-		uint64		number = member->numbers[i % BATCH_EACH_WINDOW];
-
-		if (member->lost && i >= member->lost_sent)
-			run->not_run(run, number, "08006", message);
-		else
-			run->unknown(run, number, sqlstate, message);
-	}
-	run->failed = true;
-	strcpy(run->sqlstate, sqlstate);
-	run->message = message;
+	note_reason(run, sqlstate, message);
+	for (uint64 i = member->answered; i < Min(sent, member->given); i++)
+		run->unknown(run, member->numbers[i % BATCH_EACH_WINDOW], sqlstate, message);
+	put_back(member, sent);
+	member->given = member->answered;
 }
 
-/* Has nobody given anything away, nor will? */
+/* Is there nobody else, and has nobody been given anything? */
 static bool
 is_last_hope(const BatchMember *member)
 {
@@ -217,12 +221,10 @@ is_last_hope(const BatchMember *member)
 
 	for (int i = 0; i < run->nmembers; i++)
 	{
-		const BatchMember *other = &run->members[i];
-
-		if (other->given > 0 || (other != member && other->open))
+		if (&run->members[i] != member && run->members[i].open)
 			return false;
 	}
-	return true;
+	return !run->began;
 }
 
 /* In a transaction over several calls nothing is for itself. */
@@ -238,7 +240,10 @@ refuse_independent(const Call *call)
 				 errhint("Set dbpool.transaction to autonomous for it, or leave out \"mode\".")));
 }
 
-/* Submit a member's request; its transaction is entered first, if it is to run in one. */
+/*
+ * Submit a member's request; its transaction is entered first, if it is to run in one.
+ * A member that others can do without is none if there is no room for it now.
+ */
 static void
 submit(BatchMember *member)
 {
@@ -251,10 +256,19 @@ submit(BatchMember *member)
 	client->frame = frame;
 	client->call = &member->run->call;
 	client->sink = &member->sink;
+	resetStringInfo(&member->item);
+	member->item_at = 0;
+	member->given = 0;
+	member->answered = 0;
+	member->closed = false;
+	member->lost = false;
 	member->open = true;
 	client_enter(client);
 	refuse_independent(client->call);
-	client_submit(client);
+	if ((client->call->batch & BATCH_ONE) || is_last_hope(member))
+		client_submit(client);
+	else
+		member->open = client_try_submit(client);
 }
 
 /* A member's request has ended, or is given up. */
@@ -268,12 +282,43 @@ leave(BatchMember *member)
 	member->client.slot = NULL;
 }
 
+/* A member's request has ended before its time: try once more, if that is of use. */
+static bool
+resubmit(BatchMember *member)
+{
+	BatchRun   *run = member->run;
+
+	if (batch_items_left(run->items) == 0 || member->resubmits++ >= RESUBMITS_MOST)
+		return false;
+	if (run->forget != NULL)
+		run->forget(member);
+	leave(member);
+	submit(member);
+	return true;
+}
+
+/* The request of a batch in one transaction has failed. */
+static void
+one_failed(BatchMember *member)
+{
+	/* nothing has come of it */
+	if (member->lost && member->lost_sent == 0 && member->answered == 0)
+	{
+		batch_rewind(member->run->items);
+		if (resubmit(member))
+			return;
+	}
+	throw_error(member);
+}
+
 /* All of a member's answer is here. */
 static void
 member_ended(BatchMember *member)
 {
+	static const char *const stopped = "the batch was stopped after a deadlock";
 	Client	   *client = &member->client;
 	BatchRun   *run = member->run;
+	bool		again = false;
 
 	if (client->stale)
 	{
@@ -284,22 +329,24 @@ member_ended(BatchMember *member)
 	}
 	if (client->error.len > 0 || !client->ended)
 	{
-		if ((run->call.batch & BATCH_ONE) || is_last_hope(member))
+		if (run->call.batch & BATCH_ONE)
+		{
+			one_failed(member);
+			return;
+		}
+		again = member->lost && member->resubmits < RESUBMITS_MOST;
+		if (!again && is_last_hope(member))
 			throw_error(member);
-		if (member->given > 0)
-			member_failed(member);
+		member_failed(member);
 	}
 	else if (member->answered < member->given && (run->call.batch & BATCH_EACH))
 	{
-		/* it was stopped, after a deadlock */
-		for (uint64 i = member->answered; i < member->given; i++)
-			run->not_run(run, member->numbers[i % BATCH_EACH_WINDOW], "40P01",
-						 "the batch was stopped after a deadlock");
-		run->failed = true;
-		strcpy(run->sqlstate, "40P01");
-		run->message = "the batch was stopped after a deadlock";
+		note_reason(run, "40P01", stopped);
+		put_back(member, member->answered);
+		again = true;
 	}
-	leave(member);
+	if (!again || !resubmit(member))
+		leave(member);
 }
 
 /* Do for a member what can be done now; false if that is nothing. */
@@ -336,7 +383,7 @@ is_idle(const BatchMember *member)
 {
 	const BatchRun *run = member->run;
 
-	return run->nmembers > 1 && run->items->taken == run->items->n && member->given == 0 &&
+	return run->nmembers > 1 && batch_items_left(run->items) == 0 && member->given == 0 &&
 		!member->client.wants_rows;
 }
 
@@ -371,12 +418,14 @@ batch_converse(BatchRun *run)
 		CHECK_FOR_INTERRUPTS();
 	}
 	/* what nobody was left for */
-	while (run->items->taken < run->items->n)
+	while (batch_items_left(run->items) > 0)
 	{
+		uint64		number;
 		Size		len;
 
-		(void) batch_next_item(run->items, &len);
-		run->not_run(run, run->items->taken, run->sqlstate, run->message);
+		CHECK_FOR_INTERRUPTS();
+		(void) batch_next_item(run->items, &number, &len);
+		run->not_run(run, number, run->sqlstate, run->message);
 	}
 }
 
@@ -389,17 +438,6 @@ batch_pool(FunctionCallInfo fcinfo)
 	if (pool == NULL || transaction_find_named(pool) == NULL)
 		(void) definition_server(pool, false);
 	return pool;
-}
-
-/* How many connections the batch may have. */
-static int
-count_members(const BatchRun *run, int parallel)
-{
-	int			most = (int) Min((uint64) parallel, run->items->n);
-
-	if (!superuser())
-		most = Min(most, dbpool_session_max_requests - client_open_requests());
-	return Max(Min(most, BATCH_PARALLEL_MOST), 1);
 }
 
 /*
@@ -415,7 +453,7 @@ batch_run(BatchRun *run, int parallel)
 	run->call.nitems = run->items->n;
 	run->call.item_most = run->items->most;
 	run->call.traces = run->items->traces;
-	run->nmembers = count_members(run, parallel);
+	run->nmembers = (int) Min(Min(parallel, BATCH_PARALLEL_MOST), run->items->n);
 	run->members = palloc0(sizeof(BatchMember) * run->nmembers);
 	PG_TRY();
 	{

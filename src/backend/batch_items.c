@@ -8,6 +8,7 @@
 #include <ctype.h>
 
 #include "backend/batch.h"
+#include "backend/text.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -24,6 +25,7 @@ batch_items_make(void)
 
 	TupleDescInitEntry(desc, 1, "item", BYTEAOID, -1, 0);
 	items->store = tuplestore_begin_heap(false, false, work_mem);
+	items->context = CurrentMemoryContext;
 	items->slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	initStringInfo(&items->params);
 	initStringInfo(&items->buf);
@@ -79,16 +81,66 @@ batch_item(BatchItems *items, const char *sql)
 	resetStringInfo(&items->params);
 }
 
-/* The next item, which stays until the one after it is asked for; NULL after the last. */
+/* All items are to be given out from the first on again. */
+void
+batch_rewind(BatchItems *items)
+{
+	tuplestore_rescan(items->store);
+	items->at = 0;
+	items->taken = 0;
+}
+
+/* An item that was given out has not been run: it is to be given out again. */
+void
+batch_give_back(BatchItems *items, uint64 number)
+{
+	MemoryContext old = MemoryContextSwitchTo(items->context);
+
+	/* of so many statements there is no array */
+	Assert(number <= PG_INT32_MAX);
+	items->back = bms_add_member(items->back, (int) number);
+	items->nback++;
+	MemoryContextSwitchTo(old);
+}
+
+/* Move to the item that comes next, one that was given back after all others. */
+static void
+go_to_next(BatchItems *items)
+{
+	int			next;
+
+	if (items->taken < items->n)
+	{
+		items->taken++;
+		return;
+	}
+	next = bms_next_member(items->back, (int) items->at);
+	if (next < 0)
+	{
+		tuplestore_rescan(items->store);
+		items->at = 0;
+		next = bms_next_member(items->back, 0);
+	}
+	items->back = bms_del_member(items->back, next);
+	items->nback--;
+	(void) tuplestore_skiptuples(items->store, next - 1 - (int) items->at, true);
+	items->at = next - 1;
+}
+
+/*
+ * The next item and its number, if any are left.  It stays until the one after it is
+ * asked for.
+ */
 const char *
-batch_next_item(BatchItems *items, Size *len)
+batch_next_item(BatchItems *items, uint64 *number, Size *len)
 {
 	bool		isnull;
 	struct varlena *item;
 
+	go_to_next(items);
 	if (!tuplestore_gettupleslot(items->store, true, false, items->slot))
-		return NULL;
-	items->taken++;
+		elog(ERROR, "items of a dbpool batch are missing");
+	*number = ++items->at;
 	item = (struct varlena *) DatumGetPointer(slot_getattr(items->slot, 1, &isnull));
 	*len = VARSIZE_ANY_EXHDR(item);
 	return VARDATA_ANY(item);
@@ -108,23 +160,9 @@ skip_nothing(const char *at)
 			at += strcspn(at, "\r\n");
 		else if (at[0] == '/' && at[1] == '*')
 		{
-			int			depth = 0;
+			const char *end = text_skip_comment(at);
 
-			do
-			{
-				if (at[0] == '/' && at[1] == '*')
-				{
-					depth++;
-					at += 2;
-				}
-				else if (at[0] == '*' && at[1] == '/')
-				{
-					depth--;
-					at += 2;
-				}
-				else
-					at++;
-			} while (depth > 0 && *at != '\0');
+			at = end != NULL ? end : at + strlen(at);
 		}
 		else
 			return at;

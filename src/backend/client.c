@@ -12,6 +12,8 @@
 #include "compat.h"
 
 static uint32 wait_answer_event;
+static uint32 wait_connection_event;
+static uint32 wait_result_event;
 static uint32 wait_room_event;
 
 /* Will no more come than is in the ring? */
@@ -21,22 +23,35 @@ client_is_done(const Client *client)
 	return request_word_state(request_word(client->slot)) == REQUEST_DONE;
 }
 
+/* The last one: all of the answer has been taken. */
+static void
+client_frame_end(Client *client, MessageReader *body)
+{
+	EndFrame	end;
+
+	message_get(body, &end, sizeof(end));
+	client->remote_us = end.remote_us;
+	if (end.workers != client->workers && client->call->definition == NULL)
+		definition_spread(client->call->pool, end.workers);
+	/* unless another pool has got the entry meanwhile */
+	if (end.pool >= 0 && memcmp(&shmem_pool(end.pool)->key, &client->slot->task.key, sizeof(PoolKey)) == 0)
+		stats_taken(end.pool, end.ended_at, client->awake_at);
+	if (end.pool >= 0 && client->slot->task.statement.serial != 0)
+		statement_count_taken(&client->slot->task.statement, end.ended_at, client->awake_at);
+	client->ended = true;
+}
+
 /* A frame has come as a whole. */
 static void
 client_frame(Client *client, char type, const char *bytes, Size len)
 {
 	MessageReader body = {bytes, bytes + len};
 	const Call *call = client->call;
-	int			workers;
 
 	switch (type)
 	{
 		case FRAME_END:
-			message_get(&body, &client->remote_us, sizeof(client->remote_us));
-			workers = message_get_int32(&body);
-			if (workers != client->workers && call->definition == NULL)
-				definition_spread(call->pool, workers);
-			client->ended = true;
+			client_frame_end(client, &body);
 			break;
 		case FRAME_STALE:
 			client->stale = true;
@@ -215,9 +230,12 @@ client_worker_died(const Client *client)
 			 errcontext("statement on pool \"%s\"", client->call->pool)));
 }
 
-/* Steps 4 and 5: until the answer is complete. */
-static void
-converse(Client *client)
+/*
+ * Steps 4 and 5: take what has come, and give what there is room for.  True when the answer
+ * is complete; false when there is nothing more to do before the latch is set.
+ */
+bool
+client_take(Client *client)
 {
 	for (;;)
 	{
@@ -238,16 +256,15 @@ converse(Client *client)
 			if (client->wants_rows)
 				send_rows(client);
 		}
-		else if (done)
-			break;
 		else
-		{
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1,
-							 compat_wait_event(&wait_answer_event, "DbpoolAnswer"));
-			ResetLatch(MyLatch);
-			CHECK_FOR_INTERRUPTS();
-		}
+			return done;
 	}
+}
+
+/* The answer is complete: throw the error that it is, if it is one. */
+void
+client_finish(const Client *client)
+{
 	if (client->error.len > 0)
 	{
 		MessageReader body = {client->error.data, client->error.data + client->error.len};
@@ -291,50 +308,83 @@ client_is_stale(const Client *client)
 	return true;
 }
 
-/* Run calls at the same time, each once. */
+/*
+ * Wait for the latch.  Most answers come before anybody could ask what for; later on, the
+ * worker wakes the session when that changes.
+ */
 static void
-run_once(Client *clients, int n)
+wait_for_answer(Client *client)
 {
-	for (int i = 0; i < n; i++)
-	{
-		clients[i].slot = NULL;
-		clients[i].ticket = 0;
-		clients[i].running = false;
-		clients[i].entered = false;
-	}
+	uint32		event = compat_wait_event(&wait_answer_event, "DbpoolAnswer");
+	int			wakes = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+
+	if (!client->waits_long)
+		wakes |= WL_TIMEOUT;
+	else if (request_word_state(request_word(client->slot)) == REQUEST_RUNNING)
+		event = compat_wait_event(&wait_result_event, "DbpoolResult");
+	else
+		event = compat_wait_event(&wait_connection_event, "DbpoolConnection");
+	if (WaitLatch(MyLatch, wakes, REQUEST_LONG_MS, event) & WL_TIMEOUT)
+		client->waits_long = true;
+	client->awake_at = ticks_now();
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+static void
+run_once(Client *client)
+{
+	client->slot = NULL;
+	client->ticket = 0;
+	client->running = false;
+	client->entered = false;
+	client->awake_at = 0;
+	client->waits_long = false;
+	client->elsewhere = false;
+	client->definition = NULL;
+	client->error.len = 0;
 	PG_TRY();
 	{
-		for (int i = 0; i < n; i++)
-		{
-			client_enter(&clients[i]);
-			client_submit(&clients[i]);
-		}
-		for (int i = 0; i < n; i++)
-			converse(&clients[i]);
+		client_enter(client);
+		client_submit(client);
+		while (!client_take(client))
+			wait_for_answer(client);
+		fallback_judge(client);
+		client->elsewhere = fallback_take(client);
+		if (!client->elsewhere)
+			client_finish(client);
 	}
 	PG_FINALLY();
 	{
-		for (int i = 0; i < n; i++)
-			client_leave(&clients[i]);
+		client_leave(client);
 	}
 	PG_END_TRY();
 }
 
-static void
-init_client(Client *client, Call *call, AnswerSink *sink)
+void
+client_init(Client *client, Call *call, AnswerSink *sink)
 {
 	memset(client, 0, sizeof(*client));
 	client->call = call;
 	client->sink = sink;
 }
 
-static void
-free_client(Client *client)
+void
+client_free(Client *client)
 {
 	if (client->up.data != NULL)
 		pfree(client->up.data);
 	if (client->frame.data != NULL)
 		pfree(client->frame.data);
+}
+
+/* For who wants to know nothing of an answer but whether there was an error. */
+void
+client_no_frame(AnswerSink *sink, char type, MessageReader *body)
+{
+	(void) sink;
+	(void) type;
+	(void) body;
 }
 
 /*
@@ -347,33 +397,15 @@ client_run(const Call *call, AnswerSink *sink)
 {
 	Client		client;
 	Call		copy = *call;
+	ErrorContextCallback context = {error_context_stack, fallback_context, &copy};
 
 	client_require_workers();
-	init_client(&client, &copy, sink);
+	client_init(&client, &copy, sink);
+	error_context_stack = &context;
 	do
-		run_once(&client, 1);
-	while (client_is_stale(&client));
-	free_client(&client);
+		run_once(&client);
+	while (client.elsewhere || client_is_stale(&client));
+	error_context_stack = context.previous;
+	client_free(&client);
 	return client.remote_us;
-}
-
-/*
- * Run the calls, each with its sink, at the same time.  They belong to transactions that
- * have begun.  An error of one is thrown when those before it have ended, and the
- * others are given up.
- */
-void
-client_run_together(Call *calls, AnswerSink **sinks, int n)
-{
-	Client	   *clients = palloc(sizeof(Client) * Max(n, 1));
-
-	for (int i = 0; i < n; i++)
-		init_client(&clients[i], &calls[i], sinks[i]);
-	run_once(clients, n);
-	for (int i = 0; i < n; i++)
-	{
-		Assert(!clients[i].stale);
-		free_client(&clients[i]);
-	}
-	pfree(clients);
 }

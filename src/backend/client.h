@@ -11,6 +11,7 @@
 #include "ipc/request.h"
 #include "lib/stringinfo.h"
 #include "utils/jsonb.h"
+#include "utils/timestamp.h"
 
 /* A request under way (client_slot.h). */
 typedef struct Client Client;
@@ -47,13 +48,23 @@ typedef struct Call
 									 * as transaction.c finds */
 	bool		ends_transaction;
 	bool		prepares_transaction;
+	int			traces;			/* besides those of its text; of a batch, of
+								 * all its items */
 	StringInfoData prelude;		/* see message.h */
+
+	/* fallback.c */
+	const char *stands_in_for;	/* the pool that was called, and has no remote
+								 * now; NULL: it is pool */
+	StringInfoData first_error; /* which it has answered */
+	const char *no_fallback;	/* why no other pool stands in; or NULL */
 
 	/* REQUEST_BATCH alone: see TaskHeader */
 	int			batch;
 	uint64		nitems;
 	Size		item_most;
-	int			traces;			/* of all items */
+	const char *batch_sql;		/* their text; NULL: they have several */
+
+	bool		only_looks;		/* it surely writes nothing; last_lsn.c */
 } Call;
 
 /* Who takes the frames of an answer; called in their order. */
@@ -66,8 +77,10 @@ extern int	client_preload_hint(void);
 extern void client_require_preload(void);
 extern void client_require_workers(void);
 extern void client_refuse_read_only(const char *function);
+extern void client_no_frame(AnswerSink *sink, char type, MessageReader *body);
 extern int64 client_run(const Call *call, AnswerSink *sink);
 extern void client_run_together(Call *calls, AnswerSink **sinks, int n);
+extern void client_end_together(Call *calls, AnswerSink **sinks, int n, bool others);
 extern bool client_send(Client *client, const char *data, Size len);
 extern bool client_count_row(Client *client);
 
@@ -82,19 +95,27 @@ typedef void (*JsonPair) (char *key, const JsonbValue *value, void *arg);
 
 extern void json_members(Jsonb *json, const char *what, const char *example, JsonPair pair, void *arg);
 
+/* interval.c */
+extern int	interval_ms(const Interval *interval);
+
 /* error.c */
 extern void guard_register(void);
 
+extern bool limits_allow(int open);
 extern void limits_check_session(int open);
+extern int	limits_try_count(void);
 extern int	limits_count(void);
 
 extern char *error_clean_text(const char *text);
 extern void error_throw(const char *pool, const char *sql, MessageReader *body);
 extern void error_texts(MessageReader *body, char *sqlstate, char **message);
 extern void error_notice(const char *pool, MessageReader *body);
+extern bool error_has_no_remote(const char *body, Size len);
 
 /* taint.c */
 extern int	call_traces(const Call *call);
+extern bool call_writes(const Call *call);
+extern bool call_is_one_transaction(const Call *call);
 extern int	batch_traces(const char *sql, const char *params, Size params_len, Size *looked);
 
 /* params.c */

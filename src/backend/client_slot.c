@@ -10,7 +10,9 @@
 
 #include "access/xact.h"
 #include "backend/client_slot.h"
+#include "backend/statements.h"
 #include "backend/transaction.h"
+#include "backend/written.h"
 #include "backend/text.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -118,20 +120,38 @@ client_let_go(Client *client)
 	client->slot = NULL;
 }
 
-/* Before locks are released: this is called before what was registered earlier. */
+/*
+ * Give up all that is open, before locks are released, and while there is the memory in
+ * which it is.  When the local transaction is aborted there is something only if that is
+ * since the process exits: then nobody else does it.
+ */
+void
+clients_give_up(bool all)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &open_requests)
+	{
+		Client	   *client = dlist_container(Client, node, iter.cur);
+
+		if (!all && client->lasting)
+			continue;
+		dlist_delete(&client->node);
+		if (abandon(client))
+			wait_until_stopped(client);
+	}
+}
+
+/*
+ * Before what was registered earlier; later ones, such as that for temporary tables, have
+ * aborted the transaction.
+ */
 static void
 on_backend_exit(int code, Datum arg)
 {
 	(void) code;
 	(void) arg;
-	while (!dlist_is_empty(&open_requests))
-	{
-		Client	   *client = dlist_container(Client, node,
-											 dlist_pop_head_node(&open_requests));
-
-		if (abandon(client))
-			wait_until_stopped(client);
-	}
+	clients_give_up(true);
 	transactions_exit();
 }
 
@@ -238,21 +258,9 @@ claim_slot(Client *client)
 void
 client_send_more(Client *client)
 {
-	Ring	   *up = request_up(client->slot);
-
-	while (client->up_sent < client->up.len)
-	{
-		RingWriter	writer;
-		Size		written;
-
-		ring_write_begin(&writer, up);
-		written = ring_write(&writer, client->up.data + client->up_sent,
-							 client->up.len - client->up_sent);
-		ring_write_end(&writer);
-		client->up_sent += written;
-		if (client->up_sent < client->up.len && ring_begin_wait(up))
-			break;
-	}
+	client->up_sent += ring_write_some(request_up(client->slot),
+									   client->up.data + client->up_sent,
+									   client->up.len - client->up_sent);
 }
 
 /* The parts of the request. */
@@ -304,6 +312,7 @@ fill_slot(Client *client)
 	pg_atomic_write_u64(&slot->copy_rows, 0);
 	pg_atomic_write_u64(&slot->copy_bytes, 0);
 	pg_atomic_write_u64(&slot->items_done, 0);
+	pg_atomic_write_u32(&slot->called_off, 0);
 	slot->task.kind = call->kind;
 	slot->task.key = definition->key;
 	slot->task.procno = compat_my_proc_number();
@@ -311,17 +320,27 @@ fill_slot(Client *client)
 	client->ticket = slot->task.ticket;
 	slot->home_pid = 0;
 	slot->task.stamp = definition->stamp;
-	slot->task.traces = call->kind == REQUEST_BATCH ? call->traces : call_traces(call);
+	slot->task.traces = call->traces | (call->kind == REQUEST_BATCH ? 0 : call_traces(call));
+	slot->task.writes = call_writes(call);
+	slot->task.one_transaction = call_is_one_transaction(call);
 	slot->task.prelude_len = call->prelude.len;
 	slot->task.lease = LEASE_NONE;
 	slot->task.lease_ends = call->ends_transaction && !call->prepares_transaction;
 	slot->task.lease_prepares = call->prepares_transaction;
+	slot->task.lease_has_read = call->ends_transaction && call->transaction->only_read;
 	if (call->transaction != NULL)
 		transaction_fill(call->transaction, &slot->task);
-	else if (dbpool_inherit_read_only && XactReadOnly &&
+	else if (((dbpool_inherit_read_only && XactReadOnly) || call->stands_in_for != NULL) &&
 			 (call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT ||
 			  call->kind == REQUEST_BATCH))
 		slot->task.traces |= TRACE_READ_ONLY;
+	slot->task.min_lsn = definition->options->read_only ? dbpool_min_lsn : 0;
+	if (call->kind == REQUEST_PING && call->transaction == NULL)
+		slot->task.min_lsn = 0;
+	if (!definition->options->read_only && !call->only_looks && call->kind != REQUEST_PING &&
+		(slot->task.traces & TRACE_READ_ONLY) == 0 &&
+		(call->transaction == NULL || !call->transaction->read_only))
+		written_note(&definition->key);
 	slot->task.nparams = call->nparams;
 	slot->task.definition_len = definition->len;
 	slot->task.sql_len = sql_len;
@@ -330,6 +349,8 @@ fill_slot(Client *client)
 	slot->task.batch = call->batch;
 	slot->task.nitems = call->nitems;
 	slot->task.item_most = call->item_most;
+	slot->task.statement = statement_of_call(call, definition);
+	slot->task.local_queryid = statement_local_queryid();
 
 	text_clip(sql, call->shown ? call->shown : call->sql, sizeof(sql));
 	text_clip(target, call->target ? call->target : "", sizeof(target));
@@ -350,8 +371,8 @@ fill_slot(Client *client)
 }
 
 /* How many requests the session has under way. */
-int
-client_open_requests(void)
+static int
+open_count(void)
 {
 	dlist_iter	iter;
 	int			open = 0;
@@ -361,21 +382,10 @@ client_open_requests(void)
 	return open;
 }
 
-/*
- * Steps 1 to 3 of "the backend" in request.h.  May throw when it has a slot
- * already: then client_let_go() is due.
- */
-void
-client_submit(Client *client)
+/* Find the worker that the request is for. */
+static void
+find_worker(Client *client)
 {
-	static bool registered = false;
-	RequestSlot *slot;
-
-	if (!registered)
-	{
-		before_shmem_exit(on_backend_exit, (Datum) 0);
-		registered = true;
-	}
 	if (client->definition == NULL)
 		client->definition = definition_find(client->call->pool);
 	if (client->call->transaction != NULL)
@@ -383,19 +393,13 @@ client_submit(Client *client)
 	else
 		client->worker = definition_worker(client->definition);
 	client->workers = client->definition->workers;
-	wait_for_worker(client->worker);
+}
 
-	/*
-	 * what has been begun can be ended: there are no more of them than of
-	 * those
-	 */
-	if (!client->call->ends_transaction)
-		limits_check_session(client_open_requests());
-	claim_slot(client);
-	slot = client->slot;
-	/* a transaction is counted with what runs in it, one statement at a time */
-	if (client->call->transaction == NULL)
-		slot->quota = limits_count();
+/* Steps 2 and 3 of "the backend" in request.h, with a slot that was claimed. */
+static void
+submit_claimed(Client *client)
+{
+	RequestSlot *slot = client->slot;
 
 	ring_reset(request_up(slot));
 	ring_reset(request_down(slot));
@@ -418,4 +422,93 @@ client_submit(Client *client)
 			break;
 		wait_for_worker(client->worker);
 	}
+}
+
+/* A process that exits gives up what it has under way. */
+static void
+give_up_at_exit(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+		before_shmem_exit(on_backend_exit, (Datum) 0);
+	registered = true;
+}
+
+/* Step 1 of "the backend" in request.h: find the worker, and wait until it is there. */
+void
+client_find_worker(Client *client)
+{
+	give_up_at_exit();
+	find_worker(client);
+	wait_for_worker(client->worker);
+}
+
+/*
+ * Steps 1 to 3 of "the backend" in request.h.  May throw when it has a slot
+ * already: then client_let_go() is due.
+ */
+void
+client_submit(Client *client)
+{
+	client_find_worker(client);
+
+	/*
+	 * what has been begun can be ended: there are no more of them than of
+	 * those
+	 */
+	if (!client->call->ends_transaction)
+		limits_check_session(open_count());
+	claim_slot(client);
+	/* a transaction is counted with what runs in it, one statement at a time */
+	if (client->call->transaction == NULL)
+		client->slot->quota = limits_count();
+	submit_claimed(client);
+}
+
+/*
+ * The same for a request that can be done without, or comes later.  Returns false, and
+ * nothing has happened, if the worker is away, or if the session, its role or all
+ * together have as many requests as they may.
+ */
+bool
+client_try_submit(Client *client)
+{
+	bool		abandoned;
+	int			quota = QUOTA_NONE;
+
+	give_up_at_exit();
+	find_worker(client);
+	if (shmem_worker_pid(client->worker) == 0 ||
+		!(client->call->ends_transaction || limits_allow(open_count())) ||
+		!try_claim_slot(client, &abandoned))
+		return false;
+	if (client->call->transaction == NULL)
+		quota = limits_try_count();
+	if (quota == QUOTA_EXCEEDED)
+	{
+		client_let_go(client);
+		return false;
+	}
+	client->slot->quota = quota;
+	submit_claimed(client);
+	return true;
+}
+
+/*
+ * The same for a call of a transaction, whose worker has been found, in the slot of another
+ * one, which has got its whole answer, and loses the slot.
+ */
+void
+client_submit_after(Client *client, Client *other)
+{
+	Assert(client->call->transaction != NULL && client_is_done(other));
+	client->slot = other->slot;
+	client->hold = other->hold;
+	request_claim_anew(client->slot, client->worker, &client->hold);
+	client->slot->quota = QUOTA_NONE;
+	other->slot = NULL;
+	dlist_delete(&other->node);
+	dlist_push_tail(&open_requests, &client->node);
+	submit_claimed(client);
 }

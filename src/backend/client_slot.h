@@ -21,6 +21,8 @@ struct Client
 	uint64		ticket;			/* of the request; 0: it was not submitted */
 	bool		running;		/* it was given up while it ran */
 	bool		entered;		/* its transaction is in use by it */
+	bool		lasting;		/* an abort of the local transaction is none
+								 * of its matters */
 	StringInfoData up;			/* a request that is larger than the ring */
 	Size		up_sent;
 	StringInfoData frame;		/* of one that came in pieces */
@@ -29,15 +31,21 @@ struct Client
 	bool		ended;			/* the END frame has come */
 	StringInfoData error;		/* body of the first ERROR frame, or empty */
 	bool		stale;
+	bool		elsewhere;		/* the call is to run on another pool now */
 	int			worker;			/* that has it, of so many */
 	int			workers;
 	int64		remote_us;
+	bool		waits_long;		/* has it waited for REQUEST_LONG_MS? */
+	Ticks		awake_at;		/* when it last began to look at what has come */
 	bool		wants_rows;		/* the remote waits for call->rows */
 	int			columns;		/* of so many columns */
 };
 
-extern int	client_open_requests(void);
+extern void clients_give_up(bool all);
+extern void client_find_worker(Client *client);
 extern void client_submit(Client *client);
+extern bool client_try_submit(Client *client);
+extern void client_submit_after(Client *client, Client *other);
 extern void client_send_more(Client *client);
 extern void client_ask_attention(const Client *client);
 extern void client_let_go(Client *client);
@@ -45,9 +53,18 @@ extern void client_let_go(Client *client);
 /* client.c */
 extern bool client_is_done(const Client *client);
 extern bool client_receive(Client *client);
+extern bool client_take(Client *client);
+extern void client_finish(const Client *client);
+extern void client_init(Client *client, Call *call, AnswerSink *sink);
+extern void client_free(Client *client);
 extern void client_worker_died(const Client *client);
 extern void client_enter(Client *client);
 extern void client_leave(Client *client);
 extern bool client_is_stale(const Client *client);
+
+/* fallback.c */
+extern bool fallback_take(Client *client);
+extern void fallback_judge(Client *client);
+extern void fallback_context(void *arg);
 
 #endif							/* DBPOOL_CLIENT_SLOT_H */

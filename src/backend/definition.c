@@ -7,11 +7,7 @@
  * present transaction has changed is kept only until the transaction ends, and
  * gets a pool of the transaction's own (PoolKey.xid), so that nobody else ever
  * uses what may yet be rolled back.
- *
- * When such a transaction ends, the workers are told to forget the pools of
- * the servers it changed; that, and not the next use, is what closes the
- * connections of a server that was altered or dropped.  The transaction's own
- * pools are forgotten whatever it was that made them its own.
+ * What becomes of pools whose definition has changed: definition_change.c.
  */
 #include "postgres.h"
 
@@ -20,10 +16,7 @@
 #include "access/xact.h"
 #include "backend/client.h"
 #include "backend/options.h"
-#include "catalog/dependency.h"
-#include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
-#include "catalog/pg_database.h"
 #include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
@@ -36,7 +29,6 @@
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
@@ -57,17 +49,7 @@ typedef struct CacheEntry
 static HTAB *cache;
 static bool cache_changed;
 
-/* Servers and databases that this transaction has touched; in its memory. */
-static List *touched_servers;
-static List *touched_databases;
-static List *dropped_servers;
-
-/* This transaction, once it has had a pool of its own. */
-static TransactionId own_pools_xid;
-
-static object_access_hook_type prev_object_access_hook;
-
-void		(*definition_server_changed) (Oid serverid, bool dropped);
+TransactionId definition_own_pools;
 
 static void
 on_invalidation(Datum arg, int cacheid, uint32 hash)
@@ -184,6 +166,14 @@ mapping_row(Oid umuser, Oid serverid)
 						   ObjectIdGetDatum(serverid));
 }
 
+/* Is there a user mapping for the role, or one of PUBLIC's? */
+bool
+definition_has_mapping(Oid serverid, Oid roleid)
+{
+	return SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(roleid), ObjectIdGetDatum(serverid)) ||
+		SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid), ObjectIdGetDatum(serverid));
+}
+
 /* The row of the user mapping for the role, or else PUBLIC's. */
 static HeapTuple
 find_mapping(Oid roleid, const ForeignServer *server)
@@ -203,7 +193,8 @@ find_mapping(Oid roleid, const ForeignServer *server)
 	return tuple;
 }
 
-static List *
+/* Its options. */
+List *
 mapping_options(HeapTuple tuple)
 {
 	bool		isnull;
@@ -249,11 +240,11 @@ needs_password(const ForeignServer *server, Oid umuser, List *mapping)
 
 /* Has the mapping the password that it needs? */
 static bool
-password_is_there(const PoolOptions *options, List *mapping)
+password_is_there(bool needed, List *mapping)
 {
 	DefElem    *password = option_named(mapping, "password");
 
-	return !options->need_password ||
+	return !needed ||
 		(password != NULL && defGetString(password)[0] != '\0');
 }
 
@@ -275,7 +266,33 @@ throw_no_password(const char *pool, Oid umuser, List *mapping)
 					 option_named(mapping, "password") ? "SET" : "ADD")));
 }
 
-/* Put libpq's options of a list into the definition, in their order. */
+/*
+ * Would the owner of the server have SQL of his run with rights that he could not have had
+ * otherwise?  A password he could get by putting an address of his own into the server; but
+ * nobody's who logs in without.
+ */
+static bool
+lends_rights(const ForeignServer *server, Oid umuser, bool need_password)
+{
+	DefElem    *sql = option_named(server->options, "connect_sql");
+
+	return sql != NULL && defGetString(sql)[0] != '\0' && !need_password &&
+		OidIsValid(umuser) && umuser != server->owner && !superuser_arg(server->owner);
+}
+
+static void
+throw_lends_rights(const ForeignServer *server, Oid umuser)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("connect_sql of pool \"%s\" is not run with the rights of role \"%s\" on the remote server",
+					server->servername, GetUserNameFromId(umuser, false)),
+			 errdetail("It is the SQL of role \"%s\", who owns the server and is no superuser, and the user mapping needs no password.",
+					   GetUserNameFromId(server->owner, false)),
+			 errhint("Have a superuser own the server, set password_required to true in the user mapping, or drop the option connect_sql.")));
+}
+
+/* Put libpq's options of a list, and texts, into the definition, in their order. */
 static void
 put_options(StringInfo buf, List *defs, const char *left_out)
 {
@@ -285,7 +302,8 @@ put_options(StringInfo buf, List *defs, const char *left_out)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
 
-		if (option_is_pool(def->defname) || strcmp(def->defname, "password_required") == 0 ||
+		if (option_is_text(def->defname) ? defGetString(def)[0] == '\0' :
+			option_is_pool(def->defname) || strcmp(def->defname, "password_required") == 0 ||
 			strcmp(def->defname, left_out) == 0)
 			continue;
 		message_put_string(buf, def->defname);
@@ -397,24 +415,40 @@ read_definition(const char *pool, Oid roleid, Definition *definition)
 	mapping = find_mapping(roleid, server);
 	make_definition(server, mapping, definition);
 	definition->stamp = stamp;
-	if (!password_is_there(definition->options, mapping_options(mapping)))
+	if (!password_is_there(definition->options->need_password, mapping_options(mapping)))
 		throw_no_password(pool, definition->key.userid, mapping_options(mapping));
+	if (lends_rights(server, definition->key.userid, definition->options->need_password))
+		throw_lends_rights(server, definition->key.userid);
 
 	server_row = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(server->serverid));
 	if (!HeapTupleIsValid(server_row))
 		elog(ERROR, "cache lookup failed for foreign server %u", server->serverid);
 	if (is_uncommitted(server_row) || is_uncommitted(mapping) ||
 		role_is_uncommitted(definition->key.userid) || role_is_uncommitted(server->owner))
-		definition->key.xid = own_pools_xid = GetTopTransactionId();
+		definition->key.xid = definition_own_pools = GetTopTransactionId();
 	ReleaseSysCache(server_row);
 	ReleaseSysCache(mapping);
 }
 
 /*
+ * May connections of it be opened when nobody has called?  Not when the password is
+ * missing that it needs, nor when the server's owner would get others' passwords that way,
+ * by putting an address of his own into it.
+ */
+static bool
+may_be_opened(const ForeignServer *server, HeapTuple mapping)
+{
+	Oid			umuser = ((Form_pg_user_mapping) GETSTRUCT(mapping))->umuser;
+	List	   *options = mapping_options(mapping);
+
+	return (umuser == server->owner || superuser_arg(server->owner)) &&
+		password_is_there(needs_password(server, umuser, options), options);
+}
+
+/*
  * The definition that a server and a user mapping make, if connections of it
- * may be opened before anybody has called: false when either is gone, when the
- * password is missing that it needs, and when the server's owner would get
- * others' passwords that way, by putting an address of his own into it.
+ * may be opened before anybody has called: false when they may not, and when either
+ * is gone.
  */
 bool
 definition_to_warm(Oid serverid, Oid umuser, Definition *definition)
@@ -428,10 +462,30 @@ definition_to_warm(Oid serverid, Oid umuser, Definition *definition)
 		return false;
 	make_definition(server, mapping, definition);
 	definition->stamp = stamp;
-	warm = (umuser == server->owner || superuser_arg(server->owner)) &&
-		password_is_there(definition->options, mapping_options(mapping));
+	warm = may_be_opened(server, mapping);
 	ReleaseSysCache(mapping);
 	return warm;
+}
+
+/*
+ * Will another process find the pool with that key, and may it open connections of it,
+ * whatever becomes of the present transaction?
+ */
+bool
+definition_is_for_others(const PoolKey *key)
+{
+	ForeignServer *server = GetForeignServerExtended(key->serverid, FSV_MISSING_OK);
+	HeapTuple	server_row = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(key->serverid));
+	HeapTuple	mapping = server ? mapping_row(key->userid, key->serverid) : NULL;
+	bool		others = HeapTupleIsValid(server_row) && HeapTupleIsValid(mapping) &&
+	!TransactionIdIsValid(key->xid) && !is_uncommitted(server_row) && !is_uncommitted(mapping) &&
+	may_be_opened(server, mapping);
+
+	if (HeapTupleIsValid(mapping))
+		ReleaseSysCache(mapping);
+	if (HeapTupleIsValid(server_row))
+		ReleaseSysCache(server_row);
+	return others;
 }
 
 /*
@@ -499,101 +553,4 @@ definition_worker(const Definition *definition)
 	int			first = shmem_first_worker(&definition->key);
 
 	return (first + compat_my_proc_number() % definition->workers) % dbpool_shared->nworkers;
-}
-
-/* A server, a user mapping or a database is made, changed or dropped. */
-static void
-on_server_change(ObjectAccessType access, Oid classid, Oid objectid,
-				 int subid, void *arg)
-{
-	if (prev_object_access_hook)
-		prev_object_access_hook(access, classid, objectid, subid, arg);
-
-	if (access != OAT_POST_CREATE && access != OAT_POST_ALTER && access != OAT_DROP)
-		return;
-	if (classid == ForeignServerRelationId || classid == UserMappingRelationId ||
-		(classid == DatabaseRelationId && access == OAT_DROP))
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-
-		if (classid == DatabaseRelationId)
-			touched_databases = list_append_unique_oid(touched_databases, objectid);
-		else if (classid == ForeignServerRelationId)
-		{
-			touched_servers = list_append_unique_oid(touched_servers, objectid);
-			if (access == OAT_DROP)
-				dropped_servers = list_append_unique_oid(dropped_servers, objectid);
-		}
-		else
-		{
-			HeapTuple	row;
-
-			/* a mapping just made is not visible yet, nor has it a pool */
-			row = SearchSysCache1(USERMAPPINGOID, ObjectIdGetDatum(objectid));
-			if (HeapTupleIsValid(row))
-			{
-				Oid			serverid = ((Form_pg_user_mapping) GETSTRUCT(row))->umserver;
-
-				touched_servers = list_append_unique_oid(touched_servers, serverid);
-				ReleaseSysCache(row);
-			}
-		}
-		MemoryContextSwitchTo(old);
-	}
-	if (classid == ForeignServerRelationId && access != OAT_POST_CREATE &&
-		definition_server_changed != NULL)
-		definition_server_changed(objectid, access == OAT_DROP);
-}
-
-static bool
-is_touched(const PoolKey *key, void *arg)
-{
-	(void) arg;
-	return list_member_oid(touched_databases, key->dbid) ||
-		(key->dbid == MyDatabaseId && list_member_oid(touched_servers, key->serverid)) ||
-		(TransactionIdIsValid(own_pools_xid) && key->xid == own_pools_xid);
-}
-
-static bool
-is_dropped(const PoolKey *key, void *arg)
-{
-	(void) arg;
-	return list_member_oid(touched_databases, key->dbid) ||
-		(key->dbid == MyDatabaseId && list_member_oid(dropped_servers, key->serverid));
-}
-
-/*
- * The transaction has ended, and other sessions have been told to look at the
- * catalogs again: this phase comes after AtEOXact_Inval(), where the callbacks
- * for transactions would come before.  So a session that is sent back by a
- * worker finds the new definition.
- */
-static void
-on_xact_end(ResourceReleasePhase phase, bool is_commit, bool is_top, void *arg)
-{
-	(void) arg;
-	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_top)
-		return;
-	if (touched_servers != NIL || touched_databases != NIL ||
-		TransactionIdIsValid(own_pools_xid))
-	{
-		shmem_want(is_touched, NULL, POOL_WANT_FORGET);
-		if (is_commit)
-			shmem_want(is_dropped, NULL, POOL_WANT_FORGET | POOL_WANT_DROP);
-		cache_changed = true;
-	}
-	touched_servers = NIL;
-	touched_databases = NIL;
-	dropped_servers = NIL;
-	own_pools_xid = InvalidTransactionId;
-}
-
-/* In every process that the postmaster starts. */
-void
-backend_register(void)
-{
-	prev_object_access_hook = object_access_hook;
-	object_access_hook = on_server_change;
-	RegisterResourceReleaseCallback(on_xact_end, NULL);
-	guard_register();
 }

@@ -123,6 +123,19 @@ context_of(const ErrorFields *fields, const char *pool)
 	return errcontext("statement on pool \"%s\"", pool);
 }
 
+/* The detail, and what the worker has to say of its tries. */
+static int
+detail_of(const ErrorFields *fields)
+{
+	const char *detail = fields->of['D'];
+	const char *tries = fields->of['r'];
+
+	if (detail == NULL && tries == NULL)
+		return 0;
+	return errdetail_internal("%s%s%s", detail ? detail : "", detail && tries ? "\n" : "",
+							  tries ? tries : "");
+}
+
 /* Throw the error that a FRAME_ERROR describes. */
 void
 error_throw(const char *pool, const char *sql, MessageReader *body)
@@ -133,7 +146,7 @@ error_throw(const char *pool, const char *sql, MessageReader *body)
 	ereport(ERROR,
 			(errcode(sqlstate_of(&fields, ERRCODE_FDW_ERROR)),
 			 errmsg_internal("%s", fields.of['M']),
-			 fields.of['D'] ? errdetail_internal("%s", fields.of['D']) : 0,
+			 detail_of(&fields),
 			 fields.of['H'] ? errhint("%s", fields.of['H']) : 0,
 			 object_names(&fields),
 			 position_of(&fields, sql),
@@ -152,6 +165,22 @@ error_texts(MessageReader *body, char *sqlstate, char **message)
 	read_fields(body, &fields);
 	strlcpy(sqlstate, unpack_sql_state(sqlstate_of(&fields, ERRCODE_FDW_ERROR)), 6);
 	*message = unconstify(char *, fields.of['M']);
+}
+
+/*
+ * Does the ErrorFields of that length say that no connection could be had, as none can be
+ * opened?  It is the worker's word: a remote's errors have no such field.
+ */
+bool
+error_has_no_remote(const char *body, Size len)
+{
+	MessageReader reader = {body, body + len};
+	ErrorFields fields;
+
+	if (len == 0)
+		return false;
+	read_fields(&reader, &fields);
+	return fields.of['o'] != NULL;
 }
 
 /* Pass on the notice that a FRAME_NOTICE describes; there may be many. */

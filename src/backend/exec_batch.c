@@ -28,10 +28,16 @@ typedef struct RowsRun
 	uint64		count;			/* rows that were affected */
 	MemoryContext row_context;
 
-	/* How the columns of the rows of that shape become text. */
+	/*
+	 * How the columns of the rows of that shape become text; all in its
+	 * context.
+	 */
+	MemoryContext shape_context;
 	TupleDesc	desc;
 	FmgrInfo   *outputs;
 	bool		money;			/* see modes_enter() */
+	Datum	   *values;			/* of a row */
+	bool	   *nulls;
 } RowsRun;
 
 static void
@@ -56,8 +62,15 @@ row_text(BatchRun *run, uint64 number)
 static void
 start_shape(RowsRun *batch, TupleDesc desc)
 {
+	MemoryContext old;
+
+	MemoryContextReset(batch->shape_context);
+	old = MemoryContextSwitchTo(batch->shape_context);
+	desc = CreateTupleDescCopy(desc);
 	batch->desc = desc;
 	batch->outputs = palloc0(sizeof(FmgrInfo) * Max(desc->natts, 1));
+	batch->values = palloc(sizeof(Datum) * Max(desc->natts, 1));
+	batch->nulls = palloc(sizeof(bool) * Max(desc->natts, 1));
 	batch->money = false;
 	for (int i = 0; i < desc->natts; i++)
 	{
@@ -71,6 +84,7 @@ start_shape(RowsRun *batch, TupleDesc desc)
 		fmgr_info(output, &batch->outputs[i]);
 		batch->money |= modes_money_type(att->atttypid);
 	}
+	MemoryContextSwitchTo(old);
 }
 
 /* The text of the first item; that of the others is the same. */
@@ -94,15 +108,16 @@ put_param_value(RowsRun *batch, FmgrInfo *output, Datum value, bool isnull)
 	batch_param(batch->run.items, text, strlen(text));
 }
 
+/* Its parameters, as they lie in values and nulls. */
 static void
-put_param_row(RowsRun *batch, const Datum *values, const bool *nulls)
+put_param_row(RowsRun *batch)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->row_context);
 
 	for (int i = 0; i < batch->desc->natts; i++)
 	{
 		if (!TupleDescAttr(batch->desc, i)->attisdropped)
-			put_param_value(batch, &batch->outputs[i], values[i], nulls[i]);
+			put_param_value(batch, &batch->outputs[i], batch->values[i], batch->nulls[i]);
 	}
 	batch_item(batch->run.items, item_text(batch));
 	MemoryContextSwitchTo(old);
@@ -115,25 +130,24 @@ put_composites(RowsRun *batch, const Datum *rows, int n)
 {
 	Oid			type = InvalidOid;
 	int32		typmod = -1;
-	Datum	   *values = NULL;
-	bool	   *nulls = NULL;
 
 	for (int i = 0; i < n; i++)
 	{
 		HeapTupleHeader row = DatumGetHeapTupleHeader(rows[i]);
 		HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(row),.t_data = row};
+		TupleDesc	desc;
 
 		CHECK_FOR_INTERRUPTS();
 		if (type != HeapTupleHeaderGetTypeId(row) || typmod != HeapTupleHeaderGetTypMod(row))
 		{
 			type = HeapTupleHeaderGetTypeId(row);
 			typmod = HeapTupleHeaderGetTypMod(row);
-			start_shape(batch, lookup_rowtype_tupdesc_copy(type, typmod));
-			values = palloc(sizeof(Datum) * Max(batch->desc->natts, 1));
-			nulls = palloc(sizeof(bool) * Max(batch->desc->natts, 1));
+			desc = lookup_rowtype_tupdesc(type, typmod);
+			start_shape(batch, desc);
+			ReleaseTupleDesc(desc);
 		}
-		heap_deform_tuple(&tuple, batch->desc, values, nulls);
-		put_param_row(batch, values, nulls);
+		heap_deform_tuple(&tuple, batch->desc, batch->values, batch->nulls);
+		put_param_row(batch);
 	}
 }
 
@@ -175,7 +189,12 @@ put_row_array(RowsRun *batch, ArrayType *array)
 		TupleDescInitEntry(desc, 1, "value", element, -1, 0);
 		start_shape(batch, desc);
 		for (int i = 0; i < n; i++)
-			put_param_row(batch, &rows[i], &nulls[i]);
+		{
+			CHECK_FOR_INTERRUPTS();
+			batch->values[0] = rows[i];
+			batch->nulls[0] = nulls[i];
+			put_param_row(batch);
+		}
 	}
 	modes_leave(level);
 }
@@ -184,21 +203,17 @@ put_row_array(RowsRun *batch, ArrayType *array)
 static void
 put_portion(RowsRun *batch, const SPITupleTable * table, uint64 n)
 {
-	Datum	   *values = palloc(sizeof(Datum) * Max(table->tupdesc->natts, 1));
-	bool	   *nulls = palloc(sizeof(bool) * Max(table->tupdesc->natts, 1));
 	int			level;
 
 	if (batch->desc == NULL)
-		start_shape(batch, CreateTupleDescCopy(table->tupdesc));
+		start_shape(batch, table->tupdesc);
 	level = modes_enter(batch->money);
 	for (uint64 i = 0; i < n; i++)
 	{
-		heap_deform_tuple(table->vals[i], batch->desc, values, nulls);
-		put_param_row(batch, values, nulls);
+		heap_deform_tuple(table->vals[i], batch->desc, batch->values, batch->nulls);
+		put_param_row(batch);
 	}
 	modes_leave(level);
-	pfree(values);
-	pfree(nulls);
 }
 
 static void
@@ -273,11 +288,14 @@ start(FunctionCallInfo fcinfo, const char *rows)
 	batch->sql = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	batch_check_text(batch->sql, 0);
 	batch->run.call.shown = batch->sql;
+	batch->run.call.batch_sql = batch->sql;
 	batch->run.call.batch = BATCH_ONE | BATCH_SUM;
 	batch->run.items = batch_items_make();
 	batch->run.frame = count_rows;
 	batch->run.text = row_text;
 	batch->run.unit = "row";
+	batch->shape_context = AllocSetContextCreate(CurrentMemoryContext, "dbpool shape",
+												 ALLOCSET_DEFAULT_SIZES);
 	batch->row_context = AllocSetContextCreate(CurrentMemoryContext, "dbpool row",
 											   ALLOCSET_DEFAULT_SIZES);
 	return batch;

@@ -31,11 +31,18 @@ throw_limit(const char *what, int limit, const char *setting)
 					 quote_identifier(GetUserNameFromId(GetUserId(), false)), setting)));
 }
 
-/* May the session make one request more, when it has so many?  Throws if not. */
+/* May the session make one request more, when it has so many? */
+bool
+limits_allow(int open)
+{
+	return open < dbpool_session_max_requests || superuser();
+}
+
+/* The same; throws if not. */
 void
 limits_check_session(int open)
 {
-	if (open >= dbpool_session_max_requests && !superuser())
+	if (!limits_allow(open))
 		throw_limit("session", dbpool_session_max_requests, "dbpool.session_max_requests");
 }
 
@@ -62,6 +69,23 @@ has_given_up(Oid roleid)
 	return false;
 }
 
+/* How many requests the current role may have. */
+static int
+role_limit(void)
+{
+	return quota_limit(dbpool_role_max_requests, dbpool_shared->nrequests);
+}
+
+/*
+ * Count a request of the current role.  Returns what quota_give() is to be given, or
+ * QUOTA_EXCEEDED when the role has too many.
+ */
+int
+limits_try_count(void)
+{
+	return superuser() ? QUOTA_NONE : quota_take(GetUserId(), role_limit());
+}
+
 /*
  * Count a request of the current role, or a transaction.  Returns what quota_give() is
  * to be given.  Throws when the role has too many; those that it has just given up
@@ -72,14 +96,10 @@ limits_count(void)
 {
 	static uint32 wait_event;
 	Oid			roleid = GetUserId();
-	int			limit;
-	int			quota;
+	int			limit = role_limit();
+	int			quota = limits_try_count();
 	Ticks		until;
 
-	if (superuser())
-		return QUOTA_NONE;
-	limit = quota_limit(dbpool_role_max_requests, dbpool_shared->nrequests);
-	quota = quota_take(roleid, limit);
 	if (quota != QUOTA_EXCEEDED)
 		return quota;
 

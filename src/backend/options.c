@@ -19,9 +19,13 @@ typedef enum OptionType
 	OPTION_COUNT,
 	OPTION_DURATION,			/* milliseconds, with PostgreSQL's units */
 	OPTION_SECONDS,				/* likewise, a bare number is seconds */
+	OPTION_LAG,					/* milliseconds, or below 0 kilobytes */
 	OPTION_WORD,				/* one of a few */
-	OPTION_SCHEMA				/* a name; not in PoolOptions, as no worker
+	OPTION_SCHEMA,				/* a name; not in PoolOptions, as no worker
 								 * needs it */
+	OPTION_SERVER,				/* likewise */
+	OPTION_TEXT					/* of max bytes at most; not in PoolOptions,
+								 * but among libpq's in the definition */
 } OptionType;
 
 /* What an option of words may be: the number of each is its place, NULL is none. */
@@ -29,6 +33,8 @@ static const char *const history_words[] = {"dbpool", "refinery", "sqlx", NULL};
 
 /* XACT_READ_COMMITTED and what follows it */
 static const char *const isolation_words[] = {NULL, "read committed", "repeatable read", "serializable", NULL};
+static const char *const balance_words[] = {"off", "random", "least_busy", NULL};
+static const char *const retried_words[] = {"off", "serialization", NULL};
 static const char *const reset_words[] = {"smart", "always", "never", NULL};
 static const char *const transaction_words[] = {"autonomous", "bound", "two_phase", NULL};
 
@@ -44,7 +50,10 @@ static const struct PoolOption
 	const char *const *words;
 }			pool_options[] = {
 	{"acquire_timeout", OPTION_DURATION, offsetof(PoolOptions, acquire_timeout), 1, INT_MAX, 30000},
+	{"connect_sql", OPTION_TEXT, 0, 0, DBPOOL_CONNECT_SQL, 0},
 	{"connect_timeout", OPTION_SECONDS, offsetof(PoolOptions, connect_timeout), 1, INT_MAX, 10000},
+	{"failover_wait", OPTION_DURATION, offsetof(PoolOptions, failover_wait), 0, INT_MAX, 0},
+	{"fallback_server", OPTION_SERVER, 0, 0, 0, 0},
 	{"health_check_interval", OPTION_DURATION, offsetof(PoolOptions, health_check_interval), 0, INT_MAX, 30000},
 	{"history_format", OPTION_WORD, offsetof(PoolOptions, history_format), 0, lengthof(history_words), HISTORY_DBPOOL, history_words},
 	{"history_schema", OPTION_SCHEMA, 0, 0, 0, 0},
@@ -52,12 +61,21 @@ static const struct PoolOption
 	{"isolation", OPTION_WORD, offsetof(PoolOptions, isolation), 0, lengthof(isolation_words), 0, isolation_words},
 	{"leak_threshold", OPTION_DURATION, offsetof(PoolOptions, leak_threshold), 0, INT_MAX, 60000},
 	{"lease_idle_timeout", OPTION_DURATION, offsetof(PoolOptions, lease_idle_timeout), 0, INT_MAX, 300000},
+	{"load_balance", OPTION_WORD, offsetof(PoolOptions, load_balance), 0, lengthof(balance_words), BALANCE_OFF, balance_words},
+	{"max_lag", OPTION_LAG, offsetof(PoolOptions, max_lag), 0, INT_MAX, 0},
 	{"max_lifetime", OPTION_DURATION, offsetof(PoolOptions, max_lifetime), 0, INT_MAX, 1800000},
 	{"max_size", OPTION_COUNT, offsetof(PoolOptions, max_size), 1, 10000, 10},
+	{"max_waiting", OPTION_COUNT, offsetof(PoolOptions, max_waiting), 0, 1000000, 0},
 	{"min_size", OPTION_COUNT, offsetof(PoolOptions, min_size), 0, 10000, 0},
 	{"multiplex", OPTION_BOOL, offsetof(PoolOptions, multiplex), 0, 1, 1},
 	{"prepare_threshold", OPTION_COUNT, offsetof(PoolOptions, prepare_threshold), 0, 1000000, 5},
+	{"read_only", OPTION_BOOL, offsetof(PoolOptions, read_only), 0, 1, 0},
+	{"read_only_when_degraded", OPTION_BOOL, offsetof(PoolOptions, read_only_when_degraded), 0, 1, 0},
 	{"reset", OPTION_WORD, offsetof(PoolOptions, reset), 0, lengthof(reset_words), RESET_SMART, reset_words},
+	{"resolve_outcome", OPTION_BOOL, offsetof(PoolOptions, resolve_outcome), 0, 1, 1},
+	{"retry_attempts", OPTION_COUNT, offsetof(PoolOptions, retry_attempts), 1, 100, 3},
+	{"retry_on", OPTION_WORD, offsetof(PoolOptions, retry_on), 0, lengthof(retried_words), RETRY_ON_NOTHING, retried_words},
+	{"shed", OPTION_BOOL, offsetof(PoolOptions, shed), 0, 1, 0},
 	{"statement_cache_size", OPTION_COUNT, offsetof(PoolOptions, statement_cache_size), 0, 10000, 100},
 	{"transaction", OPTION_WORD, offsetof(PoolOptions, transaction), 0, lengthof(transaction_words), TRANSACTION_AUTONOMOUS, transaction_words},
 	{"validate_after", OPTION_DURATION, offsetof(PoolOptions, validate_after), -1, INT_MAX, 500},
@@ -89,6 +107,15 @@ bool
 option_is_pool(const char *keyword)
 {
 	return find_pool_option(keyword) != NULL;
+}
+
+/* Is it one that a worker gets in the way of libpq's? */
+bool
+option_is_text(const char *keyword)
+{
+	const struct PoolOption *option = find_pool_option(keyword);
+
+	return option != NULL && option->type == OPTION_TEXT;
 }
 
 /* Refuse a value; detail and hint are whole sentences, or NULL. */
@@ -148,6 +175,40 @@ parse_word(const struct PoolOption *option, const char *value)
 	option_bad_value(option->keyword, value, NULL, psprintf("Valid values are %s.", hint.data));
 }
 
+/* Is its value a name, which is not in PoolOptions? */
+static bool
+is_name(const struct PoolOption *option)
+{
+	return option->type == OPTION_SCHEMA || option->type == OPTION_SERVER;
+}
+
+/* Has PoolOptions a place for it? */
+static bool
+has_number(const struct PoolOption *option)
+{
+	return !is_name(option) && option->type != OPTION_TEXT;
+}
+
+/* A time or an amount of WAL, see PoolOptions.max_lag. */
+static int
+parse_lag(const struct PoolOption *option, const char *value)
+{
+	const char *number = decimal(value);
+	int			result;
+
+	if (number != NULL && strspn(number, "0 ") == strlen(number))
+		return 0;
+	if (number == NULL || strspn(number, "0123456789. ") == strlen(number))
+		option_bad_value(option->keyword, value, NULL, "A time or a number of bytes is expected, with its unit, as \"5s\" or \"16MB\".");
+	if (parse_int(number, &result, GUC_UNIT_MS, NULL) && result > 0)
+		return result;
+	if (parse_int(number, &result, GUC_UNIT_KB, NULL) && result > 0)
+		return -result;
+	option_bad_value(option->keyword, value, "The valid ranges are 1 ms to 2147483647 ms, and 1 kB to 2147483647 kB.",
+					 "Valid units are \"ms\", \"s\", \"min\", \"h\" and \"d\" for a time, and \"kB\", \"MB\", \"GB\" and \"TB\" for bytes.");
+	pg_unreachable();
+}
+
 /* The value of a pool's option as a number. */
 static int
 parse_value(const struct PoolOption *option, const char *value)
@@ -158,12 +219,26 @@ parse_value(const struct PoolOption *option, const char *value)
 
 	if (option->type == OPTION_WORD)
 		return parse_word(option, value);
-	if (option->type == OPTION_SCHEMA)
+	if (option->type == OPTION_LAG)
+		return parse_lag(option, value);
+	if (is_name(option))
 	{
 		if (value[0] == '\0' || strlen(value) >= NAMEDATALEN)
 			option_bad_value(option->keyword, value, psprintf("A name has 1 to %d bytes.", NAMEDATALEN - 1), NULL);
+		if (option->type == OPTION_SERVER)
+			return 0;
 		if (strncmp(value, "pg_", 3) == 0 || strcmp(value, "information_schema") == 0)
 			option_bad_value(option->keyword, value, "Schemas of that name are the system's.", NULL);
+		return 0;
+	}
+	if (option->type == OPTION_TEXT)
+	{
+		if (strlen(value) > option->max)
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+					 errmsg("option \"%s\" is too long", option->keyword),
+					 errdetail("It has %zu bytes, and may have %d.", strlen(value), option->max),
+					 errhint("Put the statements into a function on the remote server, and have the option call that.")));
 		return 0;
 	}
 	if (option->type == OPTION_BOOL)
@@ -194,6 +269,38 @@ parse_value(const struct PoolOption *option, const char *value)
 	return result;
 }
 
+/*
+ * A pool that is served by a standby for a while has to want a primary, and
+ * read-only sessions are not to be left otherwise.
+ */
+static void
+check_degraded(List *defs, const PoolOptions *options)
+{
+	const char *wanted = "any";
+	ListCell   *lc;
+
+	if (!options->read_only_when_degraded)
+		return;
+	foreach(lc, defs)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (strcmp(def->defname, "target_session_attrs") == 0)
+			wanted = defGetString(def);
+	}
+	if (strcmp(wanted, "read-write") != 0 && strcmp(wanted, "primary") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"read_only_when_degraded\" cannot be on while \"target_session_attrs\" is \"%s\"", wanted),
+				 errdetail("It is for pools that want a primary."),
+				 errhint("Set target_session_attrs to \"read-write\" or \"primary\".")));
+	if (options->reset == RESET_NEVER)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"read_only_when_degraded\" cannot be on while \"reset\" is \"never\""),
+				 errdetail("A call that makes its session read-write would leave it so for others.")));
+}
+
 /* Read the options of a server (DefElems); those not given get their defaults. */
 void
 options_read(List *defs, PoolOptions *options)
@@ -201,14 +308,14 @@ options_read(List *defs, PoolOptions *options)
 	ListCell   *lc;
 
 	for (int i = 0; i < lengthof(pool_options); i++)
-		if (pool_options[i].type != OPTION_SCHEMA)
+		if (has_number(&pool_options[i]))
 			*(int *) ((char *) options + pool_options[i].offset) = pool_options[i].initial;
 	foreach(lc, defs)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
 		const struct PoolOption *option = find_pool_option(def->defname);
 
-		if (option != NULL && option->type == OPTION_SCHEMA)
+		if (option != NULL && !has_number(option))
 			(void) parse_value(option, defGetString(def));
 		else if (option != NULL)
 			*(int *) ((char *) options + option->offset) =
@@ -219,6 +326,25 @@ options_read(List *defs, PoolOptions *options)
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("option \"min_size\" (%d) must not be greater than \"max_size\" (%d)",
 						options->min_size, options->max_size)));
+	check_degraded(defs, options);
+	/* what a call has changed in its session would stay */
+	if (options->read_only && options->reset == RESET_NEVER)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"read_only\" cannot be on while \"reset\" is \"never\""),
+				 errdetail("A call that makes its session read-write would leave it so for others.")));
+	if (options->load_balance != BALANCE_OFF && !options->read_only)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"load_balance\" needs \"read_only\" to be on"),
+				 errdetail("What writes cannot be spread over hosts of which one takes writes."),
+				 errhint("Make a second server for reads, with \"read_only\" and the same hosts.")));
+	if (options->max_lag != 0 && !options->read_only)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"max_lag\" needs \"read_only\" to be on"),
+				 errdetail("It is about standbys, which do not write."),
+				 errhint("Make a second server for reads, with \"read_only\" and the same hosts.")));
 }
 
 /* A server's option history_schema, or NULL. */

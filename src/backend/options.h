@@ -5,6 +5,7 @@
 #ifndef DBPOOL_OPTIONS_H
 #define DBPOOL_OPTIONS_H
 
+#include "access/htup.h"
 #include "dbpool.h"
 #include "ipc/message.h"
 #include "ipc/shmem.h"
@@ -32,6 +33,7 @@ typedef enum HistoryFormat
 /* options.c */
 extern bool option_is_pool(const char *keyword);
 extern const char *option_of_pool(int n);
+extern bool option_is_text(const char *keyword);
 extern void options_read(List *defs, PoolOptions *options);
 extern char *options_history_schema(List *defs);
 extern void option_bad_value(const char *keyword, const char *value,
@@ -51,10 +53,20 @@ extern void nearest_try(NearestName *nearest, const char *name);
 /* definition.c */
 extern const Definition *definition_find(const char *pool);
 extern bool definition_to_warm(Oid serverid, Oid umuser, Definition *definition);
+extern bool definition_is_for_others(const PoolKey *key);
 extern void definition_stale(void);
 extern int	definition_worker(const Definition *definition);
 extern void definition_spread(const char *pool, int workers);
 extern Oid	definition_server(const char *pool, bool missing_ok);
+extern bool definition_has_mapping(Oid serverid, Oid roleid);
+
+extern List *mapping_options(HeapTuple tuple);
+
+/* This transaction, once it has had a pool of its own; it ends in definition_change.c. */
+extern TransactionId definition_own_pools;
+
+/* definition_change.c */
+extern bool definition_server_is_new(Oid serverid);
 
 /* Called when a server was altered, or is about to be dropped; set at start. */
 extern void (*definition_server_changed) (Oid serverid, bool dropped);

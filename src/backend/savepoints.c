@@ -11,9 +11,14 @@
  * The end of a subtransaction below the depth changes nothing, as nothing was called
  * in it; any other one takes the depth down, and what was noted of deeper levels is of
  * no matter: to roll back a level, or to release it, does so with all within.
+ *
+ * Their names have a number of this server's in them, so that savepoints which a user makes
+ * by calls do not happen to have the same.  It is always the same number: the remote's
+ * statistics of statements are not to be filled with names.
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "backend/transaction.h"
 
 /* The subtransaction of that level has ended. */
@@ -26,6 +31,12 @@ stack_end_level(Stack *stack, int level, bool failed)
 		stack->rollback_to = level;
 	stack->release = level;
 	stack->depth = level - 1;
+}
+
+const char *
+savepoint_name(int level)
+{
+	return psprintf("dbpool_" UINT64_FORMAT "_%d", GetSystemIdentifier(), level);
 }
 
 static void
@@ -49,11 +60,11 @@ stack_enter(Stack *stack, int level, const char *begin, bool discards, StringInf
 		stack->depth = 1;
 	}
 	if (stack->rollback_to > 0)
-		put_statement(prelude, psprintf("ROLLBACK TO SAVEPOINT dbpool_%d", stack->rollback_to));
+		put_statement(prelude, psprintf("ROLLBACK TO SAVEPOINT %s", savepoint_name(stack->rollback_to)));
 	if (stack->release > 0)
-		put_statement(prelude, psprintf("RELEASE SAVEPOINT dbpool_%d", stack->release));
+		put_statement(prelude, psprintf("RELEASE SAVEPOINT %s", savepoint_name(stack->release)));
 	stack->rollback_to = 0;
 	stack->release = 0;
 	while (stack->depth < level)
-		put_statement(prelude, psprintf("SAVEPOINT dbpool_%d", ++stack->depth));
+		put_statement(prelude, psprintf("SAVEPOINT %s", savepoint_name(++stack->depth)));
 }

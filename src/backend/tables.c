@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "backend/extension.h"
 #include "backend/tables.h"
 #include "catalog/pg_class.h"
@@ -16,7 +17,32 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
+
+static void
+throw_no_table(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("the extension \"dbpool\" of this database has no table \"%s\" of this version", name),
+			 errhint("ALTER EXTENSION dbpool UPDATE brings its objects up to date.")));
+}
+
+/*
+ * Open a table of so many columns in the extension's schema, for what is too frequent to be
+ * done by SQL.  Rights are not looked at.
+ */
+Relation
+tables_open(Oid schema, const char *name, int columns, int lockmode)
+{
+	Oid			relid = get_relname_relid(name, schema);
+	Relation	rel = OidIsValid(relid) ? table_open(relid, lockmode) : NULL;
+
+	if (rel == NULL || RelationGetNumberOfAttributes(rel) != columns)
+		throw_no_table(name);
+	return rel;
+}
 
 static Oid
 table_owner(Oid schema, const char *name)
@@ -26,10 +52,7 @@ table_owner(Oid schema, const char *name)
 	Oid			owner;
 
 	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the extension \"dbpool\" of this database has no table \"%s\"", name),
-				 errhint("ALTER EXTENSION dbpool UPDATE brings its objects up to date.")));
+		throw_no_table(name);
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return owner;

@@ -6,6 +6,7 @@
 #define DBPOOL_TABLES_H
 
 #include "dbpool.h"
+#include "utils/relcache.h"
 
 typedef struct Tables
 {
@@ -14,6 +15,7 @@ typedef struct Tables
 	int			guc_level;
 } Tables;
 
+extern Relation tables_open(Oid schema, const char *name, int columns, int lockmode);
 extern const char *tables_begin(Tables *tables, const char *name);
 extern void tables_end(const Tables *tables);
 extern void tables_run(const char *sql, int nargs, Oid *types, Datum *values,

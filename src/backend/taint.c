@@ -11,6 +11,8 @@
 #include <ctype.h>
 
 #include "backend/client.h"
+#include "backend/text.h"
+#include "miscadmin.h"
 
 /* Above this, a reset costs less than looking whether one is needed. */
 #define LOOK_MAX_BYTES	(256 * 1024)
@@ -149,6 +151,145 @@ batch_traces(const char *sql, const char *params, Size params_len, Size *looked)
 	return traces;
 }
 
+/* Has a WITH query words of a write in it?  They may be another thing's names. */
+static bool
+has_write(const char *sql)
+{
+	for (Size len; *sql != '\0'; sql += Max(len, 1))
+	{
+		len = 0;
+		while (isalnum((unsigned char) sql[len]) || sql[len] == '_')
+			len++;
+		if ((len == 6 && (pg_strncasecmp(sql, "insert", len) == 0 ||
+						  pg_strncasecmp(sql, "update", len) == 0 ||
+						  pg_strncasecmp(sql, "delete", len) == 0)) ||
+			(len == 5 && pg_strncasecmp(sql, "merge", len) == 0))
+			return true;
+	}
+	return false;
+}
+
+/* Behind white space, comments and opening brackets. */
+static const char *
+skip_to_word(const char *sql)
+{
+	const char *behind;
+
+	for (;;)
+	{
+		if (sql[0] == '/' && sql[1] == '*' && (behind = text_skip_comment(sql)) != NULL)
+			sql = behind;
+		else if (sql[0] == '-' && sql[1] == '-')
+			sql += strcspn(sql, "\n\r");
+		else if (sql[0] == '(' || isspace((unsigned char) sql[0]))
+			sql++;
+		else
+			return sql;
+	}
+}
+
+/* Is a word, of letters, one of those? */
+static bool
+is_listed(const char *word, Size len, const char *const *words, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (len == strlen(words[i]) && pg_strncasecmp(word, words[i], len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Is it the text of one statement that is one transaction when it runs by itself?  Not one
+ * that may commit on its way, as CALL and DO may, and VACUUM does; nor
+ * one that says what transactions are like.  A text of several statements has a semicolon
+ * before its end; so has one with a semicolon in a string, which is taken for several.
+ */
+bool
+call_is_one_transaction(const Call *call)
+{
+	static const char *const words[] = {"select", "insert", "update", "delete", "merge", "with", "values", "table"};
+	const char *sql;
+	const char *semicolon;
+	Size		len = 0;
+
+	if ((call->kind != REQUEST_QUERY && call->kind != REQUEST_SCRIPT) || call->ends_transaction)
+		return false;
+	sql = skip_to_word(call->sql);
+	while (isalpha((unsigned char) sql[len]))
+		len++;
+	semicolon = call->kind == REQUEST_SCRIPT ? strchr(sql, ';') : NULL;
+	return is_listed(sql, len, words, lengthof(words)) &&
+		(semicolon == NULL || semicolon[1 + strspn(semicolon + 1, " \t\r\n;")] == '\0');
+}
+
+/* Is it the text of a statement that writes, or the end of a transaction that has? */
+bool
+call_writes(const Call *call)
+{
+	static const char *const words[] = {"insert", "update", "delete", "merge", "with"};
+	const char *sql;
+	Size		len = 0;
+
+	if (call->kind != REQUEST_QUERY)
+		return false;
+	if (call->ends_transaction)
+		return true;
+	sql = skip_to_word(call->sql);
+	while (isalpha((unsigned char) sql[len]))
+		len++;
+	for (int i = 0; i < lengthof(words); i++)
+	{
+		if (len == strlen(words[i]) && pg_strncasecmp(sql, words[i], len) == 0)
+			return i < lengthof(words) - 1 || has_write(sql);
+	}
+	return false;
+}
+
+static bool
+is_word_part(char c)
+{
+	return isalnum((unsigned char) c) || c == '_' || c == '$' || IS_HIGHBIT_SET(c);
+}
+
+/* Is this the next word?  Then *at is moved behind it, and what comes before the next. */
+static bool
+next_word(const char **at, const char *word)
+{
+	Size		len = strlen(word);
+
+	if (pg_strncasecmp(*at, word, len) != 0 || is_word_part((*at)[len]))
+		return false;
+	*at = skip_to_word(*at + len);
+	return true;
+}
+
+/*
+ * Is there ROLLBACK AND CHAIN in the text?  It has the tag of ROLLBACK TO, but has
+ * begun another transaction.  What looks so in a string or a comment is taken for it.
+ */
+static bool
+may_chain(const char *sql)
+{
+	for (const char *at = sql; *at != '\0'; at++)
+	{
+		const char *behind = at;
+
+		if (strchr("rRaA", *at) == NULL || (at > sql && is_word_part(at[-1])))
+			continue;
+		if (!next_word(&behind, "ROLLBACK") && !next_word(&behind, "ABORT"))
+			continue;
+		/* comments within comments may be looked through many times */
+		CHECK_FOR_INTERRUPTS();
+		if (!next_word(&behind, "WORK"))
+			(void) next_word(&behind, "TRANSACTION");
+		if (next_word(&behind, "AND") && next_word(&behind, "CHAIN"))
+			return true;
+	}
+	return false;
+}
+
 /*
  * What the call may leave in the remote session that its command tag will not
  * tell, and what it may find there: TRACE_ flags.
@@ -164,5 +305,7 @@ call_traces(const Call *call)
 		traces |= TRACE_RESET | TRACE_READS_SEQUENCES;
 	else if (params_len > 0)
 		traces |= traces_of_text(call->params.data, params_len);
+	if (call->transaction != NULL && may_chain(call->sql))
+		traces |= TRACE_CHAINS;
 	return traces;
 }

@@ -88,3 +88,32 @@ text_clip(char *to, const char *from, Size size)
 	memcpy(to, from, len);
 	to[len] = '\0';
 }
+
+/*
+ * Behind a comment of SQL in slashes and stars, which may have others within; NULL when it
+ * has no end.
+ */
+const char *
+text_skip_comment(const char *at)
+{
+	int			depth = 0;
+
+	do
+	{
+		if (at[0] == '/' && at[1] == '*')
+		{
+			depth++;
+			at += 2;
+		}
+		else if (at[0] == '*' && at[1] == '/')
+		{
+			depth--;
+			at += 2;
+		}
+		else if (*at == '\0')
+			return NULL;
+		else
+			at++;
+	} while (depth > 0);
+	return at;
+}

@@ -23,7 +23,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
-#include "ipc/resolver.h"
+#include "ipc/errand.h"
 
 /* Milliseconds between two looks whether what was given up has ended. */
 #define SETTLE_LOOK_MS		1000
@@ -57,7 +57,7 @@ transaction_let_go(RemoteTransaction *transaction)
 		break;
 	}
 	if (transaction->gid[0] != '\0')
-		resolver_want(MyDatabaseId);
+		(void) errand_want(ERRAND_RESOLVE, MyDatabaseId);
 	pfree(transaction);
 }
 
@@ -86,8 +86,9 @@ transaction_shown(const RemoteTransaction *transaction)
 		psprintf("transaction on pool \"%s\"", NameStr(transaction->pool));
 }
 
+/* It has ended, unasked.  hint says what to do about a named one, or is NULL. */
 void
-transaction_throw_gone(const RemoteTransaction *transaction)
+transaction_throw_gone(const RemoteTransaction *transaction, const char *hint)
 {
 	LeaseShared *lease = transaction->lease;
 
@@ -98,7 +99,7 @@ transaction_throw_gone(const RemoteTransaction *transaction)
 			 errdetail_internal("%s", error_clean_text(lease->reason)),
 			 transaction->mode == LEASE_BOUND ?
 			 errhint("The local transaction cannot be committed either: roll it back and try again.") :
-			 errhint("dbpool_rollback() forgets it.")));
+			 hint ? errhint("%s", hint) : 0));
 }
 
 /*
@@ -207,6 +208,24 @@ transaction_find_on(const Definition *definition, LeaseMode mode)
 	return NULL;
 }
 
+/* Has the session one open on the pool, of whichever role, that is not read-only? */
+bool
+transaction_may_write_on(const Definition *definition)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &transactions)
+	{
+		const RemoteTransaction *transaction = dlist_container(RemoteTransaction, node, iter.cur);
+		const PoolKey *key = &transaction->definition.key;
+
+		if (!transaction->read_only && key->serverid == definition->key.serverid &&
+			key->userid == definition->key.userid)
+			return true;
+	}
+	return false;
+}
+
 /* Its pool as that is called now; the last name if it has been dropped. */
 static const char *
 pool_of(RemoteTransaction *transaction)
@@ -246,7 +265,8 @@ bound_to_local(const Definition *definition, bool two_phase)
 	transaction = transaction_make(LEASE_BOUND, definition);
 	transaction->two_phase = two_phase;
 	transaction_set_begin(transaction, Max(XactIsoLevel, definition->options->isolation),
-						  XactReadOnly ? ACCESS_READ_ONLY : ACCESS_DEFAULT, XactDeferrable);
+						  XactReadOnly || definition->options->read_only ? ACCESS_READ_ONLY : ACCESS_DEFAULT,
+						  XactDeferrable);
 	return transaction;
 }
 
@@ -287,7 +307,7 @@ check_usable(RemoteTransaction *transaction)
 	transaction_check_unused(transaction);
 	transaction_settle(transaction);
 	if (transaction_has_ended(transaction))
-		transaction_throw_gone(transaction);
+		transaction_throw_gone(transaction, "dbpool_rollback() forgets it.");
 	if (dbpool_inherit_read_only && XactReadOnly && !transaction->read_only)
 		client_refuse_read_only(psprintf("a statement in the %s", transaction_shown(transaction)));
 }
@@ -308,9 +328,19 @@ static const Definition *
 definition_within(RemoteTransaction *transaction)
 {
 	const Definition *definition;
+	const char *pool;
 
 	transaction_check_role(transaction);
-	definition = definition_find(pool_of(transaction));
+	pool = pool_of(transaction);
+	if (GetForeignServerExtended(transaction->definition.key.serverid, FSV_MISSING_OK) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the server of the %s was dropped", transaction_shown(transaction)),
+				 GetForeignServerByName(pool, true) != NULL ?
+				 errdetail("The server that has its name now is another one. The statement was not run.") :
+				 errdetail("The statement was not run."),
+				 errhint("What the transaction has done so far can still be committed, or rolled back.")));
+	definition = definition_find(pool);
 	if (!is_on(transaction, definition))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -355,7 +385,8 @@ enter(RemoteTransaction *transaction, Call *call)
 }
 
 /*
- * Find the definition of a call's pool, and the transaction that it belongs to.  The
+ * Find the definition of a call's pool, and the transaction that it belongs to; none of
+ * a pool that stands in for its own (fallback.c).  The
  * end of one goes by what was its pool, which may have been dropped.
  */
 const Definition *
@@ -364,6 +395,8 @@ transaction_enter(Call *call)
 	RemoteTransaction *transaction = call->transaction;
 	const Definition *definition = call->definition;
 
+	if (call->stands_in_for != NULL)
+		return definition_find(call->pool);
 	if (call->ends_transaction)
 		definition = &transaction->definition;
 	else if (transaction == NULL && call->pool != NULL && definition == NULL)
@@ -380,7 +413,11 @@ transaction_enter(Call *call)
 	if (transaction == NULL)
 		return definition;
 	if (!call->ends_transaction)
+	{
+		/* it may have got another name since */
+		transaction->pool = definition->options->server;
 		enter(transaction, call);
+	}
 	call->pool = NameStr(transaction->pool);
 	call->transaction = transaction;
 	transaction->in_use = true;
@@ -417,6 +454,7 @@ claim(RemoteTransaction *transaction)
 	LeaseShared *lease = claim_entry(transaction, limits_count());
 
 	transaction->lease = lease;
+	compat_injection_point("dbpool-lease-claimed");
 	lease->procno = compat_my_proc_number();
 	lease->idle_timeout = transaction->idle_timeout;
 	lease->commit_prepared = false;
@@ -425,6 +463,7 @@ claim(RemoteTransaction *transaction)
 	SpinLockAcquire(&lease->mutex);
 	lease->pid = MyProcPid;
 	lease->dbid = MyDatabaseId;
+	lease->serverid = transaction->definition.key.serverid;
 	lease->roleid = GetUserId();
 	lease->mode = transaction->mode;
 	lease->two_phase = transaction->two_phase;
@@ -433,6 +472,7 @@ claim(RemoteTransaction *transaction)
 	strlcpy(lease->begin, transaction->begin, sizeof(lease->begin));
 	lease->began_at = ticks_now();
 	lease->remote_pid = 0;
+	lease->system[0] = '\0';
 	lease->idle_since = 0;
 	lease->statements = 0;
 	lease->savepoints = 0;
@@ -461,6 +501,9 @@ transaction_fill(RemoteTransaction *transaction, TaskHeader *task)
 
 	SpinLockAcquire(&lease->mutex);
 	strlcpy(lease->gid, transaction->gid, sizeof(lease->gid));
+	lease->server = transaction->pool;
+	/* as it will be when the request runs; see transaction_left() */
+	lease->savepoints = Max(transaction->stack.depth - 1, 0);
 	SpinLockRelease(&lease->mutex);
 	task->lease = lease_index(transaction->lease);
 	task->lease_hold = transaction->hold;
@@ -507,7 +550,7 @@ transaction_left(RemoteTransaction *transaction, const Call *call, uint64 ticket
 	LeaseShared *lease = transaction->lease;
 
 	transaction->in_use = false;
-	if (call->prelude.len == 0)
+	if (call->prelude.len == 0 || call->ends_transaction)
 		return;
 	if (running)
 		transaction->given_up = ticket;

@@ -18,6 +18,7 @@ typedef struct Stack
 	int			release;		/* likewise */
 } Stack;
 
+extern const char *savepoint_name(int level);
 extern void stack_end_level(Stack *stack, int level, bool failed);
 extern void stack_enter(Stack *stack, int level, const char *begin, bool discards, StringInfo prelude);
 
@@ -36,6 +37,8 @@ struct RemoteTransaction
 	bool		two_phase;		/* a bound one, that is prepared if there are
 								 * others */
 	bool		wrote;			/* a statement has surely written something */
+	bool		only_read;		/* it has surely written nothing, and is about
+								 * to end */
 	char		gid[LEASE_GID]; /* when it is prepared, or about to be; or
 								 * empty */
 	char		begin[96];		/* the statement */
@@ -67,13 +70,14 @@ extern void transaction_set_begin(RemoteTransaction *transaction, int isolation,
 								  Access access, bool deferrable);
 extern RemoteTransaction *transaction_find_named(const char *name);
 extern RemoteTransaction *transaction_find_on(const Definition *definition, LeaseMode mode);
+extern bool transaction_may_write_on(const Definition *definition);
 extern RemoteTransaction *transaction_find_of_pool(const char *pool);
 extern void transaction_check_role(const RemoteTransaction *transaction);
 extern void transaction_check_unused(const RemoteTransaction *transaction);
 extern void transaction_let_go(RemoteTransaction *transaction);
 extern bool transaction_has_ended(const RemoteTransaction *transaction);
 extern const char *transaction_shown(const RemoteTransaction *transaction);
-extern void transaction_throw_gone(const RemoteTransaction *transaction);
+extern void transaction_throw_gone(const RemoteTransaction *transaction, const char *hint);
 extern void transaction_settle(RemoteTransaction *transaction);
 
 /*
@@ -99,13 +103,20 @@ extern void two_phase_committed(void);
 typedef struct TagSink
 {
 	AnswerSink	sink;			/* must be first */
-	bool		rolled_back;
+	char		tag[64];		/* of the last statement */
 } TagSink;
+
+/* Have transactions that end to be alike, the more so if others have committed before? */
+typedef enum Alike
+{
+	ALIKE_NOT,					/* who fails, or is cancelled, does no harm */
+	ALIKE,
+	ALIKE_TO_OTHERS
+} Alike;
 
 extern void transactions_register(void);
 extern void transaction_make_end(RemoteTransaction *transaction, const char *how, Call *call,
 								 TagSink *sink);
-extern void transactions_end_together(RemoteTransaction **list, int n);
-extern void transaction_throw_rolled_back(const char *shown);
+extern void transactions_end_together(RemoteTransaction **list, int n, Alike alike);
 
 #endif							/* DBPOOL_TRANSACTION_H */

@@ -9,14 +9,11 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
 #include "access/xact.h"
 #include "backend/transaction.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(dbpool_begin);
 PG_FUNCTION_INFO_V1(dbpool_commit);
@@ -25,19 +22,11 @@ PG_FUNCTION_INFO_V1(dbpool_savepoint);
 PG_FUNCTION_INFO_V1(dbpool_rollback_to);
 PG_FUNCTION_INFO_V1(dbpool_release);
 
-static void
-no_frame(AnswerSink *sink, char type, MessageReader *body)
-{
-	(void) sink;
-	(void) type;
-	(void) body;
-}
-
 /* Run a statement of the transaction's own. */
 static void
 run_own(RemoteTransaction *transaction, RequestKind kind, const char *sql, const char *shown)
 {
-	AnswerSink	sink = {no_frame};
+	AnswerSink	sink = {client_no_frame};
 	Call		call;
 
 	memset(&call, 0, sizeof(call));
@@ -83,15 +72,13 @@ isolation_of(const char *word)
 static int
 idle_timeout_of(const Interval *interval)
 {
-	double		ms = interval->time / 1000.0 +
-	(interval->day + interval->month * (double) DAYS_PER_MONTH) * SECS_PER_DAY * 1000.0;
+	int			ms = interval_ms(interval);
 
-	ms = ceil(ms);
-	if (ms < 0 || ms > INT_MAX)
+	if (ms < 0)
 		bad_argument("idle timeout",
 					 DatumGetCString(DirectFunctionCall1(interval_out, PointerGetDatum(interval))),
 					 "It is 0 (never) to 24 days.");
-	return (int) ms;
+	return ms;
 }
 
 /* A name that nothing else has: it is said where pools are. */
@@ -130,16 +117,22 @@ dbpool_begin(PG_FUNCTION_ARGS)
 	RemoteTransaction *transaction;
 	int			isolation;
 	bool		read_only = PG_ARGISNULL(3) ? XactReadOnly : PG_GETARG_BOOL(3);
-	Access		access = read_only ? ACCESS_READ_ONLY :
-	PG_ARGISNULL(3) ? ACCESS_DEFAULT : ACCESS_READ_WRITE;
+	Access		access;
 	bool		deferrable = PG_ARGISNULL(4) ? XactDeferrable : PG_GETARG_BOOL(4);
 
 	client_require_workers();
 	definition = definition_find(pool);
 	isolation = PG_ARGISNULL(2) ? Max(XactIsoLevel, definition->options->isolation) :
 		isolation_of(text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	if (definition->options->read_only && !read_only && !PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot begin a read-write transaction on pool \"%s\"", pool),
+				 errdetail("The pool is read-only.")));
+	read_only |= definition->options->read_only != 0;
 	if (!read_only)
 		client_refuse_read_only("dbpool_begin()");
+	access = read_only ? ACCESS_READ_ONLY : PG_ARGISNULL(3) ? ACCESS_DEFAULT : ACCESS_READ_WRITE;
 	if (name != NULL)
 		check_new_name(name);
 	else if (transaction_find_on(definition, LEASE_NAMED) != NULL)
@@ -193,30 +186,30 @@ named_argument(FunctionCallInfo fcinfo, const char *hint)
  * dbpool_commit(transaction name) returns void
  *
  * Commits a transaction that dbpool_begin() has begun, whatever becomes of the local
- * one.  Errors: 25P01 when there is none; 40000 when an error before had made it fail;
+ * one.  As after COMMIT, there is none any more, however that ends: what could not be
+ * committed is rolled back.
+ *
+ * Errors: 25P01 when there is none; 40000 when an error before had made it fail;
  * 08007 when the connection was lost meanwhile: it may or may not have been committed.
  */
 Datum
 dbpool_commit(PG_FUNCTION_ARGS)
 {
 	RemoteTransaction *transaction = named_argument(fcinfo, NULL);
-	Call		call;
-	TagSink		sink;
 
-	transaction_settle(transaction);
-	if (transaction_has_ended(transaction))
-		transaction_throw_gone(transaction);
-	transaction_make_end(transaction, "COMMIT", &call, &sink);
-	client_run(&call, &sink.sink);
-	if (sink.rolled_back)
+	PG_TRY();
 	{
-		/* there is nothing left that could be rolled back */
-		const char *shown = transaction_shown(transaction);
-
-		transaction_let_go(transaction);
-		transaction_throw_rolled_back(shown);
+		transaction_settle(transaction);
+		if (transaction_has_ended(transaction))
+			transaction_throw_gone(transaction, NULL);
+		transactions_end_together(&transaction, 1, ALIKE);
+		RESUME_INTERRUPTS();
 	}
-	transaction_let_go(transaction);
+	PG_FINALLY();
+	{
+		transaction_let_go(transaction);
+	}
+	PG_END_TRY();
 	PG_RETURN_VOID();
 }
 
@@ -231,13 +224,21 @@ dbpool_rollback_transaction(PG_FUNCTION_ARGS)
 	Call		call;
 	TagSink		sink;
 
-	transaction_settle(transaction);
-	if (!transaction_has_ended(transaction))
+	PG_TRY();
 	{
-		transaction_make_end(transaction, "ROLLBACK", &call, &sink);
-		client_run(&call, &sink.sink);
+		transaction_settle(transaction);
+		if (!transaction_has_ended(transaction))
+		{
+			transaction_make_end(transaction, "ROLLBACK", &call, &sink);
+			client_run(&call, &sink.sink);
+		}
 	}
-	transaction_let_go(transaction);
+	PG_FINALLY();
+	{
+		/* which rolls it back, whatever has hindered the ROLLBACK */
+		transaction_let_go(transaction);
+	}
+	PG_END_TRY();
 	PG_RETURN_VOID();
 }
 

@@ -10,13 +10,14 @@
  *		row with it is written to dbpool_prepared, in the local transaction.
  *	 2. All remote writers PREPARE at the same time.  If one fails to, the local
  *		transaction does, and so there are no rows.
- *	 3. The local transaction is committed, flushed to disk whatever synchronous_commit
- *		says.  The rows' fate is the decision: there is no other.
+ *	 3. The local transaction is committed, flushed to disk, and to synchronous standbys,
+ *		whatever synchronous_commit says.  The rows' fate is the decision: there is no other.
  *	 4. The leases are told, and their workers COMMIT PREPARED, or ROLLBACK PREPARED.
  *		The session waits a moment for that, since its user expects to see it, but not for
  *		longer, and throws nothing.
  *	 5. What remains, of whatever crash, is for the resolver: resolve.c.
- * One remote writer, with nothing written here, is just committed.
+ * One remote writer, with nothing written here, is just committed, when those that have
+ * only read have ended.  Those end with the first step otherwise.
  *
  * A remote that has prepared transactions for which there is no row must be found by the
  * resolver as well.  So, before the first PREPARE at it, a row of dbpool_two_phase is
@@ -29,19 +30,27 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
+#include "backend/extension.h"
+#include "backend/resolve.h"
 #include "backend/tables.h"
 #include "backend/transaction.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
+#include "backend/written.h"
+#include "catalog/indexing.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
-#include "storage/condition_variable.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
-#include "ipc/resolver.h"
+#include "ipc/errand.h"
 
 /* Milliseconds that a commit waits for the remotes' second step. */
 #define SECOND_STEP_MS		1000
@@ -72,7 +81,7 @@ is_candidate(const RemoteTransaction *transaction)
 	return transaction->two_phase && !transaction->read_only;
 }
 
-/* Ask those of which it is not known. */
+/* Ask those of which it is not known, also of those that are not to be prepared. */
 static void
 ask_unsure(RemoteTransaction **list, int n)
 {
@@ -83,7 +92,7 @@ ask_unsure(RemoteTransaction **list, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (!is_candidate(list[i]) || list[i]->wrote)
+		if (list[i]->wrote || list[i]->only_read)
 			continue;
 		calls[asked].kind = REQUEST_SCRIPT;
 		calls[asked].pool = NameStr(list[i]->pool);
@@ -95,33 +104,40 @@ ask_unsure(RemoteTransaction **list, int n)
 	}
 	client_run_together(calls, answers, asked);
 	for (int i = 0; i < asked; i++)
+	{
 		calls[i].transaction->wrote = sinks[i].count > 0;
+		calls[i].transaction->only_read = sinks[i].count == 0;
+	}
 }
 
 /* --- the beginning of a pool's gids ------------------------------------------------------ */
 
-/* As the table has it; NULL if it has none. */
+/* As the table has it now, whatever the transaction's snapshot is; NULL if it has none. */
 static char *
-read_prefix(const PoolKey *key)
+read_prefix(Oid schema, const PoolKey *key)
 {
-	Tables		tables;
-	const char *schema;
-	Oid			types[] = {OIDOID, OIDOID};
-	Datum		values[] = {ObjectIdGetDatum(key->serverid), ObjectIdGetDatum(key->userid)};
-	MemoryContext context = CurrentMemoryContext;
+	Relation	rel = tables_open(schema, "dbpool_two_phase", 4, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
 	char	   *prefix = NULL;
 
-	/* what another process has just committed is to be seen */
-	PushActiveSnapshot(GetLatestSnapshot());
-	schema = tables_begin(&tables, "dbpool_two_phase");
-	if (SPI_execute_with_args(psprintf("SELECT t.prefix FROM %s.dbpool_two_phase t "
-									   "WHERE t.serverid OPERATOR(pg_catalog.=) $1 AND t.userid OPERATOR(pg_catalog.=) $2", schema),
-							  2, types, values, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read dbpool_two_phase");
-	if (SPI_processed == 1)
-		prefix = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
-	tables_end(&tables);
-	PopActiveSnapshot();
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(key->serverid));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(key->userid));
+	scan = systable_beginscan(rel, compat_primary_key_index(rel), true, snapshot, 2, keys);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		TupleDesc	desc = RelationGetDescr(rel);
+		bool		isnull;
+
+		if (strcmp(TextDatumGetCString(heap_getattr(tuple, 4, desc, &isnull)), two_phase_origin()) == 0)
+			prefix = TextDatumGetCString(heap_getattr(tuple, 3, desc, &isnull));
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
 	return prefix;
 }
 
@@ -145,15 +161,23 @@ make_prefix(const PoolKey *key)
 }
 
 static const char *
-prefix_of(const RemoteTransaction *transaction)
+prefix_of(Oid schema, const RemoteTransaction *transaction)
 {
 	const PoolKey *key = &transaction->definition.key;
-	char	   *prefix = read_prefix(key);
+	char	   *prefix = NULL;
 
-	if (prefix == NULL)
+	if (definition_is_for_others(key) && (prefix = read_prefix(schema, key)) == NULL)
 	{
-		make_prefix(key);
-		prefix = read_prefix(key);
+		/* one after the other: many sessions may come at once */
+		Relation	rel = tables_open(schema, "dbpool_two_phase", 4, ShareUpdateExclusiveLock);
+
+		prefix = read_prefix(schema, key);
+		if (prefix == NULL)
+		{
+			make_prefix(key);
+			prefix = read_prefix(schema, key);
+		}
+		table_close(rel, ShareUpdateExclusiveLock);
 	}
 	if (prefix == NULL)
 		ereport(ERROR,
@@ -167,38 +191,35 @@ prefix_of(const RemoteTransaction *transaction)
 /* --- the first step ---------------------------------------------------------------------- */
 
 static void
-insert_row(const RemoteTransaction *transaction)
+insert_row(Oid schema, const RemoteTransaction *transaction)
 {
-	Tables		tables;
-	Oid			roleid = GetUserId();
-	const char *schema;
-	Oid			types[] = {TEXTOID, OIDOID, OIDOID, NAMEOID, OIDOID, INT4OID};
-	Datum		values[] = {
+	Relation	rel = tables_open(schema, "dbpool_prepared", 11, RowExclusiveLock);
+	NameData	pool = transaction->pool;
+	char		system[LEASE_SYSTEM];
+	Datum		values[11] = {
 		CStringGetTextDatum(transaction->gid),
 		ObjectIdGetDatum(transaction->definition.key.serverid),
 		ObjectIdGetDatum(transaction->definition.key.userid),
-		NameGetDatum(&transaction->pool),
-		ObjectIdGetDatum(roleid),
-		Int32GetDatum(MyProcPid)
+		NameGetDatum(&pool),
+		ObjectIdGetDatum(GetUserId()),
+		Int32GetDatum(MyProcPid),
+		TimestampTzGetDatum(GetCurrentTimestamp()),
+		Int32GetDatum(0)		/* attempts; the last and its error are NULL */
 	};
+	bool		nulls[11] = {[8] = true,[9] = true};
 
-	/*
-	 * the commands of the transaction have ended, and with them their
-	 * snapshots
-	 */
-	PushActiveSnapshot(GetTransactionSnapshot());
-	schema = tables_begin(&tables, "dbpool_prepared");
-	tables_run(psprintf("INSERT INTO %s.dbpool_prepared (gid, serverid, userid, pool, roleid, pid) "
-						"VALUES ($1, $2, $3, $4, $5, $6)", schema),
-			   lengthof(types), types, values, NULL, SPI_OK_INSERT);
-	tables_end(&tables);
-	PopActiveSnapshot();
+	SpinLockAcquire(&transaction->lease->mutex);
+	strlcpy(system, transaction->lease->system, sizeof(system));
+	SpinLockRelease(&transaction->lease->mutex);
+	values[10] = CStringGetTextDatum(system);
+	CatalogTupleInsert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls));
+	table_close(rel, NoLock);
 }
 
 static void
-make_gid(RemoteTransaction *transaction)
+make_gid(Oid schema, RemoteTransaction *transaction)
 {
-	const char *prefix = prefix_of(transaction);
+	const char *prefix = prefix_of(schema, transaction);
 	uint64		number;
 
 	if (!pg_strong_random(&number, sizeof(number)))
@@ -218,6 +239,7 @@ two_phase_choose(RemoteTransaction **list, int n)
 	bool		local = TransactionIdIsValid(GetTopTransactionIdIfAny());
 	int			candidates = 0;
 	int			writers = 0;
+	Oid			schema;
 
 	for (int i = 0; i < n; i++)
 		candidates += is_candidate(list[i]);
@@ -234,41 +256,59 @@ two_phase_choose(RemoteTransaction **list, int n)
 				 errmsg("remote transactions cannot be committed in two phases, as the local one is read-only"),
 				 errdetail("They have written on %d servers, and the decision is written here.", writers),
 				 errhint("Set dbpool.transaction to bound.")));
+	schema = extension_schema();
+	if (!errand_want(ERRAND_RESOLVE, MyDatabaseId))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many databases have prepared transactions to be looked after"),
+				 errdetail("There are %d, as many as dbpool can look after at a time.", ERRAND_DATABASES),
+				 errhint("Set dbpool.transaction to bound, or see to dbpool_in_doubt of the other databases.")));
+
+	/*
+	 * the transaction's commands have ended, and with them their snapshots;
+	 * who writes has to have one
+	 */
+	PushActiveSnapshot(GetTransactionSnapshot());
 	for (int i = 0; i < n; i++)
 	{
 		if (!is_candidate(list[i]) || !list[i]->wrote)
 			continue;
-		make_gid(list[i]);
-		insert_row(list[i]);
+		make_gid(schema, list[i]);
+		insert_row(schema, list[i]);
 	}
+	PopActiveSnapshot();
+	/* so that nothing is made when the local transaction has been committed */
+	(void) compat_wait_event(&wait_second_event, "DbpoolSecondPhase");
 	/* what is acknowledged to a remote must not be lost here */
-	ForceSyncCommit();
-	resolver_want(MyDatabaseId);
+	two_phase_force_commit();
 	return true;
 }
 
 /* --- the second step -------------------------------------------------------------------------- */
 
-/* Wait, but not for long, until the workers are through with those leases. */
+/*
+ * Wait, but not for long, until the workers are through with those leases.  They set this
+ * process's latch when they are.  A process must not exit in the midst of a commit, which it
+ * could not abort: it does not when the postmaster is gone either.
+ */
 static void
 wait_for_workers(LeaseShared **leases, const uint64 *holds, int n)
 {
 	Ticks		until = ticks_plus_ms(ticks_now(), SECOND_STEP_MS);
 
-	ConditionVariablePrepareToSleep(&dbpool_shared->slot_freed_cv);
-	for (int i = 0; i < n; i++)
+	for (;;)
 	{
-		while (lease_word(leases[i]) == (holds[i] | LEASE_RELEASED))
-		{
-			long		left = ticks_left_ms(until);
+		long		left = ticks_left_ms(until);
 
-			if (left <= 0)
-				break;
-			(void) ConditionVariableTimedSleep(&dbpool_shared->slot_freed_cv, left,
-											   compat_wait_event(&wait_second_event, "DbpoolSecondPhase"));
-		}
+		while (n > 0 && lease_word(leases[n - 1]) != (holds[n - 1] | LEASE_RELEASED))
+			n--;
+		if (n == 0 || left <= 0)
+			break;
+		if ((WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_POSTMASTER_DEATH, left,
+					   wait_second_event) & WL_POSTMASTER_DEATH) != 0)
+			break;
+		ResetLatch(MyLatch);
 	}
-	ConditionVariableCancelSleep();
 }
 
 /*
@@ -282,6 +322,8 @@ two_phase_committed(void)
 	dlist_mutable_iter iter;
 	int			n = 0;
 
+	if (!dlist_is_empty(&transactions))
+		compat_injection_point("dbpool-committed-before-telling");
 	dlist_foreach_modify(iter, &transactions)
 	{
 		RemoteTransaction *transaction = dlist_container(RemoteTransaction, node, iter.cur);
@@ -293,11 +335,12 @@ two_phase_committed(void)
 			leases[n] = transaction->lease;
 			holds[n++] = transaction->hold;
 		}
+		written_note_gid(&transaction->definition.key, transaction->gid);
 		transaction->lease->commit_prepared = true;
 		transaction_let_go(transaction);
 	}
 	if (n == 0)
 		return;
 	wait_for_workers(leases, holds, n);
-	resolver_want(MyDatabaseId);
+	(void) errand_want(ERRAND_RESOLVE, MyDatabaseId);
 }

@@ -33,7 +33,7 @@
 
 #include "compat.h"
 #include "executor/spi.h"
-#include "ipc/resolver.h"
+#include "ipc/errand.h"
 
 /* How often to look for a free place in max_worker_processes, once a second. */
 #define SLOT_TRIES	30
@@ -248,7 +248,7 @@ want_resolver(void)
 		tables_run(psprintf("SELECT FROM %s.dbpool_two_phase LIMIT 1", name),
 				   0, NULL, NULL, NULL, SPI_OK_SELECT);
 		if (SPI_processed > 0)
-			resolver_want(MyDatabaseId);
+			(void) errand_want(ERRAND_RESOLVE, MyDatabaseId);
 		tables_end(&tables);
 	}
 	PopActiveSnapshot();

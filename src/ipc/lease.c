@@ -76,16 +76,53 @@ lease_state_name(LeaseState state)
 	return names[state];
 }
 
+/* Where the random number of a gid is noted, and the number: its end, in hexadecimal digits. */
+static pg_atomic_uint64 *
+committed_place(const char *gid, uint64 *number)
+{
+	const char *digits = strrchr(gid, '_');
+
+	*number = digits != NULL ? (uint64) strtoull(digits + 1, NULL, 16) : 0;
+	return &dbpool_shared->committed_gids[*number % COMMITTED_GIDS];
+}
+
+/* The prepared transaction was committed at its remote, which has said so. */
+void
+lease_note_committed(const char *gid)
+{
+	uint64		number;
+	pg_atomic_uint64 *place = committed_place(gid, &number);
+
+	pg_atomic_write_u64(place, number);
+}
+
+/* Has somebody seen that?  It may be forgotten, but is never wrong.  Not while a lease has it. */
+bool
+lease_saw_committed(const char *gid)
+{
+	uint64		number;
+	pg_atomic_uint64 *place = committed_place(gid, &number);
+
+	return number != 0 && pg_atomic_read_u64(place) == number;
+}
+
 /* Claim an entry, if it is free, for a transaction with that worker. */
 bool
 lease_claim(LeaseShared *lease, int worker, uint64 *hold)
 {
 	uint64		word = lease_word(lease);
+	bool		claimed;
 
 	if (lease_word_state(word) != LEASE_FREE)
 		return false;
 	*hold = ((word >> 16) + 1) << 16 | (uint64) worker << 8;
-	return pg_atomic_compare_exchange_u64(&lease->word, &word, *hold | LEASE_CLAIMED);
+	SpinLockAcquire(&lease->mutex);
+	claimed = pg_atomic_compare_exchange_u64(&lease->word, &word, *hold | LEASE_CLAIMED);
+	/* who sees the new word is not to see what the one before has written */
+	if (claimed)
+		lease->pid = 0;
+	SpinLockRelease(&lease->mutex);
+	return claimed;
 }
 
 /*

@@ -47,7 +47,9 @@
  * session writes whether the prepared transaction is to be committed; the worker does so, or
  * rolls it back, before it takes the connection off.  If the connection is lost before
  * that, somebody else has to: see backend/two_phase.c.  As long as a gid stands in a
- * lease that is not FREE, nobody else may.
+ * lease that is not FREE, nobody else may.  Who has seen that one was committed notes
+ * that (lease_note_committed()), before the lease is FREE; it is forgotten when many others
+ * have been, or this server crashes.
  *
  * What has run (running, begun): a session that gives up a request which was RUNNING
  * does not know whether the statements before it, which open the transaction and its
@@ -85,6 +87,9 @@ typedef enum LeaseMode
 /* Bytes of the name of a prepared transaction, with the terminating zero. */
 #define LEASE_GID	64
 
+/* Bytes of a remote's system identifier and timeline, as in the first words of its run. */
+#define LEASE_SYSTEM	32
+
 /* What a lease says when there is none. */
 #define LEASE_NONE		(-1)
 
@@ -110,8 +115,9 @@ typedef struct LeaseShared
 	bool		commit_prepared;
 	/* For the views, and for messages. */
 	slock_t		mutex;			/* protects what follows */
-	int			pid;
+	int			pid;			/* 0 until all is filled in */
 	Oid			dbid;
+	Oid			serverid;
 	Oid			roleid;
 	LeaseMode	mode;
 	bool		two_phase;		/* of a bound one */
@@ -122,6 +128,8 @@ typedef struct LeaseShared
 	Ticks		began_at;
 	/* of these the worker is the writer */
 	int			remote_pid;
+	char		system[LEASE_SYSTEM];	/* the remote's, and its timeline; or
+										 * empty */
 	int			home_pid;		/* that, if it surely is a process of this
 								 * server; or 0 */
 	Ticks		idle_since;		/* 0 while a statement runs */
@@ -130,6 +138,9 @@ typedef struct LeaseShared
 	char		sql[DBPOOL_SHOWN_SQL];	/* the last one */
 	/* of this the session */
 	int			savepoints;
+
+	/* Written by the worker, of its connection: index of the PoolShared. */
+	int			pool;
 } LeaseShared;
 
 extern int	lease_count(void);
@@ -141,6 +152,8 @@ extern int	lease_index(const LeaseShared *lease);
 extern bool lease_claim(LeaseShared *lease, int worker, uint64 *hold);
 extern bool lease_move(LeaseShared *lease, uint64 hold, LeaseState from, LeaseState to);
 extern const char *lease_state_name(LeaseState state);
+extern void lease_note_committed(const char *gid);
+extern bool lease_saw_committed(const char *gid);
 
 /* The word; what is read of the lease afterwards is at least as new. */
 static inline uint64

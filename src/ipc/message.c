@@ -72,3 +72,22 @@ message_get_string(MessageReader *reader)
 	reader->at = zero + 1;
 	return str;
 }
+
+/* n parameters as libpq wants them, in new memory; the values are where they are. */
+const char **
+message_params(const char *at, int n)
+{
+	const char **values = palloc(sizeof(char *) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+	{
+		int32		len;
+
+		memcpy(&len, at, sizeof(len));
+		at += sizeof(len);
+		values[i] = len < 0 ? NULL : at;
+		if (len >= 0)
+			at += len + 1;
+	}
+	return values;
+}

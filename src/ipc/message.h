@@ -5,7 +5,8 @@
  * UP, from the backend: five parts, whose lengths stand in the slot.
  *
  *	 definition	 PoolOptions as they are in memory, then pairs of strings, each
- *				 with its terminating zero: libpq's keywords and values.
+ *				 with its terminating zero: libpq's keywords and values, and
+ *				 the server's option connect_sql if there is one.
  *	 sql		 text with its terminating zero.
  *	 params		 per parameter: int32 length or -1 for NULL, the text, a zero.
  *				 Values are in text format, types are left to the remote.
@@ -43,20 +44,23 @@
  *	 FRAME_FAILED an ErrorFields.  The next item of a BATCH_EACH has failed.
  *	 FRAME_ITEMS  uint64 number of items of a batch that have ended; int64
  *				  microseconds that the last of them took.
- *	 FRAME_LOST	  uint64 number of items of a BATCH_EACH that were sent.  The
- *				  connection was lost; an ERROR follows.
- *	 FRAME_END	  int64 microseconds that the remote took; int32 number of workers
- *				  that the pool has, see worker/split.c.  Always the last.
+ *	 FRAME_LOST	  uint64 number of items of a batch that may have run.  The
+ *				  connection was lost; an ERROR follows.  Of a BATCH_ONE it
+ *				  comes only when none has.
+ *	 FRAME_END	  an EndFrame.  Always the last.
  *
  * ErrorFields: a letter and a string with its zero each, then a zero.  The
  * letters are those of the frontend/backend protocol's ErrorResponse ("Error
- * and Notice Message Fields" in PostgreSQL's manual).
+ * and Notice Message Fields" in PostgreSQL's manual), and 'r': what the worker has to say
+ * of its tries, a sentence or more for the detail; 'o': there was no connection, and none can
+ * be opened.
  *
  * Numbers are in the machine's byte order and not aligned.
  */
 #ifndef DBPOOL_MESSAGE_H
 #define DBPOOL_MESSAGE_H
 
+#include "clock.h"
 #include "dbpool.h"
 #include "lib/stringinfo.h"
 
@@ -95,11 +99,35 @@ typedef struct PoolOptions
 	int			isolation;		/* of remote transactions at least; likewise */
 	int			lease_idle_timeout; /* 0: never */
 	int			leak_threshold; /* 0: never */
+	int			failover_wait;	/* 0: who finds no server is told at once */
+	int			resolve_outcome;	/* is the remote asked what became of a
+									 * write whose connection was lost? */
+	int			read_only;		/* are its remote sessions? */
+	int			retry_attempts; /* tries of a statement, the first included */
+	int			retry_on;		/* errors after which one is sent again;
+								 * backend/options.c */
+	int			max_waiting;	/* for a connection; 0: no limit */
+	int			shed;			/* are calls given up while the pool is
+								 * overloaded? */
+	int			load_balance;	/* of connections and calls over hosts */
+	int			read_only_when_degraded;	/* without a primary, is a standby
+											 * asked? */
+	int			max_lag;		/* of standbys: in milliseconds; below 0: in
+								 * kilobytes; 0: any */
 } PoolOptions;
 
 /* Definitions are compared by their bytes, and these are the first. */
-StaticAssertDecl(sizeof(PoolOptions) == 2 * NAMEDATALEN + 19 * sizeof(int),
+StaticAssertDecl(sizeof(PoolOptions) == 2 * NAMEDATALEN + 29 * sizeof(int),
 				 "PoolOptions has no gaps");
+
+/* PoolOptions.retry_on */
+#define RETRY_ON_NOTHING		0
+#define RETRY_ON_SERIALIZATION	1
+
+/* PoolOptions.load_balance */
+#define BALANCE_OFF				0
+#define BALANCE_RANDOM			1
+#define BALANCE_LEAST_BUSY		2
 
 #define FRAME_SHAPE		'T'
 #define FRAME_ROW		'D'
@@ -121,6 +149,15 @@ typedef struct FrameHeader
 } FrameHeader;
 
 StaticAssertDecl(sizeof(FrameHeader) == 8, "both sides read it as two words");
+
+typedef struct EndFrame
+{
+	int64		remote_us;		/* that the remote took */
+	Ticks		ended_at;		/* when all of the answer was there */
+	int32		workers;		/* that the pool has, see worker/split.c */
+	int32		pool;			/* index of the PoolStats that are to hear
+								 * when it was taken, or -1 */
+} EndFrame;
 
 /* What an item of a batch begins with. */
 typedef struct BatchItem
@@ -145,6 +182,7 @@ extern void message_put_field(StringInfo buf, char field, const char *str);
 
 extern void message_get(MessageReader *reader, void *data, Size len);
 extern const char *message_get_string(MessageReader *reader);
+extern const char **message_params(const char *at, int n);
 
 /* Read an int32 without asking for alignment. */
 static inline int32

@@ -110,6 +110,7 @@ request_shmem_init(char *memory, bool found)
 		pg_atomic_init_u32(&slot->copy_phase, COPY_WAITING);
 		pg_atomic_init_u64(&slot->copy_rows, 0);
 		pg_atomic_init_u64(&slot->copy_bytes, 0);
+		pg_atomic_init_u32(&slot->called_off, 0);
 		pg_atomic_init_u64(&slot->items_done, 0);
 		SpinLockInit(&slot->mutex);
 		ring_init(request_up(slot), REQUEST_UP_SIZE);
@@ -154,6 +155,22 @@ request_claim(RequestSlot *slot, int worker, uint64 *hold)
 		return false;
 	*hold = ((word >> 16) + 1) << 16 | (uint64) worker << 8;
 	return pg_atomic_compare_exchange_u64(&slot->word, &word, *hold | REQUEST_CLAIMED);
+}
+
+/*
+ * Claim a slot that is the caller's, with a request that is DONE, for another one of
+ * the same session; *hold becomes the new one.
+ */
+void
+request_claim_anew(RequestSlot *slot, int worker, uint64 *hold)
+{
+	uint64		word = *hold | REQUEST_DONE;
+	uint64		anew = ((word >> 16) + 1) << 16 | (uint64) worker << 8;
+
+	if (!pg_atomic_compare_exchange_u64(&slot->word, &word, anew | REQUEST_CLAIMED))
+		elog(FATAL, "a dbpool request is \"%s\", not \"done\"",
+			 request_state_name(request_word_state(word)));
+	*hold = anew;
 }
 
 /*

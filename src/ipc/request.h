@@ -35,13 +35,17 @@
  *		(old or new) has taken the request and will answer.
  *	 4. Sleeps on its latch; writes the rest of the request into "up" as room
  *		appears, reads frames from "down" as they come.
- *	 5. At DONE, with "down" read empty, moves DONE -> FREE.
+ *	 5. At DONE, with "down" read empty, moves DONE -> FREE; or goes on at 2 with its
+ *		next request, DONE -> CLAIMED with a new generation (request_claim_anew()).
  *	 6. To give up at any moment (error, cancel, exit): moves whatever state it
  *		finds to ABANDONED and sets the attention bit, or DONE -> FREE; both
  *		return at once.  From then on it does not touch the slot.  Of what was
  *		RUNNING in this very server (home_pid) it waits for the end: until the
  *		slot is free or HOME_STOP_MS have passed, and before its locks are
  *		released, see home.c.
+ *	 7. To have the statement stopped and still learn what becomes of it: sets
+ *		called_off, and the attention bit.  The worker cancels at the remote what
+ *		runs there, and fails what has not been sent.
  *
  * The worker:
  *	 1. On attention to a slot whose word names this worker: SUBMITTED becomes
@@ -148,6 +152,7 @@
 #include "ipc/lease.h"
 #include "ipc/ring.h"
 #include "ipc/shmem.h"
+#include "ipc/statements.h"
 
 typedef enum RequestState
 {
@@ -197,6 +202,18 @@ typedef enum CopyPhase
 										 * session */
 #define TRACE_READ_ONLY			0x08	/* is to find transactions read-only,
 										 * and leaves them so */
+#define TRACE_CHAINS			0x10	/* may begin another transaction by
+										 * ROLLBACK AND CHAIN; only of a call
+										 * in a transaction */
+#define TRACE_LOGIN_ROLE		0x20	/* is to run as the role that has
+										 * logged in, whatever connect_sql
+										 * says */
+
+/*
+ * A request that takes so long is one that somebody may look at in pg_stat_activity:
+ * from then on its session says there what it waits for, and is woken when that changes.
+ */
+#define REQUEST_LONG_MS		100
 
 /* Capacities of the two rings. */
 #define REQUEST_UP_SIZE		65536
@@ -234,11 +251,20 @@ typedef struct TaskHeader
 								 * LEASE_NONE */
 	uint64		lease_hold;
 	bool		lease_ends;		/* with this request */
+	uint64		min_lsn;		/* a server is to have replayed so far; or 0 */
 	int			batch;			/* REQUEST_BATCH: BATCH_ flags */
 	uint64		nitems;			/* likewise: how many follow; for the views */
 	Size		item_most;		/* likewise: bytes of the largest, with its
 								 * header */
+	bool		writes;			/* its text looks like a write, or it is a
+								 * COMMIT */
+	bool		one_transaction;	/* its text is one statement, which cannot
+									 * end the transaction it runs in */
 	bool		lease_prepares; /* its transaction is prepared by this request */
+	bool		lease_has_read; /* and has surely done nothing else; of a
+								 * COMMIT */
+	StatementRef statement;		/* where it is counted; for the views */
+	int64		local_queryid;	/* likewise: of the statement that calls */
 } TaskHeader;
 
 typedef struct RequestSlot
@@ -266,6 +292,9 @@ typedef struct RequestSlot
 	pg_atomic_uint32 copy_phase;	/* CopyPhase */
 	pg_atomic_uint64 copy_rows; /* rows and bytes written into "up" */
 	pg_atomic_uint64 copy_bytes;
+
+	/* The backend wants it stopped, and waits for its end.  Backend's. */
+	pg_atomic_uint32 called_off;
 
 	/* REQUEST_BATCH: items that have ended.  Worker's. */
 	pg_atomic_uint64 items_done;
@@ -295,6 +324,7 @@ extern Ring *request_up(const RequestSlot *slot);
 extern Ring *request_down(const RequestSlot *slot);
 
 extern bool request_claim(RequestSlot *slot, int worker, uint64 *hold);
+extern void request_claim_anew(RequestSlot *slot, int worker, uint64 *hold);
 extern bool request_move(RequestSlot *slot, uint64 hold, RequestState from, RequestState to);
 extern const char *request_state_name(RequestState state);
 

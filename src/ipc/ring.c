@@ -98,6 +98,28 @@ ring_begin_wait(Ring *ring)
 	return false;
 }
 
+/*
+ * Write as much as there is room for.  When that is not all, the reader knows that the
+ * writer waits.  Returns how many bytes were written.
+ */
+Size
+ring_write_some(Ring *ring, const void *data, Size len)
+{
+	Size		done = 0;
+
+	while (done < len)
+	{
+		RingWriter	writer;
+
+		ring_write_begin(&writer, ring);
+		done += ring_write(&writer, (const char *) data + done, len - done);
+		ring_write_end(&writer);
+		if (done < len && ring_begin_wait(ring))
+			break;
+	}
+	return done;
+}
+
 /* Bytes that wait for the reader. */
 Size
 ring_used(Ring *ring)

@@ -62,6 +62,7 @@ extern void ring_write_begin(RingWriter *writer, Ring *ring);
 extern Size ring_write(RingWriter *writer, const void *data, Size len);
 extern void ring_write_end(RingWriter *writer);
 extern bool ring_begin_wait(Ring *ring);
+extern Size ring_write_some(Ring *ring, const void *data, Size len);
 
 extern Size ring_used(Ring *ring);
 extern Size ring_read(Ring *ring, void *data, Size len);

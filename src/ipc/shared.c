@@ -49,6 +49,55 @@ shmem_conn(int conn)
 	return &shmem_conns[conn];
 }
 
+/* How many connections of it are in use.  The caller holds its mutex, or has a copy. */
+int
+shmem_busy_conns(const PoolShared *pool)
+{
+	return pool->conns[CONN_CHECKING] + pool->conns[CONN_BUSY] + pool->conns[CONN_LEASED] +
+		pool->conns[CONN_CANCELLING] + pool->conns[CONN_RESETTING];
+}
+
+/* A prepared transaction of the pool was ended by somebody else than its worker. */
+void
+shmem_count_resolved(const PoolKey *key)
+{
+	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
+	for (int i = 0; i < dbpool_shared->npools; i++)
+	{
+		PoolShared *pool = &shmem_pools[i];
+
+		if (!pool->in_use || memcmp(&pool->key, key, sizeof(PoolKey)) != 0)
+			continue;
+		SpinLockAcquire(&pool->mutex);
+		pool->counters.resolved++;
+		SpinLockRelease(&pool->mutex);
+		break;
+	}
+	LWLockRelease(dbpool_shared->pools_lock);
+}
+
+/* A call on the pool of that key is run on another one. */
+void
+pool_count_fallback(const PoolKey *key)
+{
+	Ticks		now = ticks_now();
+
+	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
+	for (int i = 0; i < dbpool_shared->npools; i++)
+	{
+		PoolShared *pool = &shmem_pools[i];
+
+		if (!pool->in_use || memcmp(&pool->key, key, sizeof(PoolKey)) != 0)
+			continue;
+		SpinLockAcquire(&pool->mutex);
+		pool->counters.fallbacks++;
+		pool->fell_back_at = now;
+		SpinLockRelease(&pool->mutex);
+		break;
+	}
+	LWLockRelease(dbpool_shared->pools_lock);
+}
+
 /* As views and the log show it. */
 const char *
 conn_state_name(ConnState state)
@@ -87,16 +136,16 @@ shmem_wake_worker(int worker)
 /*
  * Ask the workers to do something to all pools that match.  Cannot fail and
  * waits for nothing but the lock, so that it can be called at the end of a
- * transaction.
+ * transaction.  Returns the stamp of it.
  */
-void
+uint64
 shmem_want(bool (*matches) (const PoolKey *key, void *arg), void *arg,
 		   uint32 want)
 {
 	uint64		stamp = pg_atomic_fetch_add_u64(&dbpool_shared->definition_stamp, 1);
 
 	LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
-	if (want & POOL_WANT_FORGET)
+	if (want & (POOL_WANT_FORGET | POOL_WANT_RELOAD))
 		dbpool_shared->forget_stamp = Max(dbpool_shared->forget_stamp, stamp);
 	for (int i = 0; i < dbpool_shared->npools; i++)
 	{
@@ -106,16 +155,22 @@ shmem_want(bool (*matches) (const PoolKey *key, void *arg), void *arg,
 			continue;
 		SpinLockAcquire(&pool->mutex);
 		pool->wants |= want;
-		if (want & POOL_WANT_FORGET)
+		if (want & (POOL_WANT_FORGET | POOL_WANT_RELOAD))
 			pool->forget_stamp = Max(pool->forget_stamp, stamp);
+		if (want & POOL_WANT_RESET)
+			pool->reset = stamp;
 		if (want & POOL_WANT_DROP)
 		{
 			pool->dropped = true;
-			pool->paused = false;
+			pool->paused = 0;
+			pool->disabled = 0;
 		}
 		SpinLockRelease(&pool->mutex);
 		pg_atomic_write_u32(&shmem_worker(pool->worker)->pools_attention, 1);
 		shmem_wake_worker(pool->worker);
 	}
 	LWLockRelease(dbpool_shared->pools_lock);
+	/* a worker that is not there tells nobody */
+	ConditionVariableBroadcast(&dbpool_shared->pools_cv);
+	return stamp;
 }

@@ -4,21 +4,47 @@
  *
  * All of it is set up at preload and of a fixed size.  It holds no pointers
  * but one, into PostgreSQL's own shared memory (pools_lock), which lies at the
- * same place in all processes; else offsets and indexes.  There are five arrays:
+ * same place in all processes; else offsets and indexes.  There are these arrays:
  *
  *	 WorkerShared	one per worker: is it alive, who wants its attention
  *	 PoolShared		one per pool that was ever used, and worker of it: what the
  *					views show, and what backends want done to it; outlives the
  *					worker
+ *	 PoolStats		beside each PoolShared: how long its calls took (stats.h)
  *	 ConnShared		one per open connection: what the views show
  *	 RequestSlot	one per statement that a backend has with a worker, with
  *					its two rings (request.h)
  *	 LeaseShared	one per transaction that a session has on a connection
  *					(lease.h)
+ *	 EndpointShared	one per host and port that pools lead to (endpoint.h)
+ *	 StatementShared	one per statement of which there are statistics (statements.h)
  *
  * Locks: DbpoolShared.pools_lock protects which PoolShared entries are in use
  * and by what key; each entry's mutex protects the rest of it.  Nothing that
  * can wait or throw runs under a mutex, nothing but copying under the lock.
+ *
+ * PAUSES, DISABLED POOLS AND RESETS, WHICH ARE WAITED FOR
+ *
+ *	 1. A session writes the ticket of its pause into the entries of all pools of the
+ *		server, and has their workers look (POOL_WANT_LOOK).  Entries that are made
+ *		later take it from those (pool_take_entry()).
+ *	 2. A worker that has taken it over starts nothing from the pool's queues any more.
+ *		What belongs to open leases goes to their connections as before, so that they
+ *		come to their ends.
+ *	 3. When all connections of the pool are idle or being opened, the worker writes the
+ *		ticket into "rested", and signals pools_cv.  That stays true as long as the
+ *		pause does.
+ *	 4. The session sleeps on pools_cv until it is so of all entries.  An entry that is
+ *		not live, or whose worker is not there, has no connections.
+ *	 5. A session that fails before, or is cancelled, or ends, takes its own pause back:
+ *		the ticket tells that it is still that one.  Others, who have found the pool
+ *		paused and wait as well, see that the ticket has gone.
+ * A pool that is disabled, or drained, goes the same way, with the tickets "disabled" and
+ * "drained", but that the worker refuses what comes and what waits.  When a session has
+ * no entry to write into, as nobody has used the server, it takes one itself.
+ * A reset goes the same way: the stamp of a POOL_WANT_RESET stands in "reset"; when no
+ * connection is left from before the worker has seen it, it is written into "renewed".
+ * That cannot be taken back.
  */
 #ifndef DBPOOL_SHMEM_H
 #define DBPOOL_SHMEM_H
@@ -26,8 +52,11 @@
 #include "clock.h"
 #include "dbpool.h"
 #include "fault.h"
+#include "ipc/alert.h"
 #include "ipc/quota.h"
-#include "ipc/resolver.h"
+#include "ipc/errand.h"
+#include "ipc/news.h"
+#include "ipc/stats.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
@@ -77,8 +106,11 @@ typedef struct WorkerShared
 	pg_atomic_uint32 pools_attention;
 	/* Some lease was released.  Likewise. */
 	pg_atomic_uint32 leases_attention;
+	/* The state of some endpoint has changed.  Likewise, by other workers. */
+	pg_atomic_uint32 endpoints_attention;
 	/* Written by the worker; for dbpool_workers, torn reads do no harm. */
 	Ticks		started_at;
+	Ticks		ended_at;		/* the process before */
 	uint64		requests;
 	uint64		wakeups;
 	/* Signalled when the worker is ready. */
@@ -89,7 +121,10 @@ typedef struct WorkerShared
 #define POOL_WANT_FORGET	0x01	/* the definition changed */
 #define POOL_WANT_DROP		0x08	/* and is gone; together with FORGET */
 #define POOL_WANT_RESET		0x02	/* close all connections */
-#define POOL_WANT_LOOK		0x04	/* paused was changed */
+#define POOL_WANT_LOOK		0x04	/* paused or disabled was changed */
+#define POOL_WANT_RELOAD	0x40	/* look the definition up again, and
+									 * replace connections as they come free */
+#define POOL_WANT_KILL		0x20	/* at once; together with RESET */
 #define POOL_WANT_UNPREPARE	0x10	/* the remote's schema has changed:
 									 * prepare all statements anew */
 
@@ -100,6 +135,12 @@ typedef struct PoolCounters
 	uint64		timeouts;		/* gave up waiting for a connection */
 	uint64		cancels;		/* given up by their sessions */
 	uint64		repeats;		/* sent again, unseen by their sessions */
+	uint64		retries;		/* tried again, see worker/retry.c */
+	uint64		retries_refused;	/* not, as the budget was used up */
+	uint64		refused;		/* came when max_waiting others waited */
+	uint64		shed;			/* turned away while they waited */
+	uint64		fallbacks;		/* run on another pool, which their sessions
+								 * count */
 	uint64		connects;
 	uint64		connect_failures;
 	uint64		connect_us;
@@ -111,16 +152,26 @@ typedef struct PoolCounters
 	uint64		rows;
 	uint64		bytes_sent;
 	uint64		bytes_received;
-	uint64		begun;			/* transactions of leases */
+	uint64		begun;			/* transactions of leases; each ends as one of
+								 * the next three */
 	uint64		committed;
 	uint64		rolled_back;
+	uint64		in_doubt;		/* the connection was lost after PREPARE was
+								 * sent, and before what ends it was answered */
+	uint64		prepared;		/* those that a PREPARE was answered for */
+	uint64		resolved;		/* prepared ones that a resolver has ended, or
+								 * a human; by whom they are counted */
 	uint64		transaction_us; /* of those that have ended */
 	uint64		transaction_max_us;
 	Ticks		reset_at;
+	TimeSplit	split;			/* but for what sessions add, see PoolStats */
+	MinutePiece minute[MINUTE_PIECES];
 } PoolCounters;
 
 typedef struct PoolShared
 {
+	int			index;			/* of this entry, constant */
+
 	/* The next four: pools_lock, exclusive to change, shared to read. */
 	bool		in_use;
 	int			worker;
@@ -135,7 +186,16 @@ typedef struct PoolShared
 
 	slock_t		mutex;			/* protects all that follows */
 	bool		live;			/* does the worker have it in memory? */
-	bool		paused;
+	uint64		paused;			/* ticket of the pause, see below; 0: it is
+								 * not */
+	uint64		rested;			/* the last pause in which nothing ran any
+								 * more */
+	uint64		disabled;		/* the same of dbpool_disable() */
+	uint64		drained;		/* and the last one in which nothing ran any
+								 * more */
+	uint64		reset;			/* stamp of the last POOL_WANT_RESET */
+	uint64		renewed;		/* the last one from before which no
+								 * connection is left */
 	bool		dropped;		/* its server is gone: not shown, may be
 								 * reused */
 	uint64		forget_stamp;	/* definitions with lower stamps are not true
@@ -145,14 +205,24 @@ typedef struct PoolShared
 	NameData	username;		/* of the mapping; "public" for PUBLIC's */
 	int			min_size;
 	int			max_size;
+	int			leak_threshold; /* milliseconds; 0: never */
 	int			conns[CONN_NSTATES];
+	Ticks		conns_at;		/* since when they are that */
 	int			waiting;
 	Ticks		oldest_wait;	/* 0 when nobody waits */
 	Ticks		used_at;
 	Ticks		connected_at;	/* last successful connect */
 	Ticks		connect_failed_at;
 	char		connect_error[DBPOOL_SHOWN_ERROR];
+	Ticks		fell_back_at;	/* last time that a call was run on another
+								 * pool */
+	Ticks		degraded_since; /* it is served by standbys, see
+								 * worker/degraded.c; or 0 */
+	int			nendpoints;		/* where it leads to, see endpoint.h */
+	int16		endpoints[DBPOOL_MAX_PLACES];
 	PoolCounters counters;
+	AlertShared alerts[ALERT_POOL_KINDS];	/* of a pool that is split, in the
+											 * entry of its first worker */
 } PoolShared;
 
 typedef struct ConnShared
@@ -200,6 +270,9 @@ typedef struct MigrateShared
 	Ticks		started_at;
 } MigrateShared;
 
+/* Of so many it is remembered that they were committed; a power of two. */
+#define COMMITTED_GIDS	4096
+
 typedef struct DbpoolShared
 {
 	LWLock	   *pools_lock;
@@ -232,6 +305,12 @@ typedef struct DbpoolShared
 	 */
 	ConditionVariable slot_freed_cv;
 
+	/*
+	 * Signalled when somebody who waits for a pause, or a reset, may look
+	 * again.
+	 */
+	ConditionVariable pools_cv;
+
 	/* Tickets that put requests into the order of their coming. */
 	pg_atomic_uint64 request_ticket;
 
@@ -241,9 +320,20 @@ typedef struct DbpoolShared
 	/* Recorders of ordinary roles: the role, and whose the place is; or 0. */
 	pg_atomic_uint64 recorders[QUOTA_RECORDERS];
 
-	/* Databases with prepared transactions; and one of them has been added. */
-	ResolverShared resolvers[RESOLVER_DATABASES];
-	pg_atomic_uint32 resolvers_attention;
+	/* Prepared transactions that were committed of late: numbers of gids. */
+	pg_atomic_uint64 committed_gids[COMMITTED_GIDS];
+
+	/* What has to be done in databases; and one of them wants something. */
+	slock_t		errands_mutex;
+	ErrandShared errands[ERRAND_KINDS][ERRAND_DATABASES];
+	pg_atomic_uint32 errands_attention;
+
+	/* What is wrong, not with one pool. */
+	slock_t		alerts_mutex;
+	AlertShared alerts[ALERT_SERVER_KINDS];
+
+	/* What those who listen have not been told yet; see news.c. */
+	NewsShared	news;
 
 	/* Those that find no place are not shown. */
 	MigrateShared migrations[DBPOOL_SHOWN_MIGRATIONS];
@@ -269,12 +359,26 @@ extern WorkerShared *shmem_worker(int worker);
 extern int	shmem_worker_pid(int worker);
 extern PoolShared *shmem_pool(int pool);
 extern ConnShared *shmem_conn(int conn);
+extern int	shmem_busy_conns(const PoolShared *pool);
+
+/* pool_entry.c */
+#define POOL_TOO_MANY			(-1)
+#define POOL_OWNER_HAS_ENOUGH	(-2)
+extern int	pool_take_entry(const PoolKey *key, Oid owner, int worker, bool live, int *first);
+extern void pool_set_owner(PoolShared *entry, Oid owner);
+
+extern void shmem_count_resolved(const PoolKey *key);
+extern void pool_count_fallback(const PoolKey *key);
 extern const char *conn_state_name(ConnState state);
+
+/* stats_file.c */
+extern void stats_file_save(int code, Datum arg);
+extern void stats_file_load(void);
 
 extern int	shmem_first_worker(const PoolKey *key);
 extern void shmem_wake_worker(int worker);
 
-extern void shmem_want(bool (*matches) (const PoolKey *key, void *arg),
-					   void *arg, uint32 want);
+extern uint64 shmem_want(bool (*matches) (const PoolKey *key, void *arg),
+						 void *arg, uint32 want);
 
 #endif							/* DBPOOL_SHMEM_H */

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "backend/text.h"
 #include "migrate/migrate.h"
 #include "migrate/lex.h"
 #include "mb/pg_wchar.h"
@@ -121,31 +122,16 @@ line_end(const char *at)
 	return at + strcspn(at, "\r\n");
 }
 
-/* Behind a comment in slashes and stars, which may have others within. */
+/* Behind a comment in slashes and stars. */
 static const char *
 skip_block_comment(Lexer *lexer, const char *at)
 {
-	int			depth = 0;
+	const char *end = text_skip_comment(at);
 
 	lexer->token = at;
-	do
-	{
-		if (at[0] == '/' && at[1] == '*')
-		{
-			depth++;
-			at += 2;
-		}
-		else if (at[0] == '*' && at[1] == '/')
-		{
-			depth--;
-			at += 2;
-		}
-		else if (*at == '\0')
-			unterminated(lexer, "comment");
-		else
-			at++;
-	} while (depth > 0);
-	return at;
+	if (end == NULL)
+		unterminated(lexer, "comment");
+	return end;
 }
 
 /* A comment to the end of the line, which may be a tool's mark of a block. */

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "backend/client.h"
+#include "backend/written.h"
 #include "migrate/remote_io.h"
 #include "pq/keywords.h"
 #include "pq/login.h"
@@ -265,8 +266,14 @@ remote_open(const char *pool, const Definition *definition)
 												  ALLOCSET_SMALL_SIZES);
 	Remote	   *remote = MemoryContextAllocZero(context, sizeof(Remote));
 
+	if (definition->options->read_only)
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("pool \"%s\" is read-only, and its remote cannot be migrated by it", pool),
+				 errhint("Migrate by a pool of the same remote whose option read_only is off.")));
 	if (remote_in_use != NULL)
 		elog(ERROR, "a session has one connection for migrations at a time");
+	written_note(&definition->key);
 	if (!registered)
 		before_shmem_exit(close_at_exit, (Datum) 0);
 	registered = true;

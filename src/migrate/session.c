@@ -362,20 +362,17 @@ migrate_pool_argument(FunctionCallInfo fcinfo)
 int
 migrate_lock_timeout(FunctionCallInfo fcinfo, int argument)
 {
-	Interval   *interval;
-	double		ms;
+	int			ms;
 
 	if (PG_ARGISNULL(argument))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("lock_timeout must not be null")));
-	interval = PG_GETARG_INTERVAL_P(argument);
-	ms = interval->time / 1000.0 +
-		(interval->day + interval->month * 30.0) * SECS_PER_DAY * 1000.0;
-	if (ms < 0 || ms > PG_INT32_MAX)
+	ms = interval_ms(PG_GETARG_INTERVAL_P(argument));
+	if (ms < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("lock_timeout is out of range"),
 				 errhint("The valid range is 0 to 24 days.")));
-	return (int) ms;
+	return ms;
 }

@@ -18,6 +18,18 @@ static const char *const of_places[] = {
 	"host", "hostaddr", "port", "target_session_attrs", "load_balance_hosts"
 };
 
+/*
+ * A machine that is gone tells nobody.  By these it is noticed within some ten seconds, where
+ * the system's own defaults take hours: by probes while an answer is awaited or nothing is
+ * under way, and by what it does not acknowledge else.  In seconds, but the last one.
+ */
+static const char *const of_dead_peers[][2] = {
+	{"keepalives_idle", "5"},
+	{"keepalives_interval", "2"},
+	{"keepalives_count", "3"},
+	{"tcp_user_timeout", "10000"}
+};
+
 /* The value of a keyword in the definition, or NULL.  It lives as long as that. */
 const char *
 definition_value(const char *definition, Size len, const char *keyword)
@@ -96,6 +108,7 @@ definition_place(const char *definition, Size len, int n, Place *place)
 	place->hostaddr = list_element(definition_value(definition, len, "hostaddr"), n);
 	place->port = list_element(ports, list_elements(ports) == 1 ? 0 : n);
 	place->lookup = false;
+	place->looked_up = false;
 	if (place->hostaddr != NULL || place->host == NULL ||
 		place->host[0] == '/' || place->host[0] == '@')
 		return;
@@ -128,7 +141,7 @@ is_of_place(const char *keyword)
 	return false;
 }
 
-/* All that the definition says but where to connect to; lives as long as that. */
+/* All that the definition says to libpq but where to connect to; lives as long as that. */
 void
 keywords_init(Keywords *keywords, const char *definition, Size len)
 {
@@ -138,11 +151,13 @@ keywords_init(Keywords *keywords, const char *definition, Size len)
 	keywords->n = 0;
 	/* may be overridden by the definition, being earlier in the list */
 	keywords_add(keywords, "gssencmode", "disable");
+	for (int i = 0; i < lengthof(of_dead_peers); i++)
+		keywords_add(keywords, of_dead_peers[i][0], of_dead_peers[i][1]);
 	while (at < end)
 	{
 		const char *value = at + strlen(at) + 1;
 
-		if (!is_of_place(at))
+		if (!is_of_place(at) && strcmp(at, "connect_sql") != 0)
 			keywords_add(keywords, at, value);
 		at = value + strlen(value) + 1;
 	}

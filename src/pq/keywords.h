@@ -25,6 +25,7 @@ typedef struct Place
 								 * is to be looked up */
 	char	   *port;			/* NULL: libpq's default */
 	bool		lookup;			/* host is a name still to be looked up */
+	bool		looked_up;		/* hostaddr is what that was found to be */
 } Place;
 
 extern const char *definition_value(const char *definition, Size len, const char *keyword);

@@ -46,9 +46,13 @@ extern LoginLook login_look(struct pg_conn *pg, Login *login, Wire *wire, char *
 
 /* login_failed.c */
 extern const char *login_hint(struct pg_conn *pg, const Login *login, const char *message);
+extern bool login_is_cut_off(struct pg_conn *pg);
+extern bool login_nobody_listens(const char *folder, const char *port);
+extern bool login_is_unwell(const char *sqlstate);
 extern bool login_missed_password(struct pg_conn *pg, const char *methods);
 extern const char *login_hint_unknown_host(void);
 extern const char *login_hint_timeout(void);
+extern const char *login_hint_connect_sql(void);
 extern void login_describe(char *buf, Size size, const char *host, const char *port,
 						   const char *message);
 

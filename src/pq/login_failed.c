@@ -11,6 +11,10 @@
 #include "dbpool.h"
 
 #include <netdb.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include <libpq-fe.h>
 
 #include "compat.h"
@@ -55,6 +59,12 @@ const char *
 login_hint_timeout(void)
 {
 	return "Can the remote be reached from this machine, or does a firewall drop what is sent to it? The options host, port and connect_timeout belong to the server.";
+}
+
+const char *
+login_hint_connect_sql(void)
+{
+	return "connect_sql is an option of the server, and runs in each new session there: ALTER SERVER ... OPTIONS (SET connect_sql '...').";
 }
 
 /* Does a text have what the operating system calls an error? */
@@ -146,4 +156,58 @@ login_missed_password(PGconn *pg, const char *methods)
 {
 	return methods != NULL && pg != NULL && !PQconnectionUsedPassword(pg) &&
 		strstr(PQerrorMessage(pg), methods) != NULL;
+}
+
+/*
+ * Has the socket come to its end, or to an error, with nothing in it to be read?  To be asked
+ * before PQconnectPoll(), which says of a failure only what it is called.
+ */
+bool
+login_is_cut_off(PGconn *pg)
+{
+	struct pollfd look = {PQsocket(pg), POLLIN | POLLOUT, 0};
+	char		byte;
+
+	if (look.fd < 0 || poll(&look, 1, 0) <= 0)
+		return false;
+	/* an error is not to be read: that would take it away from libpq */
+	if (look.revents & POLLERR)
+		return true;
+	if (look.revents & POLLIN)
+		return recv(look.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+	return (look.revents & POLLHUP) != 0;
+}
+
+/*
+ * Is there nobody behind a Unix socket?  There, connecting fails at once, and so do
+ * wrong parameters, before libpq has a socket to look at.
+ */
+bool
+login_nobody_listens(const char *folder, const char *port)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int			sock;
+	bool		refused;
+
+	if (snprintf(address.sun_path, sizeof(address.sun_path), "%s/.s.PGSQL.%s", folder, port) >=
+		(int) sizeof(address.sun_path))
+		return false;
+	sock = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	if (sock < 0)
+		return false;
+	refused = connect(sock, (struct sockaddr *) &address, sizeof(address)) != 0 &&
+		(errno == ENOENT || errno == ECONNREFUSED);
+	close(sock);
+	return refused;
+}
+
+/*
+ * Does a server that says so speak of itself, and not of who logs in?  Codes of appendix A of
+ * the manual: admin_shutdown, crash_shutdown, cannot_connect_now, too_many_connections.
+ */
+bool
+login_is_unwell(const char *sqlstate)
+{
+	return strcmp(sqlstate, "57P01") == 0 || strcmp(sqlstate, "57P02") == 0 ||
+		strcmp(sqlstate, "57P03") == 0 || strcmp(sqlstate, "53300") == 0;
 }

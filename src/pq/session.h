@@ -19,7 +19,62 @@
 	" WHERE pg_catalog.current_setting('synchronous_standby_names', true) OPERATOR(pg_catalog.<>) ''"
 
 /*
- * What a session may leave behind, and our settings again.  This is the list
+ * And after that, when connect_sql has run: has it prepared something with a name of ours
+ * (worker/connection_prepare.c), so that it would run in place of that?
+ */
+#define CONN_PLANTED_SQL \
+	"; SELECT 1 AS dbpool_planted FROM pg_catalog.pg_prepared_statements" \
+	" WHERE from_sql AND pg_catalog.left(name, 7) OPERATOR(pg_catalog.=) 'dbpool_' LIMIT 1"
+
+/* And before that, in the sessions of a pool that is read-only. */
+#define CONN_READ_ONLY_SQL	"SET default_transaction_read_only = on; "
+
+/*
+ * Which run of the remote server this is, and by whose word a number of a transaction
+ * means something: worker/outcome.c.  To be sent with the settings above; a format, for
+ * the process ID that the remote has told.  No row comes from a standby, and from behind
+ * a pooler.  All these functions may be called by any role, and are there from 13 on.
+ */
+#define CONN_RUN_SQL \
+	"; SELECT pg_catalog.format('%%s %%s %%s', system_identifier," \
+	" pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)," \
+	" pg_catalog.date_part('epoch', pg_catalog.pg_stat_get_bgwriter_stat_reset_time())) AS dbpool_run" \
+	" FROM pg_catalog.pg_control_system()" \
+	" WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %d" \
+	" AND NOT pg_catalog.pg_is_in_recovery()" \
+	" AND pg_catalog.pg_stat_get_bgwriter_stat_reset_time() IS NOT NULL" \
+	" AND pg_catalog.pg_current_xact_id_if_assigned() IS NULL" \
+	" AND pg_catalog.pg_xact_status('2'::pg_catalog.xid8) OPERATOR(pg_catalog.=) 'committed'" \
+	"; SELECT 1 AS dbpool_timed" \
+	" WHERE pg_catalog.current_setting('track_commit_timestamp') OPERATOR(pg_catalog.=) 'on'"
+
+/*
+ * How far a server is, in a text for worker/replay.c: primary or standby; what it has received;
+ * what it has replayed, or written; whether it is receiving; and milliseconds since the last
+ * commit that it has replayed, or -1.  All of it any role may ask.
+ */
+#define CONN_REPLAY_SQL \
+	"SELECT pg_catalog.format('%s %s %s %s %s'," \
+	" CASE WHEN pg_catalog.pg_is_in_recovery() THEN 's' ELSE 'p' END," \
+	" COALESCE(pg_catalog.pg_last_wal_receive_lsn(), '0/0')," \
+	" CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()" \
+	" ELSE pg_catalog.pg_current_wal_flush_lsn() END," \
+	" (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_wal_receiver)," \
+	" CASE WHEN pg_catalog.pg_last_xact_replay_timestamp() IS NULL THEN -1 ELSE" \
+	" GREATEST((EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-)" \
+	" pg_catalog.pg_last_xact_replay_timestamp()) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8, 0) END)" \
+	" AS dbpool_replay"
+
+/*
+ * The number of the transaction in which it is asked; and, of a server that keeps the times of
+ * commits, the time there, in seconds.
+ */
+#define CONN_NUMBER_SQL	"SELECT pg_catalog.pg_current_xact_id_if_assigned()"
+#define CONN_NUMBER_AND_TIME_SQL \
+	CONN_NUMBER_SQL ", pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())"
+
+/*
+ * What a session may leave behind; our settings are to follow.  This is the list
  * of DISCARD ALL (reference page of DISCARD), but that what dbpool itself has
  * prepared stays, with its plans, unless somebody else has prepared something.
  */
@@ -27,8 +82,7 @@
 	"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; " \
 	"UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); " \
 	"DISCARD TEMP; DISCARD SEQUENCES; " \
-	"SELECT 1 AS dbpool_prepared FROM pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1; " \
-	CONN_SETTINGS_SQL
+	"SELECT 1 AS dbpool_prepared FROM pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1; "
 
 /*
  * A statement that has the remote look every two seconds whether we are still

@@ -39,6 +39,7 @@ request_release(Request *req)
 {
 	timer_stop(&req->deadline);
 	drop_statement(req);
+	outcome_forget(req);
 	large_release(req);
 	if (req->out.maxlen > REQUEST_DOWN_SIZE)
 	{
@@ -138,6 +139,7 @@ request_done(Request *req)
 void
 request_break(Request *req)
 {
+	request_measure_end(req);
 	request_done(req);
 }
 
@@ -206,14 +208,22 @@ answer_is_full(Request *req)
 void
 request_end(Request *req)
 {
-	int32		workers = req->pool != NULL ? pool_spread(req->pool) : 1;
-	FrameHeader header = {FRAME_END, sizeof(req->remote_us) + sizeof(workers)};
-	char		frame[sizeof(header) + sizeof(req->remote_us) + sizeof(workers)];
+	FrameHeader header = {FRAME_END, sizeof(EndFrame)};
+	EndFrame	end = {0, 0, 1, -1};
+	char		frame[sizeof(header) + sizeof(end)];
 
 	Assert(req->active && !req->ending && !req->queued);
+	request_measure_end(req);
+	end.remote_us = req->remote_us;
+	if (req->pool != NULL)
+	{
+		end.workers = pool_spread(req->pool);
+		if (request_is_split(req))
+			end.pool = req->pool->index;
+		end.ended_at = req->ended_at;
+	}
 	memcpy(frame, &header, sizeof(header));
-	memcpy(frame + sizeof(header), &req->remote_us, sizeof(req->remote_us));
-	memcpy(frame + sizeof(header) + sizeof(req->remote_us), &workers, sizeof(workers));
+	memcpy(frame + sizeof(header), &end, sizeof(end));
 	if (!try_put(req, frame, sizeof(frame)))
 	{
 		request_break(req);
@@ -251,6 +261,23 @@ add_field(char *frame, Size len, char field, const char *str)
 	return len + n + 1;
 }
 
+/* What an error that the request ends with says of its tries; NULL: nothing. */
+const char *
+retry_told(const Request *req)
+{
+	static char told[200];
+	const char *refused = req->retry_refused ?
+	" It is not tried again, as too many tries of the pool have failed of late." : "";
+
+	if (req->tries > 1)
+		snprintf(told, sizeof(told), "It was tried %d times.%s", req->tries, refused);
+	else if (req->retry_refused)
+		snprintf(told, sizeof(told), "It was tried once.%s", refused);
+	else
+		return NULL;
+	return told;
+}
+
 static void
 put_error(Request *req, char type, const char *sqlstate, const char *message,
 		  const char *detail, const char *hint)
@@ -263,6 +290,8 @@ put_error(Request *req, char type, const char *sqlstate, const char *message,
 	len = add_field(frame, len, 'M', message);
 	len = add_field(frame, len, 'H', hint);
 	len = add_field(frame, len, 'D', detail);
+	len = add_field(frame, len, 'r', retry_told(req));
+	len = add_field(frame, len, 'o', req->no_remote ? "1" : NULL);
 	frame[len++] = '\0';
 	header.length = (uint32) (len - sizeof(header));
 	memcpy(frame, &header, sizeof(header));
@@ -289,13 +318,70 @@ request_put_failed(Request *req, const char *sqlstate, const char *message,
 	put_error(req, FRAME_FAILED, sqlstate, message, detail, hint);
 }
 
-/* An error that ends the request. */
+/* What was in doubt is no more, or will never be decided. */
+void
+outcome_forget(Request *req)
+{
+	if (req->doubt != NULL)
+		pfree(req->doubt);
+	req->doubt = NULL;
+}
+
+/* It may or may not have run; why says why the remote could not tell. */
+static void
+fail_in_doubt(Request *req, const char *why, const char *detail)
+{
+	char		what[DBPOOL_SHOWN_ERROR];
+	char		outcome[2 * DBPOOL_SHOWN_ERROR + 1024];
+
+	snprintf(what, sizeof(what), "connection of pool \"%s\" was lost while a %s",
+			 NameStr(req->pool->options.server),
+			 req->task.lease_ends ? "transaction was committed" : "statement ran");
+	snprintf(outcome, sizeof(outcome),
+			 "%s\nThe %s had been sent: it may or may not have run. The remote server could not be asked: %s.%s%s",
+			 req->doubt->lost, req->task.lease_ends ? "COMMIT" : "statement", why,
+			 detail != NULL ? "\n" : "", detail != NULL ? detail : "");
+	SpinLockAcquire(&req->pool->shared->mutex);
+	req->pool->shared->counters.errors++;
+	req->pool->shared->counters.exec_us += req->doubt->us;
+	SpinLockRelease(&req->pool->shared->mutex);
+	outcome_forget(req);
+	request_put_error(req, "08007", what, outcome, NULL);
+	request_end(req);
+}
+
+/*
+ * An error that ends the request.  One that is in doubt (outcome.c) ends as that: then the
+ * message is the reason why it was not decided.
+ */
 void
 request_fail(Request *req, const char *sqlstate, const char *message,
 			 const char *detail, const char *hint)
 {
+	if (req->doubt != NULL)
+	{
+		fail_in_doubt(req, message, detail);
+		return;
+	}
 	request_put_error(req, sqlstate, message, detail, hint);
 	request_end(req);
+}
+
+/* Is it the end of a transaction, and no COMMIT? */
+bool
+request_rolls_back(const Request *req)
+{
+	return req->task.lease_ends && !req->task.writes;
+}
+
+/* The transaction in which it was to run is no more; for a ROLLBACK that is what it wants. */
+void
+request_fail_gone(Request *req, const char *sqlstate, const char *detail)
+{
+	if (request_rolls_back(req))
+		request_end(req);
+	else
+		request_fail(req, sqlstate, "the transaction on the remote server is gone", detail, NULL);
 }
 
 /* The connection of independent statements is lost; so many of them had been sent. */
@@ -316,6 +402,13 @@ request_stale(Request *req)
 {
 	FrameHeader header = {FRAME_STALE, 0};
 
+	if (req->doubt != NULL)
+	{
+		fail_in_doubt(req, "the definition of the pool has changed", NULL);
+		return;
+	}
+	/* it comes again */
+	req->measured = true;
 	(void) try_put(req, &header, sizeof(header));
 	request_end(req);
 }
@@ -339,6 +432,7 @@ request_restart(Request *req)
 	req->has_outcome = false;
 	req->failed = false;
 	req->rows = 0;
+	req->counted = 0;
 	req->bytes = 0;
 	return true;
 }
@@ -348,6 +442,7 @@ void
 request_gone(Request *req)
 {
 	Assert(req->active && !req->queued && req->flight == NULL);
+	request_measure_end(req);
 	request_release(req);
 	req->answer->gone(req);
 }

@@ -5,7 +5,7 @@
 #include "postgres.h"
 
 #include "compat.h"
-#include "worker/worker.h"
+#include "worker/connection.h"
 
 /*
  * Processes whose requests are done.  They are woken a little later, all at
@@ -36,6 +36,12 @@ slot_ring(const Request *req)
 	return request_down(req->slot);
 }
 
+static void
+slot_wake(Request *req)
+{
+	request_wake_backend(req->slot);
+}
+
 static bool
 slot_started(Request *req, const Conn *conn)
 {
@@ -50,6 +56,9 @@ slot_started(Request *req, const Conn *conn)
 	slot->remote_pid = conn->shared->remote_pid;
 	SpinLockRelease(&slot->mutex);
 	pg_atomic_write_u32(&slot->sent, !task_commits_last(&req->task));
+	/* it waits for something else now, and may have said so */
+	if (req->started_at - req->arrived_at >= REQUEST_LONG_MS * 1000)
+		slot_wake(req);
 	return true;
 }
 
@@ -57,14 +66,12 @@ static bool
 slot_unstarted(Request *req)
 {
 	pg_atomic_write_u32(&req->slot->sent, 0);
-	return request_state(req) != REQUEST_RUNNING ||
-		request_move(req->slot, req->hold, REQUEST_RUNNING, REQUEST_QUEUED);
-}
-
-static void
-slot_wake(Request *req)
-{
-	request_wake_backend(req->slot);
+	if (request_state(req) != REQUEST_RUNNING)
+		return true;
+	if (!request_move(req->slot, req->hold, REQUEST_RUNNING, REQUEST_QUEUED))
+		return false;
+	slot_wake(req);
+	return true;
 }
 
 static void
@@ -103,6 +110,7 @@ void
 request_keep(Request *req)
 {
 	Assert(req->active && !req->queued && req->flight == NULL);
+	request_measure_end(req);
 	request_release(req);
 	req->kept = true;
 }

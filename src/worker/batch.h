@@ -25,6 +25,10 @@ struct Batch
 	bool		item_failed;	/* of BATCH_EACH: the one whose Sync is next */
 	bool		untold;			/* likewise: items have ended since the
 								 * session was woken */
+	bool		returned;		/* rows, if these are wanted: the item whose
+								 * end is next */
+	bool		distrusted;		/* likewise: what is returned, as a setting
+								 * was changed */
 	uint64		sent;			/* items */
 	uint64		done;			/* of these, answered */
 	Size		bytes;			/* of those between */
@@ -43,6 +47,8 @@ struct Batch
 
 /* flight.c; flight_free() frees it */
 extern Batch *batch_make(const Request *req);
+extern Fate batch_fate(Conn *conn);
+extern void batch_tell_lost(Conn *conn, Fate fate);
 
 extern bool batch_begin(Conn *conn, Request *req);
 extern void batch_send(Conn *conn);
@@ -53,7 +59,7 @@ extern int64 batch_item_done(Batch *batch, Request *req);
 /* wire_batch_answer.c */
 extern bool batch_result(Conn *conn, Flight *flight, struct pg_result *res, bool row);
 extern bool batch_fails(Conn *conn, Flight *flight, Cause cause, char *frame);
-extern void batch_item_aborted(Flight *flight);
+extern void batch_item_aborted(const Conn *conn, Flight *flight);
 extern bool batch_synced(Conn *conn, Flight *flight);
 
 /* The batch of the first flight, or NULL. */

@@ -75,6 +75,9 @@ check_conn(Conn *conn, ConnState state)
 	Assert(conn->lease.shared == NULL || runs || state == CONN_LEASED ||
 		   (state == CONN_RESETTING && conn->lease.prepared));
 
+	/* replay: it is asked with a check */
+	Assert(!conn->replay.asks || state == CONN_CHECKING);
+
 	/* cancel: what waits for its turn, or for its thread, has not ended */
 	Assert(!conn->cancel.waits || (state == CONN_CANCELLING && !conn->cancel.ended));
 	Assert(state != CONN_CANCELLING || conn->cancel.job == NULL || !conn->cancel.ended);
@@ -83,7 +86,7 @@ check_conn(Conn *conn, ConnState state)
 	Assert(conn->rows.result == NULL || conn->flights.n > 0);
 
 	/* an idle one is as new, but for what is put away later */
-	Assert(state != CONN_IDLE || (!conn->session.read_only && !conn->io.big && !conn->loss.broken));
+	Assert(state != CONN_IDLE || (!conn->session.adapted && !conn->io.big && !conn->loss.broken));
 
 	/*
 	 * what the remote owes an answer to has its time, or is somebody's who
@@ -144,7 +147,7 @@ check_pool(Pool *pool)
 	 * with nothing open and nothing to come, nobody waits but for a mark or a
 	 * time
 	 */
-	Assert(nwaiting == 0 || pool->paused || pool_size(pool) > 0 || pool->look.marked ||
+	Assert(nwaiting == pool->nqueued[QUEUE_LATER] || pool->paused || pool_size(pool) > 0 || pool->look.marked ||
 		   pool->upkeep.armed);
 }
 

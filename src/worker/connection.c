@@ -25,11 +25,15 @@ static const uint8 legal_moves[CONN_NSTATES] = {
 };
 
 static void
-show_counts(Pool *pool)
+show_counts(Pool *pool, Ticks now)
 {
-	SpinLockAcquire(&pool->shared->mutex);
-	memcpy(pool->shared->conns, pool->nconns, sizeof(pool->nconns));
-	SpinLockRelease(&pool->shared->mutex);
+	PoolShared *shared = pool->shared;
+
+	SpinLockAcquire(&shared->mutex);
+	minute_busy(shared->counters.minute, shmem_busy_conns(shared), shared->conns_at, now);
+	memcpy(shared->conns, pool->nconns, sizeof(pool->nconns));
+	shared->conns_at = now;
+	SpinLockRelease(&shared->mutex);
 }
 
 /* Have the pools of the same owner as many connections as are allowed? */
@@ -89,7 +93,7 @@ take_free_entry(Conn *conn)
 			conn->shared = shared;
 			dlist_push_head(&conn->pool->conns[CONN_CONNECTING], &conn->node);
 			conn->pool->nconns[CONN_CONNECTING]++;
-			show_counts(conn->pool);
+			show_counts(conn->pool, ticks_now());
 			return true;
 		}
 	}
@@ -152,7 +156,7 @@ conn_move(Conn *conn, ConnState to, const char *why)
 	conn->io.received = 0;
 	if (to == CONN_IDLE || to == CONN_LEASED || to == CONN_RESETTING)
 		wire_idle(&conn->io.wire);
-	show_counts(pool);
+	show_counts(pool, now);
 
 	SpinLockAcquire(&conn->shared->mutex);
 	conn->shared->state = to;

@@ -37,7 +37,7 @@
  * When its session gives up meanwhile, it is an orphan that has been cancelled.
  * When it cannot be cancelled, they all wait, as they would without.
  *
- * While a pool is paused nothing is taken off, as it would have to wait.  Nor is
+ * While a pool is paused or disabled nothing is taken off, as it would have to wait.  Nor is
  * it ever where commits wait for standbys: there the remote takes a cancel for a
  * word to wait no longer, and says that it has committed.
  */
@@ -76,7 +76,7 @@ static bool
 is_unwanted(const Flight *flight)
 {
 	return flight_is_orphan(flight) ||
-		(flight != NULL && (flight->stalled || flight->deadlock != NULL));
+		(flight != NULL && (flight->stalled || flight->called_off || flight->deadlock != NULL));
 }
 
 /*
@@ -196,7 +196,7 @@ watch_head(Conn *conn)
 	conn_set_deadline(conn, Min(Max(ms, again_ms(conn)), Max(CANCEL_MS - ms, 0)));
 }
 
-/* The same for one that has stalled, and for which its session waits. */
+/* The same for one that has stalled, or was called off, and for which its session waits. */
 static void
 watch_stalled(Conn *conn)
 {
@@ -245,6 +245,18 @@ cancel_head(Conn *conn)
 		return true;
 	conn->cancel.ended = true;
 	return !orphan;
+}
+
+/*
+ * The connection is about to be closed: what it runs is to end at the remote as well, if
+ * a cancel can be sent at once.
+ */
+void
+conn_cancel_last(Conn *conn)
+{
+	if (conn->state == CONN_BUSY && conn->flights.n > 0 && conn->session.home_pid == 0 &&
+		offload_has_room(OFFLOAD_CANCEL, conn->pool->cancels))
+		(void) cancel_start(conn);
 }
 
 /* The first flight, which is cancelled, has not ended in time. */
@@ -317,6 +329,7 @@ conn_cancel(Conn *conn)
 	Assert(conn->state == CONN_BUSY && is_unwanted(conn_head(conn)));
 	conn_move(conn, CONN_CANCELLING,
 			  flight_is_orphan(head) ? "its session has given up" :
+			  head->called_off ? "its session has called it off" :
 			  head->stalled ? "it holds up others" : "it is in a deadlock");
 	if (!cancel_head(conn))
 	{
@@ -412,6 +425,19 @@ stall(Conn *conn)
 	pool_mark(pool);
 }
 
+/* The cancel of the first flight may have come before the remote had begun with it. */
+static void
+cancel_again(Conn *conn)
+{
+	if (conn->state != CONN_CANCELLING || !conn->cancel.ended)
+		return;
+	if (!cancel_home(conn) && offload_has_room(OFFLOAD_CANCEL, conn->pool->cancels) &&
+		cancel_start(conn))
+		conn->cancel.ended = false;
+	else
+		watch_stalled(conn);
+}
+
 /*
  * Others may be waiting behind the first flight: does it stall?  A new first
  * flight, and another one behind it, start the watch anew.
@@ -422,24 +448,22 @@ conn_look(Conn *conn)
 	Flight	   *head = conn_head(conn);
 	Ticks		now = ticks_now();
 
-	if (conn->flights.n < 2 || stall_ms(conn) == 0 || head->req == NULL ||
+	if (head != NULL && head->called_off)
+	{
+		cancel_again(conn);
+		return;
+	}
+	if (head == NULL || conn->flights.n < 2 || stall_ms(conn) == 0 || head->req == NULL ||
 		!holds_up_others(conn))
 		return;
 	if (head->stalled)
 	{
-		/* the cancel may have come before the remote had begun with it */
-		if (conn->state != CONN_CANCELLING || !conn->cancel.ended)
-			return;
-		if (!cancel_home(conn) && offload_has_room(OFFLOAD_CANCEL, conn->pool->cancels) &&
-			cancel_start(conn))
-			conn->cancel.ended = false;
-		else
-			watch_stalled(conn);
+		cancel_again(conn);
 		return;
 	}
 	if (now < stalls_at(conn))
 		conn_watch(conn);
-	else if (conn->pool->paused && conn->flights.orphans == 0)
+	else if ((conn->pool->paused || conn->pool->disabled) && conn->flights.orphans == 0)
 		timer_set(&conn->watch,
 				  ticks_plus_ms(now, dbpool_stall_timeout));
 	else

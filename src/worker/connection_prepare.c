@@ -15,6 +15,8 @@
 
 #include "worker/connection.h"
 
+#define QUESTION_NAME	"dbpool_number"
+
 struct Prepared
 {
 	dlist_node	node;			/* in conn->prepared.lru or doomed */
@@ -99,6 +101,7 @@ conn_prepared_is_old(Conn *conn, Statement *statement)
 void
 conn_forget_prepared(Conn *conn)
 {
+	conn->session.asks_prepared = false;
 	while (!dlist_is_empty(&conn->prepared.lru))
 		drop(conn, dlist_head_element(Prepared, node, &conn->prepared.lru), true);
 	while (!dlist_is_empty(&conn->prepared.doomed))
@@ -124,6 +127,44 @@ deallocate_doomed(Conn *conn)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * May the question for the number of a flight's transaction (outcome.c) be prepared?  Not
+ * where a transaction would fail with it.
+ */
+static bool
+prepares_question(const Conn *conn)
+{
+	const Pool *pool = conn->pool;
+
+	return conn->lease.shared == NULL && pool->options.prepare_threshold > 0 && pool->options.statement_cache_size > 0 &&
+		!pool->loses_prepared;
+}
+
+/*
+ * What comes before the flight's own statement.  The question has one name, as a
+ * connection has one text for it, and does not count as one of statement_cache_size.
+ */
+bool
+conn_prepare_question(Conn *conn, Flight *flight)
+{
+	flight->asks = true;
+	flight->asks_parse = prepares_question(conn) && !conn->session.asks_prepared;
+	/* those that are sent behind it, before its answer is in, find it there */
+	conn->session.asks_prepared |= flight->asks_parse;
+	return !flight->asks_parse || wire_send_prepare(conn, QUESTION_NAME, outcome_number_sql(conn));
+}
+
+/* And the question itself. */
+bool
+conn_send_question(Conn *conn)
+{
+	bool		sent = prepares_question(conn) ?
+	wire_send_prepared(conn, QUESTION_NAME, 0, NULL, false) :
+	wire_send_query(conn, outcome_number_sql(conn), 0, NULL);
+
+	return sent && wire_send_flush(conn);
 }
 
 /* Send the Parse of a statement, after making room for it. */
@@ -156,6 +197,22 @@ prepare(Conn *conn, Statement *statement)
 }
 
 /*
+ * Is the statement prepared, or would it be with nothing before it?  Within a transaction
+ * that goes on, nothing is to be deallocated: if the remote has lost that already, as
+ * somebody's function has said DEALLOCATE ALL, the transaction would fail.
+ */
+bool
+conn_has_room(Conn *conn, const Statement *statement)
+{
+	Prepared   *prepared = find(conn, statement);
+
+	if (prepared != NULL)
+		return prepared->serial == statement->serial;
+	return conn->prepared.n < conn->pool->options.statement_cache_size &&
+		dlist_is_empty(&conn->prepared.doomed);
+}
+
+/*
  * Send what has to come before a flight that is to run the statement prepared:
  * nothing when it is prepared already.  The connection is in pipeline mode.
  * The caller has made its flight, and calls conn_send_prepared() afterwards.
@@ -167,6 +224,8 @@ conn_make_room(Conn *conn, Statement *statement)
 
 	if (prepared != NULL && prepared->serial == statement->serial)
 		return true;
+	/* the session's transaction has not begun yet, see conn_has_room() */
+	Assert(conn->lease.shared == NULL || conn->lease.statements == 1 || conn_has_room(conn, statement));
 	if (prepared != NULL)
 		drop(conn, prepared, false);
 	while (conn->prepared.n > 0 &&

@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "pq/session.h"
 #include "worker/batch.h"
 
 /* A request above this makes libpq's buffers so large that they are given up. */
@@ -38,58 +39,49 @@
 /* So are all transactions that a statement may begin, in a script too. */
 #define MAKE_READ_ONLY_SQL	"SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
 
-/* The parameters of a request as libpq wants them. */
-static const char **
-request_params(Request *req)
-{
-	const char **values = palloc(sizeof(char *) * Max(req->task.nparams, 1));
-	const char *at = req->params;
-
-	for (int i = 0; i < req->task.nparams; i++)
-	{
-		int32		len;
-
-		memcpy(&len, at, sizeof(len));
-		at += sizeof(len);
-		values[i] = len < 0 ? NULL : at;
-		if (len >= 0)
-			at += len + 1;
-	}
-	return values;
-}
-
 /* Is the text seen so often that preparing it pays? */
 static bool
 worth_preparing(const Pool *pool, const Statement *statement)
 {
-	return pool->options.prepare_threshold > 0 &&
+	return statement != NULL && pool->options.prepare_threshold > 0 &&
 		pool->options.statement_cache_size > 0 &&
 		statement->uses > pool->options.prepare_threshold;
 }
 
 /*
  * A statement of which it is known that it returns rows or a tag and leaves
- * nothing behind: with a Sync of its own, so that it is a transaction of its
- * own, and others may be sent behind it.
+ * nothing behind, or that looks like a write: with a Sync of its own, so that it is a
+ * transaction of its own, and others may be sent behind it.  asks: with the question for
+ * its number, see outcome.c.
  */
 static bool
-send_pipelined(Conn *conn, Request *req, const char *const *values)
+send_pipelined(Conn *conn, Request *req, const char *const *values, bool asks)
 {
+	Flight	   *flight = req->flight;
+
 	/* in a transaction, what has been lost could not be sent again */
-	bool		prepared = req->repeats < REPEATS_UNPREPARED &&
+	bool		prepared = req->repeats < REPEATS_UNPREPARED && !req->task.lease_ends &&
 	!(conn->lease.shared != NULL && conn->pool->loses_prepared) &&
-	worth_preparing(conn->pool, req->statement);
+	worth_preparing(conn->pool, req->statement) &&
+	(conn->lease.shared == NULL || conn->lease.statements == 1 || conn_has_room(conn, req->statement));
 	int			nparams = req->task.nparams;
 	bool		sent;
 
 	if (!conn_set_pipelined(conn, true) ||
 		(prepared && !conn_make_room(conn, req->statement)) ||
-		!wire_send_prelude(conn, req))
+		!wire_send_prelude(conn, req) ||
+		(asks && !conn_prepare_question(conn, flight)))
+		return false;
+	/* a COMMIT leaves nothing that could be asked about */
+	flight->asks_first = asks && req->task.lease_ends;
+	if (flight->asks_first && !conn_send_question(conn))
 		return false;
 	if (prepared)
-		sent = conn_send_prepared(conn, req->flight, nparams, values);
+		sent = conn_send_prepared(conn, flight, nparams, values);
 	else
 		sent = wire_send_query(conn, req->sql, nparams, values);
+	if (sent && asks && !flight->asks_first)
+		sent = conn_send_question(conn);
 	return sent && wire_send_sync(conn);
 }
 
@@ -149,18 +141,20 @@ send_piece(void *arg)
 	const Sending *sending = arg;
 	Conn	   *conn = sending->conn;
 	Request    *req = sending->req;
+	bool		asks = outcome_asks(conn, req);
 	bool		sent;
 
+	/* first: libpq may send by itself, and the statement may look */
+	if (conn_head(conn)->req == req)
+		conn_show_request(conn, req);
 	if (req->task.kind == REQUEST_BATCH)
 		sent = batch_begin(conn, req);
-	else if (req->task.kind == REQUEST_QUERY && statement_is_plain(req->statement))
-		sent = send_pipelined(conn, req, sending->values);
+	else if (asks || (req->task.kind == REQUEST_QUERY && statement_is_plain(req->statement)))
+		sent = send_pipelined(conn, req, sending->values, asks);
 	else if (req->task.prelude_len > 0)
 		sent = send_prelude_alone(conn, req);
 	else
 		sent = send_alone(conn, req, sending->values);
-	if (conn_head(conn)->req == req)
-		conn_show_request(conn, req);
 	if (!sent || !conn_flush(conn))
 		conn_lost(conn);
 	else
@@ -183,7 +177,7 @@ conn_prelude_ended(Conn *conn)
 
 	Assert(conn->flights.n == 1 && req != NULL && req->flight->prelude_alone);
 	if (req->task.kind == REQUEST_QUERY)
-		values = request_params(req);
+		values = message_params(req->params, req->task.nparams);
 	conn->io.flushed = false;
 	req->flight->prelude_alone = false;
 	if (!send_alone(conn, req, values) || !conn_flush(conn))
@@ -201,6 +195,8 @@ take_up(Conn *conn, Request *req)
 
 	if (opens && !lease_attach(conn, req))
 		return false;
+	if (opens)
+		conn->lease.min_lsn = req->task.min_lsn;
 	if (conn->lease.shared != NULL)
 		lease_runs(conn, req);
 	if (req->answer->started(req, conn))
@@ -227,7 +223,7 @@ conn_start(Conn *conn, Request *req)
 	Assert(conn->state == CONN_IDLE || conn->state == CONN_CHECKING || conn->state == CONN_LEASED ||
 		   (conn->state == CONN_BUSY && conn->flights.joinable));
 	if (req->task.kind == REQUEST_QUERY)
-		sending.values = request_params(req);
+		sending.values = message_params(req->params, req->task.nparams);
 	flight = flight_make();
 	if (req->task.kind == REQUEST_BATCH && (flight->batch = batch_make(req)) == NULL)
 	{
@@ -244,6 +240,8 @@ conn_start(Conn *conn, Request *req)
 		return;
 	}
 	timer_stop(&req->deadline);
+	if (req->task.kind == REQUEST_COPY || req->task.kind == REQUEST_BATCH)
+		conn_bear_silence(conn, true);
 	if (req->task.sql_len + req->task.params_len > BIG_REQUEST_BYTES)
 		conn->io.big = true;
 	conn->session.dirty |= (req->task.traces & TRACE_RESET) != 0;
@@ -273,12 +271,19 @@ conn_shows_sequences(const Conn *conn, const Request *req)
 		conn->pool->options.reset == RESET_SMART;
 }
 
+/* Has the session perhaps another role than that which the request needs? */
+static bool
+conn_hides_role(const Conn *conn, const Request *req)
+{
+	return (req->task.traces & TRACE_LOGIN_ROLE) && conn->session.connect_sql != NULL;
+}
+
 /* Is there something to be done in the session before a request runs? */
 bool
 conn_needs_preparing(const Conn *conn, const Request *req)
 {
-	return conn_shows_sequences(conn, req) ||
-		(req->task.traces & TRACE_READ_ONLY) != 0;
+	return req->doubt != NULL || conn_shows_sequences(conn, req) ||
+		(req->task.traces & TRACE_READ_ONLY) != 0 || conn_hides_role(conn, req);
 }
 
 static void
@@ -288,10 +293,19 @@ check_piece(void *arg)
 	Request    *req = conn->waiter;
 	const char *sql = "";
 
-	if (req != NULL && (req->task.traces & TRACE_READ_ONLY))
+	if (req != NULL && req->doubt != NULL)
+		sql = outcome_question(conn, req);
+	else if (req != NULL && conn_hides_role(conn, req))
+	{
+		conn->session.adapted = true;
+		sql = "RESET ROLE";
+	}
+	else if (req != NULL && (req->task.traces & TRACE_READ_ONLY))
 		sql = conn_shows_sequences(conn, req) ? "DISCARD SEQUENCES; " MAKE_READ_ONLY_SQL : MAKE_READ_ONLY_SQL;
 	else if (req != NULL && conn_shows_sequences(conn, req))
 		sql = "DISCARD SEQUENCES";
+	if (conn->replay.asks)
+		sql = psprintf("%s; %s", sql, CONN_REPLAY_SQL);
 	if (!conn_send_simple(conn, sql))
 		conn_lost(conn);
 }
@@ -302,10 +316,31 @@ conn_check(Conn *conn, Request *req)
 {
 	Assert(conn->state == CONN_IDLE && conn->waiter == NULL);
 	Assert(req == NULL || (!req->queued && req->conn == NULL));
-	conn_move(conn, CONN_CHECKING, req != NULL ? "long unused, or to be prepared for a request" : "long unused");
+	conn_move(conn, CONN_CHECKING,
+			  req == NULL ? "long unused" :
+			  req->doubt != NULL ? "it is asked what became of a write" :
+			  "long unused, or to be prepared for a request");
 	conn->waiter = req;
 	if (req != NULL)
+	{
 		req->conn = conn;
+		req->waits = true;
+	}
+	conn_set_deadline(conn, CONN_ANSWER_MS);
+	(void) work_guard(check_piece, conn, conn_recover, conn);
+}
+
+/* A check that was to be made again is due, if somebody still waits for it. */
+void
+conn_check_again(Conn *conn)
+{
+	Assert(conn->state == CONN_CHECKING && conn->rests);
+	conn->rests = false;
+	if (conn->waiter == NULL)
+	{
+		conn_ready(conn);
+		return;
+	}
 	conn_set_deadline(conn, CONN_ANSWER_MS);
 	(void) work_guard(check_piece, conn, conn_recover, conn);
 }

@@ -9,68 +9,18 @@
  */
 #include "postgres.h"
 
-#include "utils/memutils.h"
-
 #include "compat.h"
 #include "pq/session.h"
-#include "worker/connection.h"
+#include "worker/replay.h"
 
-/*
- * Settings that the remote reports when they change, without being asked.  As
- * to the first few, text of another meaning comes with another value.
- */
-static const char *const reported[CONN_REPORTED] = {
-	"client_encoding", "DateStyle", "IntervalStyle",
-	"TimeZone", "session_authorization", "application_name", "search_path"
-};
-
-#define REPORTED_FOR_TEXT	3
-
-/* The session is as it should be: note how it looks. */
-void
-conn_remember_settings(Conn *conn)
+/* Send SQL that makes the session as it was when it was new; false: the connection is lost. */
+static bool
+send_reset(Conn *conn)
 {
-	for (int i = 0; i < CONN_REPORTED; i++)
-	{
-		const char *value = conn_setting(conn, reported[i]);
-
-		char	   *copy = value ? MemoryContextStrdup(conn->context, value) : NULL;
-
-		if (conn->session.settings[i] != NULL)
-			pfree(conn->session.settings[i]);
-		conn->session.settings[i] = copy;
-	}
-}
-
-/* Does the session differ from what was noted?  Returns the first difference. */
-static const char *
-changed_setting(Conn *conn, int n)
-{
-	for (int i = 0; i < n; i++)
-	{
-		const char *value = conn_setting(conn, reported[i]);
-
-		if (strcmp(value ? value : "", conn->session.settings[i] ? conn->session.settings[i] : "") != 0)
-			return reported[i];
-	}
-	return NULL;
-}
-
-/*
- * Has the statement changed a setting on which the text of values depends?
- * Returns its name.
- */
-const char *
-session_text_changed(Conn *conn)
-{
-	return changed_setting(conn, REPORTED_FOR_TEXT);
-}
-
-/* Does the session differ at all from how it was when it was new? */
-bool
-session_changed(Conn *conn)
-{
-	return changed_setting(conn, CONN_REPORTED) != NULL;
+	session_restart(conn);
+	conn_set_deadline(conn, CONN_ANSWER_MS);
+	return conn_send_simple(conn, psprintf("%s%s%s", conn_in_transaction(conn) ? "ROLLBACK; " : "",
+										   CONN_RESET_SQL, session_step_sql(conn)));
 }
 
 /* A tag of plain reads and writes: what has one may share a connection. */
@@ -118,14 +68,29 @@ conn_note_tag(Conn *conn, const char *tag)
 
 	/*
 	 * What follows in the same script may have begun another transaction, of
-	 * which its session knows nothing.
+	 * which its session knows nothing.  ROLLBACK AND CHAIN has, with the tag
+	 * of ROLLBACK TO.
 	 */
 	if (conn->lease.committed || strcmp(tag, "BEGIN") == 0 || strcmp(tag, "START TRANSACTION") == 0)
 		conn->lease.strayed = true;
-	conn->lease.prepared = strcmp(tag, "PREPARE TRANSACTION") == 0 &&
-		conn->lease.shared != NULL && conn->lease.shared->gid[0] != '\0';
+	else if (conn->lease.shared != NULL && strcmp(tag, "ROLLBACK") == 0 &&
+			 conn_head_request(conn) != NULL && (conn_head_request(conn)->task.traces & TRACE_CHAINS))
+		conn->lease.strayed = true;
+	conn->lease.prepared = false;
+	if (conn->lease.preparing && strcmp(tag, "PREPARE TRANSACTION") == 0)
+		lease_prepared(conn);
 	if (session_tag_is_clean(tag))
 		return;
+
+	/*
+	 * the role is put back before a transaction is prepared, to that which
+	 * has logged in
+	 */
+	if (conn->lease.preparing && strcmp(tag, "RESET") == 0)
+	{
+		conn->session.adapted |= conn->session.connect_sql != NULL;
+		return;
+	}
 	conn->session.dirty = true;
 	/* what a library has set up, it does not take down */
 	if (strcmp(tag, "LOAD") == 0)
@@ -136,18 +101,38 @@ conn_note_tag(Conn *conn, const char *tag)
 }
 
 /*
- * What is sent to a session that is new or reset has a question among it, which a
- * row answers with yes; column is the only one's name.
+ * What is sent to a session that is new or reset has questions among it, and so has the
+ * check for a request in doubt; column is the only one's name.  answer is NULL unless there
+ * is one row, with something in it.
  */
 void
-conn_note_answer(Conn *conn, const char *column, bool yes)
+conn_note_answer(Conn *conn, const char *column, const char *answer)
 {
+	if (conn->state == CONN_CHECKING && conn->waiter != NULL && conn->waiter->doubt != NULL)
+	{
+		Doubt	   *doubt = conn->waiter->doubt;
+
+		/* who answers more than once has not answered */
+		if (doubt->answer[0] != '\0')
+			answer = "?";
+		if (strcmp(column, "dbpool_outcome") == 0 && answer != NULL)
+			strlcpy(doubt->answer, answer, sizeof(doubt->answer));
+	}
+	if (conn->state == CONN_CHECKING && conn->replay.asks && strcmp(column, "dbpool_replay") == 0)
+		replay_answer(conn, answer);
 	if (conn->state != CONN_RESETTING && conn->state != CONN_CONNECTING)
 		return;
 	if (strcmp(column, "dbpool_prepared") == 0)
-		conn->session.foreign_prepared = yes;
+		conn->session.foreign_prepared = answer != NULL;
+	else if (strcmp(column, "dbpool_planted") == 0)
+		conn->session.planted = answer != NULL;
 	else if (strcmp(column, "dbpool_synchronous") == 0)
-		conn->session.synchronous = yes;
+		conn->session.synchronous = answer != NULL;
+	else if (strcmp(column, "dbpool_timed") == 0 && conn->opening.asks_run)
+		conn->session.timed = answer != NULL;
+	else if (strcmp(column, "dbpool_run") == 0 && conn->opening.asks_run &&
+			 answer != NULL && strlen(answer) < sizeof(conn->session.run))
+		strlcpy(conn->session.run, answer, sizeof(conn->session.run));
 }
 
 /* Something was set by a statement of our own: while it is checked, one thing alone. */
@@ -155,40 +140,84 @@ void
 conn_note_set(Conn *conn)
 {
 	if (conn->state == CONN_CHECKING)
-		conn->session.read_only = true;
+		conn->session.adapted = true;
 }
 
-/* The reset is done; is there more to do?  Then that is sent. */
+/* connect_sql, which has passed before, does not do so after a reset. */
+static void
+reset_failed(Conn *conn, const char *why)
+{
+	ereport(LOG,
+			(errmsg("dbpool could not reset a connection of pool \"%s\": connect_sql failed: %s",
+					NameStr(conn->pool->options.server), why)));
+	conn_close(conn, "it could not be reset");
+}
+
+/*
+ * What was sent for the reset has been answered; is there more to do?  Then that is sent, or
+ * the connection is closed.
+ */
 bool
 conn_reset_more(Conn *conn)
 {
-	if (!conn->session.foreign_prepared)
+	const char *sql = "DEALLOCATE ALL";
+	const char *why = NULL;
+
+	if (conn->session.foreign_prepared)
+	{
+		conn->session.foreign_prepared = false;
+		conn_forget_prepared(conn);
+	}
+	else if (session_step_ended(conn, &why))
+		sql = session_step_sql(conn);
+	else
 		return false;
-	conn->session.foreign_prepared = false;
-	conn_forget_prepared(conn);
-	conn_set_deadline(conn, CONN_ANSWER_MS);
-	if (!conn_send_simple(conn, "DEALLOCATE ALL"))
+	if (why != NULL)
+	{
+		reset_failed(conn, why);
+		return true;
+	}
+	conn_set_deadline(conn, session_runs_connect_sql(conn) ? conn->pool->options.connect_timeout : CONN_ANSWER_MS);
+	if (!conn_send_simple(conn, sql))
 		conn_lost(conn);
 	return true;
+}
+
+/* It takes too long. */
+void
+conn_reset_overdue(Conn *conn)
+{
+	if (session_runs_connect_sql(conn))
+	{
+		connect_sql_stop(conn);
+		reset_failed(conn, "it did not end within connect_timeout");
+	}
+	else
+		conn_close(conn, "the remote server did not reset the session in time");
 }
 
 /* Put the remote session back to what it was when it was new. */
 void
 conn_reset(Conn *conn, const char *why)
 {
-	bool		in_transaction = conn_in_transaction(conn);
-
 	Assert(conn->flights.n == 0 && conn->waiter == NULL);
 	conn_move(conn, CONN_RESETTING, why);
-	conn_set_deadline(conn, CONN_ANSWER_MS);
-	if (!conn_send_simple(conn, in_transaction ? "ROLLBACK; " CONN_RESET_SQL : CONN_RESET_SQL))
+	if (!send_reset(conn))
 		conn_lost(conn);
 }
 
-/* Nothing but that its transactions are read-only is to be put back. */
+/*
+ * Nothing but that its transactions are read-only is to be put back: to what connect_sql
+ * has made of that, if there is one; at a standby in place of a primary they stay so.
+ */
 void
 conn_reset_read_only(Conn *conn)
 {
+	if (conn->session.connect_sql != NULL || conn->session.degraded)
+	{
+		conn_reset(conn, "it was made read-only");
+		return;
+	}
 	conn_move(conn, CONN_RESETTING, "it was made read-only");
 	conn_set_deadline(conn, CONN_ANSWER_MS);
 	if (!conn_send_simple(conn, "RESET default_transaction_read_only"))
@@ -235,13 +264,17 @@ conn_ready(Conn *conn)
 	Pool	   *pool = conn->pool;
 
 	Assert(conn->flights.n == 0 && conn->waiter == NULL);
-	if (conn->generation != pool->generation)
+	if (!conn_is_current(conn))
 		conn_close(conn, "the definition of the pool was changed");
-	else if (pool_size(pool) > pool_max(pool))
+	else if (pool_size(pool) > pool_max(pool) && !pool_renew_may_exceed(pool) && !pool_seeks(pool))
 		conn_close(conn, "another worker shares the pool");
 	else if (conn->expires_at != 0 && ticks_now() >= conn->expires_at)
 		conn_close(conn, "it has reached max_lifetime");
-	else if (conn->session.read_only)
+	else if (conn->session.unsuited)
+		conn_close(conn, "its server has another role now");
+	else if (conn->endpoint.makes_room)
+		conn_close(conn, "another host of the pool needs its place");
+	else if (conn->session.adapted)
 		conn_reset_read_only(conn);
 	else
 	{
@@ -293,7 +326,7 @@ lease_fails_waiter(Conn *conn)
 	snprintf(detail, sizeof(detail), "%s\nThe statement was not run.", why ? why : "It has ended.");
 	conn->waiter = NULL;
 	req->conn = NULL;
-	request_fail(req, sqlstate, "the transaction on the remote server is gone", detail, NULL);
+	request_fail_gone(req, sqlstate, detail);
 }
 
 /*
@@ -322,12 +355,14 @@ conn_prepared_ended(Conn *conn)
 	ResetPolicy policy = conn->pool->options.reset;
 
 	conn->lease.committed = conn->lease.shared->commit_prepared;
+	if (conn->lease.committed)
+		lease_note_committed(conn->lease.shared->gid);
 	lease_end(conn, "25P01", "It has ended.");
-	if (policy == RESET_NEVER ||
-		(policy == RESET_SMART && !conn->session.dirty && !session_changed(conn)))
+	if (!conn->session.adapted &&
+		(policy == RESET_NEVER ||
+		 (policy == RESET_SMART && !conn->session.dirty && !session_changed(conn))))
 		return false;
-	conn_set_deadline(conn, CONN_ANSWER_MS);
-	if (!conn_send_simple(conn, CONN_RESET_SQL))
+	if (!send_reset(conn))
 		conn_lost(conn);
 	return true;
 }
@@ -371,6 +406,7 @@ conn_settle(Conn *conn)
 	bool		in_transaction = conn_in_transaction(conn);
 
 	Assert(conn->flights.n == 0 && conn->rows.result == NULL);
+	conn_bear_silence(conn, false);
 	if (conn->lease.shared != NULL && lease_goes_on(conn))
 		return;
 	if (conn->io.big)

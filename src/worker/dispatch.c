@@ -28,7 +28,7 @@
  * wait for one that they may not have yet do not hold up others.  What belongs to a
  * lease that is open goes to its connection, at once or when that has come to rest.
  *
- * Of those that wait, first come is first served.  Waiting makes the pool grow,
+ * Of those that wait, first come is first served, but for pools that are overloaded (shed.c).  Waiting makes the pool grow,
  * but slowly while connections come free faster than one could be opened.
  *
  * Whatever may change who gets what marks the pool (pool_mark()), and
@@ -37,7 +37,8 @@
  */
 #include "postgres.h"
 
-#include "worker/connection.h"
+#include "worker/balance.h"
+#include "worker/replay.h"
 #include "worker/worker.h"
 
 /* Of the remote's time, how much a rider has before it while there is choice. */
@@ -62,16 +63,23 @@ can_join(Conn *conn, Ticks now)
 {
 	return conn->flights.joinable && conn->flights.n < RIDE_MOST && conn->io.flushed &&
 		conn->flights.orphans == 0 && conn->rows.result == NULL && !conn->session.dirty && !conn->io.big && !conn->loss.broken &&
-		conn->generation == conn->pool->generation &&
+		conn_is_current(conn) &&
 		(conn->expires_at == 0 || now < conn->expires_at) &&
 	/* what is before it could not be taken off if its session gives up */
 		(conn->session.home_pid == 0 || !(conn->session.synchronous || conn->pool->synchronous)) &&
 		conn_head_us(conn, now) < STALLED_US + conn->pool->rtt_us;
 }
 
-/* The shared connection with the least before a rider, or NULL. */
+/* Is it at that endpoint?  They all are at ENDPOINT_NONE. */
+static bool
+is_at(const Conn *conn, int endpoint)
+{
+	return endpoint == ENDPOINT_NONE || conn->endpoint.at == endpoint;
+}
+
+/* The shared connection at an endpoint with the least before a rider, or NULL. */
 static Conn *
-find_ride(Pool *pool, Ticks now)
+find_ride(Pool *pool, const Request *req, int endpoint, Ticks now)
 {
 	Conn	   *best = NULL;
 	dlist_iter	iter;
@@ -80,7 +88,8 @@ find_ride(Pool *pool, Ticks now)
 	{
 		Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
-		if ((best == NULL || conn->flights.load < best->flights.load) && can_join(conn, now))
+		if ((best == NULL || conn->flights.load < best->flights.load) && is_at(conn, endpoint) &&
+			can_join(conn, now) && replay_verdict(conn, req, now) == REPLAY_SUITS)
 			best = conn;
 	}
 	return best;
@@ -106,15 +115,43 @@ loner_starves_riders(Pool *pool, Ticks now)
 	return pool_size(pool) >= pool_max(pool);
 }
 
+/*
+ * Of the idle connections whose servers may have come as far as they should, that which was
+ * used last, rather at that endpoint, and rather one whose server needs not be asked; or NULL.
+ */
+static Conn *
+find_idle(Pool *pool, const Request *req, int endpoint, Ticks now)
+{
+	Conn	   *best = NULL;
+	int			best_rank = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pool->conns[CONN_IDLE])
+	{
+		Conn	   *conn = dlist_container(Conn, node, iter.cur);
+		ReplayVerdict verdict = replay_verdict(conn, req, now);
+		int			rank = (is_at(conn, endpoint) ? 2 : 0) + (verdict == REPLAY_SUITS ? 2 : 1);
+
+		if (verdict == REPLAY_BEHIND || rank <= best_rank)
+			continue;
+		best = conn;
+		best_rank = rank;
+		if (rank == 4)
+			break;
+	}
+	return best;
+}
+
 /* Give an idle connection to a request, after a check if it is long unused. */
 static void
-start_on_idle(Pool *pool, Request *req, Ticks now)
+start_on_idle(Conn *conn, Request *req, Ticks now)
 {
-	Conn	   *conn = dlist_head_element(Conn, node, &pool->conns[CONN_IDLE]);
+	Pool	   *pool = conn->pool;
 	int			after = pool->options.validate_after;
 
+	conn->replay.asks = replay_verdict(conn, req, now) == REPLAY_ASK && req->doubt == NULL;
 	if ((after >= 0 && now - conn->used_at > after * INT64CONST(1000)) ||
-		conn_needs_preparing(conn, req))
+		conn_needs_preparing(conn, req) || conn->replay.asks)
 		conn_check(conn, req);
 	else
 		conn_start(conn, req);
@@ -129,20 +166,27 @@ try_start(Pool *pool, Request *req, Ticks now)
 {
 	/* its text may have turned out slow, or worse, while it waited */
 	bool		rides = req->rides && statement_is_short(req->statement);
-	Conn	   *ride = rides ? find_ride(pool, now) : NULL;
+	int			endpoint = balance_choose(pool, req, rides, now);
+	Conn	   *ride = rides ? find_ride(pool, req, endpoint, now) : NULL;
+	Conn	   *idle = find_idle(pool, req, endpoint, now);
 
+	if (rides && ride == NULL && idle == NULL && endpoint != ENDPOINT_NONE)
+		ride = find_ride(pool, req, ENDPOINT_NONE, now);
 	if (ride != NULL && ride->flights.load > RIDE_WAIT_US)
 	{
-		if (pool->nconns[CONN_IDLE] > 0)
+		if (idle != NULL || shed_holds_back(pool, ride))
 			ride = NULL;
 		else
 			pool->crowded = true;
 	}
-	if (ride == NULL && pool->nconns[CONN_IDLE] == 0)
-		return false;
+	if (ride == NULL && idle == NULL)
+		return replay_puts_off(req, now);
 	if (request_opens_lease(req) && pool_leases_are_full(pool))
 		return false;
-	if (!rides && loner_starves_riders(pool, now))
+	/* a standby cannot tell what became of a write */
+	if (req->doubt != NULL && pool->degraded_since != 0)
+		return false;
+	if (!rides && req->doubt == NULL && loner_starves_riders(pool, now))
 	{
 		timer_set_by(&pool->upkeep, pool->rider_at + RIDERS_STAY_US);
 		return false;
@@ -153,7 +197,7 @@ try_start(Pool *pool, Request *req, Ticks now)
 	if (ride != NULL)
 		conn_start(ride, req);
 	else
-		start_on_idle(pool, req, now);
+		start_on_idle(idle, req, now);
 	return true;
 }
 
@@ -216,16 +260,21 @@ make_way(Pool *pool)
 void
 pool_dispatch(Pool *pool)
 {
-	while (!pool->paused && pool->nwaiting > 0)
+	if (pool->options.shed)
+		shed_look(pool, ticks_now());
+	while (pool->nwaiting > 0)
 	{
 		Ticks		now = ticks_now();
 		bool		served = false;
-		int			queues = ~0;
+
+		/* what has been sent, a pause waits for */
+		int			most = pool->paused ? 1 << QUEUE_DOUBTS : ~(1 << QUEUE_LATER);
+		int			queues = most;
 		Request    *req;
 
-		while (!served && (req = pool_first_of(pool, queues)) != NULL)
+		while (!served && (req = shed_next(pool, queues)) != NULL)
 		{
-			bool		first = queues == ~0;
+			bool		first = queues == most && !pool->paused;
 			Queue		queue = request_queue(req);
 
 			served = try_waiter(pool, req, now);
@@ -237,6 +286,10 @@ pool_dispatch(Pool *pool)
 		if (!served)
 			break;
 	}
+	if (pool->options.shed)
+		shed_others(pool, ticks_now());
+	if (pool->nwaiting > 0 && replay_all_are_behind(pool, ticks_now()))
+		replay_tell(pool, ticks_now());
 	pool_grow(pool);
 }
 
@@ -273,6 +326,8 @@ dispatch_leased(Conn *conn, Request *req)
 {
 	req->pool = conn->pool;
 	find_statement(req);
+	if (replay_refuses_leased(conn, req))
+		return;
 	if (conn->state == CONN_LEASED && conn->waiter == NULL)
 	{
 		conn_start(conn, req);
@@ -288,6 +343,7 @@ dispatch_leased(Conn *conn, Request *req)
 	}
 	conn->waiter = req;
 	req->conn = conn;
+	req->waits = true;
 	timer_set(&req->deadline,
 			  ticks_plus_ms(req->queued_at, conn->pool->options.acquire_timeout));
 }
@@ -299,6 +355,9 @@ dispatch_submit(Request *req)
 	Pool	   *pool = req->pool;
 
 	find_statement(req);
+	/* as it is in any case */
+	if (pool->options.read_only)
+		req->task.traces &= ~TRACE_READ_ONLY;
 	req->rides = pool->options.multiplex && pool->options.reset != RESET_ALWAYS &&
 		req->task.lease == LEASE_NONE &&
 		req->task.traces == 0 && req->large == NULL && statement_is_short(req->statement);
@@ -306,6 +365,8 @@ dispatch_submit(Request *req)
 		pool->rider_at = req->queued_at;
 	if (!may_go_first(pool, req) || !try_start(pool, req, req->queued_at))
 	{
+		if (shed_refuses(req))
+			return;
 		pool_enter_queue(req);
 		if (pool->nleased > 0)
 			deadlock_watch();

@@ -13,6 +13,9 @@
 
 #ifdef DBPOOL_FAULTS
 
+/* Something may fail here that has no point of its own. */
+#define FAULT_POINT(what) fault_throw(what, __FILE__, __LINE__)
+
 /* It fails by an error, or by its value. */
 #define FAULT_THROWS(f, ...) \
 	(fault_throw(#f, __FILE__, __LINE__), f(__VA_ARGS__))
@@ -92,6 +95,10 @@
 #define compat_cancel_run(...) FAULT_VALUE(false, compat_cancel_run, __VA_ARGS__)
 
 #endif							/* LIBPQ_FE_H */
+
+#else
+
+#define FAULT_POINT(what) ((void) 0)
 
 #endif							/* DBPOOL_FAULTS */
 

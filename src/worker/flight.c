@@ -35,6 +35,43 @@ batch_free(Batch *batch)
 	pfree(batch);
 }
 
+/*
+ * The connection broke; what has become of the batch, which is its first flight?  Of one
+ * transaction nothing stays when COMMIT was not sent, or when the server process said
+ * that it ends while answers before COMMIT's were due: it takes one statement after
+ * the other.  Independent ones have fates of their own.
+ */
+Fate
+batch_fate(Conn *conn)
+{
+	const Batch *batch = conn_head(conn)->batch;
+
+	if (batch->flags & BATCH_EACH)
+		return batch->sent == 0 ? FATE_NOT_RUN : FATE_UNKNOWN;
+	if (!batch->committing ||
+		(conn->loss.remote_ended && (batch->beginning || batch->done < batch->sent)))
+		return FATE_NOT_RUN;
+	return FATE_UNKNOWN;
+}
+
+/*
+ * The same for its session, which may send again what has surely not run: how many items
+ * may have.  Of one transaction this is not told when there are any.
+ */
+void
+batch_tell_lost(Conn *conn, Fate fate)
+{
+	const Flight *flight = conn_head(conn);
+	const Batch *batch = flight->batch;
+
+	if (batch->flags & BATCH_EACH)
+		request_put_lost(flight->req, conn->loss.remote_ended ?
+						 Min(batch->sent, batch->done + 1) : batch->sent);
+	else if (fate == FATE_NOT_RUN && !batch->leased && !flight->req->failed &&
+			 (batch->sent == 0 || (conn->loss.remote_ended && batch->beginning)))
+		request_put_lost(flight->req, 0);
+}
+
 /* A flight of nobody's. */
 Flight *
 flight_make(void)
@@ -84,6 +121,8 @@ flight_add(Conn *conn, Flight *flight, Request *req)
 	flight->statement = req->statement;
 	req->flight = flight;
 	req->conn = conn;
+	req->runs = true;
+	req->blocked_us = 0;
 	if (flight->statement != NULL)
 	{
 		flight->statement->refs++;
@@ -116,23 +155,38 @@ flight_remove(Conn *conn, Flight *flight)
 	flight_free(flight);
 }
 
-/* Account for a request that has ended, us after the remote had begun with it. */
+/* Account for a request that ended now, us after the remote had begun with it. */
 void
-conn_count_request(Conn *conn, Request *req, int64 us, bool failed)
+conn_count_request(Conn *conn, Request *req, Ticks now, int64 us, bool failed)
 {
 	Pool	   *pool = conn->pool;
 	PoolShared *shared = pool->shared;
 	int64		wait = req->started_at - req->queued_at;
 	Size		sent = req->task.sql_len + req->task.params_len + req->copied;
+	uint64		statements = req->task.kind == REQUEST_BATCH ? req->items_ok : !failed;
+	uint64		errors = failed + req->items_failed;
+	MinutePiece *piece;
+	TimeSplit	split;
+	bool		measured = request_measure(req, now, us, &split);
 
 	req->remote_us = us;
 	if (!failed)
-		pool_works(pool);
+	{
+		if (conn_is_newest(conn))
+			pool_works(pool);
+		retry_success(pool);
+	}
 	if (!req->rides)
 		pool->exec_us = pool->exec_us == 0 ? us : pool->exec_us * 0.9 + us * 0.1;
 	SpinLockAcquire(&shared->mutex);
-	shared->counters.errors += failed + req->items_failed;
-	shared->counters.statements += req->task.kind == REQUEST_BATCH ? req->items_ok : !failed;
+	if (measured)
+		split_add(&shared->counters.split, &split);
+	piece = minute_piece(shared->counters.minute, now);
+	piece->statements += statements;
+	piece->errors += errors;
+	piece->rows += req->rows;
+	shared->counters.statements += statements;
+	shared->counters.errors += errors;
 	shared->used_at = pool->used_at;
 	shared->counters.exec_us += us;
 	shared->counters.exec_max_us = Max(shared->counters.exec_max_us, (uint64) us);

@@ -7,10 +7,22 @@
  */
 #include "postgres.h"
 
-#include "worker/connection.h"
+#include "worker/balance.h"
+#include "worker/replay.h"
 
 /* After an error that another preparation might have spared, none is tried so long. */
 #define FUTILE_USES		100
+
+/*
+ * Was it all of a transaction that has failed with the statement, and has nobody seen
+ * anything of it?
+ */
+static bool
+is_whole(const Request *req)
+{
+	return req->task.one_transaction && req->task.lease == LEASE_NONE && req->rows == 0 &&
+		!req->cut && !req->failed;
+}
 
 /*
  * Did the statement of a flight fail for no fault of its own, rolled back as a
@@ -23,6 +35,10 @@ is_to_repeat(const Conn *conn, const Flight *flight, Cause cause)
 	if (flight->req == NULL || flight->req->repeats >= REPEATS_MOST ||
 		conn->lease.shared != NULL || flight->batch != NULL)
 		return false;
+	if (cause == CAUSE_QUESTION)
+		return true;
+	if (cause == CAUSE_READ_ONLY)
+		return conn->session.unsuited && is_whole(flight->req);
 	/* the cancel was for another on this connection, or it stalled */
 	if (cause == CAUSE_CANCEL)
 		return conn->state == CONN_CANCELLING && flight->deadlock == NULL;
@@ -43,11 +59,22 @@ is_to_repeat(const Conn *conn, const Flight *flight, Cause cause)
 	}
 }
 
+/*
+ * The remote has rolled a statement back, as it was in the way of another's transaction.
+ * May it be tried again, by its text and by what has come of it?
+ */
+static bool
+conflict_may_be_tried_again(const Conn *conn, const Flight *flight)
+{
+	return flight->req != NULL && conn->pool->options.retry_on == RETRY_ON_SERIALIZATION &&
+		is_whole(flight->req);
+}
+
 /* See to it that what is prepared will not fail for that cause again. */
 static void
 mend_prepared(Conn *conn, Flight *flight, Cause cause)
 {
-	if (cause == CAUSE_PLAN_GONE || cause == CAUSE_PLAN_EXISTS)
+	if (cause == CAUSE_PLAN_GONE || cause == CAUSE_PLAN_EXISTS || cause == CAUSE_QUESTION)
 		conn->pool->loses_prepared = true;
 	if (cause == CAUSE_PLAN_OLD)
 		conn_prepared_is_old(conn, flight->statement);
@@ -59,6 +86,31 @@ mend_prepared(Conn *conn, Flight *flight, Cause cause)
 		flight->parsing = false;
 }
 
+/* For so long a server is believed that was asked for its role since one has refused. */
+#define REFUSED_AGAIN_MS	1000
+
+/*
+ * A server that should write has refused to.  It may have become a standby, or have been
+ * fenced off, and will say so only with the end of the flight, or not at all; then all who
+ * come next are to go where the role is proved anew.  Or it is the statement's own transaction that
+ * is read-only: so a connection that was opened since is not doubted at once.
+ */
+static void
+note_refusal(Conn *conn)
+{
+	Pool	   *pool = conn->pool;
+	Ticks		now = ticks_now();
+
+	if (!pool_wants_primary(pool) ||
+		conn->session.adapted || conn->session.degraded || conn->lease.shared != NULL ||
+		(conn->opened_at > pool->refused_at && pool->refused_at != 0 &&
+		 now < ticks_plus_ms(pool->refused_at, REFUSED_AGAIN_MS)))
+		return;
+	pool->refused_at = now;
+	conn->session.unsuited = true;
+	conn->flights.joinable = false;
+}
+
 /*
  * The statement of a flight has failed.  Returns true when its session is to be
  * shown the remote's error.
@@ -67,8 +119,18 @@ bool
 flight_failed(Conn *conn, Flight *flight, Cause cause)
 {
 	Assert(flight == conn_head(conn));
+	if (cause == CAUSE_READ_ONLY)
+		note_refusal(conn);
 	/* of several errors, which only an odd remote sends, the last one counts */
 	flight->fate = is_to_repeat(conn, flight, cause) ? FATE_ROLLED_BACK : FATE_FAILED;
+	flight->retry = false;
+	if (cause == CAUSE_CONFLICT && conflict_may_be_tried_again(conn, flight) &&
+		retry_take(flight->req, 0, 0))
+	{
+		flight->fate = FATE_ROLLED_BACK;
+		flight->retry = true;
+		return false;
+	}
 	if (flight->fate == FATE_ROLLED_BACK)
 	{
 		mend_prepared(conn, flight, cause);
@@ -99,10 +161,15 @@ note_run(Conn *conn, Flight *flight, int64 us, bool failed)
 	Pool	   *pool = conn->pool;
 	Statement  *statement = flight->statement;
 
+	if (!failed)
+		balance_took(conn, flight, us, ticks_now());
 	/* alone on its way, it also took the way there and back */
 	if (flight->sent_at >= conn->flights.ended_at)
+	{
+		pool->rtt_us = Min(pool->rtt_us, us);
 		us = Max(us - pool->rtt_us, 0);
-	if (statement == NULL || conn->generation != pool->generation)
+	}
+	if (statement == NULL || !conn_is_current(conn))
 		return;
 	statement_took(statement, us);
 	/* what a parameter may do says nothing of the text */
@@ -110,7 +177,7 @@ note_run(Conn *conn, Flight *flight, int64 us, bool failed)
 	if (flight->req != NULL && !failed && flight->req->task.traces == 0 &&
 		!(conn->lease.shared != NULL && conn->session.dirty))
 		statement_ran(statement, flight->plain &&
-					  (conn->io.pipelined || (!conn->session.dirty && !session_changed(conn))),
+					  ((conn->io.pipelined && statement->runs > 0) || (!conn->session.dirty && !session_changed(conn))),
 					  flight->req->bytes);
 }
 
@@ -140,7 +207,8 @@ check_end(Conn *conn, Request *req, bool in_transaction, bool own)
 						  psprintf("the statement left a transaction open on pool \"%s\"", name),
 						  "The transaction was rolled back: a pooled connection belongs to its caller for one call only.",
 						  "Put BEGIN, the statements and COMMIT into one string for dbpool_exec().");
-	else if (req->rows > 0 && (setting = session_text_changed(conn)) != NULL)
+	/* of independent statements, each is told */
+	else if (req->rows > 0 && (req->task.batch & BATCH_EACH) == 0 && (setting = session_text_changed(conn)) != NULL)
 		request_put_error(req, "0A000",
 						  psprintf(own || !conn->io.pipelined ? "the statement changed \"%s\" on pool \"%s\"" :
 								   "a statement of another session changed \"%s\" on a connection of pool \"%s\"",
@@ -182,25 +250,39 @@ conn_flight_ended(Conn *conn)
 	int64		us = conn_head_us(conn, now);
 	bool		alone = conn->flights.n == 1;
 	bool		repeat = flight->fate == FATE_ROLLED_BACK;
+	bool		retry = repeat && flight->retry;
 	bool		stalled = flight->stalled;
 	bool		changed = has_changed_session(conn, flight);
 
 	Assert(conn->flights.n > 0);
+	if (pool->wanted != WANTED_ANY && !conn_suits(conn))
+	{
+		conn->session.unsuited = true;
+		conn->flights.joinable = false;
+		/* a standby may have become what is sought */
+		pool->seek_at = now;
+	}
 	if (flight->parsing)
 		conn_unprepare(conn, flight->statement, true);
+	if (flight->asks_parse)
+		conn->session.asks_prepared = false;
 	if (req != NULL && !repeat)
 	{
 		check_end(conn, req, alone && conn_in_transaction(conn),
 				  changed);
-		conn_count_request(conn, req, us, req->failed);
+		conn_count_request(conn, req, now, us, req->failed);
 	}
 	if (!repeat)
 		note_run(conn, flight, us, req == NULL || req->failed);
+	if (req != NULL && req->task.kind == REQUEST_PING && req->task.prelude_len == 0 && !req->failed)
+		pool_saw_round_trip(pool, us);
 	flight_remove(conn, flight);
 	conn->flights.ended_at = now;
 	conn->used_at = now;
 	conn->worked_at = now;
-	if (req != NULL && repeat)
+	if (req != NULL && retry)
+		retry_later(req);
+	else if (req != NULL && repeat)
 		pool_repeat(req, stalled);
 	else if (req != NULL)
 		request_end(req);
@@ -238,6 +320,20 @@ start_piece(void *arg)
 	conn_start(pair->conn, pair->req);
 }
 
+/* The same for one in doubt. */
+static void
+decide_piece(void *arg)
+{
+	Checked    *pair = arg;
+
+	if (!outcome_decide(pair->conn, pair->req))
+		return;
+	pair->conn->rests = true;
+	pair->conn->waiter = pair->req;
+	pair->req->conn = pair->conn;
+	conn_set_deadline(pair->conn, outcome_again_ms(pair->req));
+}
+
 /* The connection was checked for a request, which is off it, and works. */
 static void
 check_passed(Conn *conn, Request *req)
@@ -245,15 +341,19 @@ check_passed(Conn *conn, Request *req)
 	Checked		pair = {conn, req};
 
 	Assert(conn->state == CONN_CHECKING && req->conn == NULL);
-	if (conn->generation != conn->pool->generation)
+	if (req->doubt != NULL)
+		(void) work_guard(decide_piece, &pair, request_recover, req);
+	else if (!conn_is_current(conn))
 		pool_wait_again(req);
-	else if ((req->task.traces & TRACE_READ_ONLY) && !conn->session.read_only)
+	else if (replay_verdict(conn, req, ticks_now()) != REPLAY_SUITS)
+		pool_wait_again(req);
+	else if ((req->task.traces & TRACE_READ_ONLY) && !conn->session.adapted)
 		request_fail(req, "0A000", "the remote server does not make transactions read-only",
 					 "The statement was not run.",
 					 "The local transaction is read-only, and dbpool.inherit_read_only is on.");
 	else
 		(void) work_guard(start_piece, &pair, request_recover, req);
-	if (conn->state == CONN_CHECKING)
+	if (conn->state == CONN_CHECKING && !conn->rests)
 		conn_ready(conn);
 }
 
@@ -273,19 +373,21 @@ own_answered(Conn *conn)
 		if (conn_reset_more(conn))
 			return;
 		/* every statement would be told that it has changed that */
-		if (session_text_changed(conn) != NULL)
+		if (session_text_changed(conn) != NULL || session_is_writable(conn))
 		{
 			conn_close(conn, "a reset does not make it what it was when it was new");
 			return;
 		}
 		conn->session.dirty = false;
 		conn->session.changed = false;
-		conn->session.read_only = false;
+		conn->session.adapted = false;
 		conn_ready(conn);
 		return;
 	}
-	pool_works(conn->pool);
+	if (conn_is_newest(conn))
+		pool_works(conn->pool);
 	pool_saw_round_trip(conn->pool, now - conn->asked_at);
+	replay_asked(conn);
 	conn->waiter = NULL;
 	if (req == NULL)
 	{
@@ -316,12 +418,12 @@ void
 conn_all_read(Conn *conn)
 {
 	if (conn->loss.last_words || conn->loss.broken || conn_is_bad(conn))
-		conn_lost(conn);
+		conn_lost_at_end(conn);
 	else if (conn->flights.n > 0 && conn_prelude_is_over(conn))
 		conn_prelude_ended(conn);
 	else if (conn->flights.n > 0)
 		conn_flight_ended(conn);
-	else if (conn->state == CONN_CHECKING || conn->state == CONN_RESETTING)
+	else if ((conn->state == CONN_CHECKING && !conn->rests) || conn->state == CONN_RESETTING)
 		own_answered(conn);
 }
 

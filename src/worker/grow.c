@@ -6,7 +6,8 @@
 
 #include "utils/memutils.h"
 
-#include "worker/connection.h"
+#include "worker/balance.h"
+#include "worker/replay.h"
 #include "worker/worker.h"
 
 /* Microseconds a first waiter waits before the pool grows anyway. */
@@ -58,10 +59,12 @@ make_place(Pool *pool, bool of_owner)
 }
 
 /*
- * Begin to open a connection for a pool.  Throws only as long as there is none.
+ * Begin to open a connection for a pool; to_probe: only to find out about that endpoint,
+ * if it is not ENDPOINT_NONE; evens: as the pool has too few there; seeks: only to find a
+ * primary.  Throws only as long as there is none.
  */
 static void
-open_one(Pool *pool)
+open_one(Pool *pool, int to_probe, bool evens, bool seeks)
 {
 	Conn	   *conn = conn_make(pool);
 	EntryTaken	taken = conn_take_entry(conn);
@@ -73,6 +76,8 @@ open_one(Pool *pool)
 		char		what[200];
 
 		MemoryContextDelete(conn->context);
+		if (to_probe != ENDPOINT_NONE || seeks)
+			return;
 		if (taken == ENTRY_OWNER_HAS_ENOUGH)
 			snprintf(what, sizeof(what),
 					 "the pools of the server's owner have as many connections open as dbpool.role_max_connections (%d) allows",
@@ -87,19 +92,92 @@ open_one(Pool *pool)
 						 "Raise dbpool.max_connections in postgresql.conf, and restart the server.");
 		return;
 	}
+	conn->endpoint.probes = to_probe;
+	conn->endpoint.evens = evens;
+	conn->opening.seeks = seeks;
 	conn_open(conn);
 }
 
 static void
 open_piece(void *arg)
 {
-	open_one(arg);
+	open_one(arg, ENDPOINT_NONE, false, false);
 }
 
 static void
 open_recover(void *owner, int sqlerrcode)
 {
 	pool_conn_failed(owner, work_error_state(sqlerrcode), work_error_text(sqlerrcode), NULL);
+}
+
+typedef struct Probe
+{
+	Pool	   *pool;
+	int			endpoint;
+	bool		evens;
+} Probe;
+
+static void
+probe_piece(void *arg)
+{
+	Probe	   *probe = arg;
+
+	open_one(probe->pool, probe->endpoint, probe->evens, false);
+}
+
+/*
+ * If one of the pool's endpoints is out, and it is time to find out whether it still is,
+ * open a connection for that.
+ */
+static void
+probe(Pool *pool)
+{
+	while (!pool->paused && !pool->disabled && pool_size(pool) < pool_max(pool))
+	{
+		Ticks		until;
+		Probe		arg = {pool, pool_endpoint_to_probe(pool, &until), false};
+		int			size = pool_size(pool);
+
+		if (arg.endpoint == ENDPOINT_NONE)
+		{
+			if (until != 0)
+				timer_set_by(&pool->upkeep, until);
+			break;
+		}
+		(void) work_guard(probe_piece, &arg, open_recover, pool);
+		if (pool_size(pool) == size)
+			break;
+	}
+}
+
+/* If one of the pool's endpoints has too few connections, open one more there. */
+static void
+even_out(Pool *pool)
+{
+	Probe		arg = {pool, balance_poor(pool, ticks_now()), true};
+
+	if (arg.endpoint != ENDPOINT_NONE && balance_made_room(pool, arg.endpoint))
+		(void) work_guard(probe_piece, &arg, open_recover, pool);
+}
+
+static void
+seek_piece(void *arg)
+{
+	open_one(arg, ENDPOINT_NONE, false, true);
+}
+
+/*
+ * If the pool is served by standbys, and it is time to see whether there is a primary again,
+ * open a connection for that.  It may be one more than there are to be.
+ */
+void
+pool_seek_primary(Pool *pool)
+{
+	if (pool->definition == NULL || pool->looks_up || !pool_seeks_now(pool))
+		return;
+	pool_renew_make_place(pool);
+	if (pool_size(pool) <= pool_max(pool))
+		(void) work_guard(seek_piece, pool, open_recover, pool);
 }
 
 /*
@@ -123,6 +201,9 @@ growth_waits_until(Pool *pool, Ticks now)
 	return patience;
 }
 
+/* From so many failures in a row on, attempts are put off also if nobody works. */
+#define FAILURES_MOST		5
+
 /* Why a pool is not given a connection more, for now. */
 typedef enum Growth
 {
@@ -131,14 +212,59 @@ typedef enum Growth
 	GROW_FULL,					/* it has its share of max_size */
 	GROW_CONNECTING,			/* as many are being opened as are open */
 	GROW_BACK_OFF,				/* the remote did not let us in of late */
+	GROW_BEHIND,				/* all servers are too far behind */
+	GROW_OUT,					/* no endpoint lets anybody in now */
+	GROW_CROWDED,				/* others are logging in, one after the other,
+								 * or all are open that may be */
 	GROW_SOONER_FREE			/* one that there is will be free sooner */
 } Growth;
 
 static const char *const growth_names[] = {
 	"opens a connection", "has enough", "has all that it may have",
 	"waits for those that are being opened", "waits, as the last attempt failed",
+	"waits until a server has caught up", "waits for a probe", "waits for others of its remote",
 	"waits for one to come free"
 };
+
+/* Idle connections, but those whose servers are too far behind. */
+static int
+idle_of_use(Pool *pool)
+{
+	int			n = pool->nconns[CONN_IDLE];
+	Ticks		now;
+	dlist_iter	iter;
+
+	if (!replay_matters(pool, NULL))
+		return n;
+	now = ticks_now();
+	dlist_foreach(iter, &pool->conns[CONN_IDLE])
+		n -= replay_verdict(dlist_container(Conn, node, iter.cur), NULL, now) == REPLAY_BEHIND;
+	return n;
+}
+
+/*
+ * Who waits can be served only at a host where the pool has no connection, and it has all that
+ * it may have: close one that is too far behind.
+ */
+static void
+make_place_behind(Pool *pool)
+{
+	Ticks		now = ticks_now();
+	dlist_iter	iter;
+
+	if (!replay_matters(pool, NULL) || pool->nwaiting == 0 || pool_size(pool) < pool_max(pool) ||
+		replay_all_are_behind(pool, now))
+		return;
+	dlist_foreach(iter, &pool->conns[CONN_IDLE])
+	{
+		Conn	   *conn = dlist_container(Conn, node, iter.cur);
+
+		if (replay_verdict(conn, NULL, now) != REPLAY_BEHIND)
+			continue;
+		conn_close(conn, "its server is too far behind, and others need its place");
+		return;
+	}
+}
 
 /*
  * Does the pool need a connection more?  crowded: riders would be better off with
@@ -148,19 +274,25 @@ static Growth
 growth_due(Pool *pool, bool crowded, Ticks *until)
 {
 	int			size = pool_size(pool);
-	int			connecting = pool->nconns[CONN_CONNECTING];
-	int			open = size - connecting;
+	int			probes = pool_probes(pool);
+	int			connecting = pool->nconns[CONN_CONNECTING] - probes;
+	int			open = size - connecting - probes;
+	EndpointVerdict verdict;
 
 	/* those who wait for a lease, and find all taken, have no use for one */
-	int			waiting = pool->nwaiting -
+	int			waiting = pool->nwaiting - pool->nqueued[QUEUE_LATER] -
 	(pool_leases_are_full(pool) ? pool->nqueued[QUEUE_LEASES] : 0);
-	bool		short_of_min = size < pool_min(pool);
-	bool		wanted = short_of_min || (crowded && connecting == 0) ||
-	(waiting > connecting + pool->nconns[CONN_IDLE] && !pool->paused);
+	int			in_doubt = pool->nqueued[QUEUE_DOUBTS];
+	int			idle = idle_of_use(pool);
+	bool		short_of_min = size < pool_min(pool) && !pool->disabled;
+	bool		renews = pool_renews(pool) && connecting == 0;
+	bool		wanted = short_of_min || renews || (crowded && connecting == 0) ||
+	((pool->paused ? in_doubt : waiting) > connecting + idle);
 	Ticks		now;
 
 	*until = 0;
-	if (size >= pool_max(pool))
+	/* a new one may be one too many, until it has been opened or not */
+	if (size >= pool_max(pool) + (renews && size == pool_max(pool) ? 1 : 0))
 		return GROW_FULL;
 	/* it doubles at most, so that a slow remote is not stormed */
 	if (connecting >= Max(open, 1))
@@ -168,12 +300,28 @@ growth_due(Pool *pool, bool crowded, Ticks *until)
 	if (!wanted)
 		return GROW_ENOUGH;
 	now = ticks_now();
-	if (now < pool->retry_at && (open > 0 || waiting == 0))
+	if (!short_of_min && replay_all_are_behind(pool, now))
+		return GROW_BEHIND;
+	verdict = pool_endpoints_look(pool, now, until);
+	if (verdict == ENDPOINT_IS_OUT)
+	{
+		/* what is due is not for this pool to probe, or not now */
+		*until = Max(*until, ticks_plus_ms(now, ENDPOINT_AGAIN_MS));
+		return GROW_OUT;
+	}
+	if (now < pool->retry_at && (pool->tried_standby || !pool_may_degrade(pool)) &&
+		(open > 0 || waiting == in_doubt || pool->failures >= FAILURES_MOST))
 	{
 		*until = pool->retry_at;
 		return GROW_BACK_OFF;
 	}
-	if (!short_of_min && (*until = growth_waits_until(pool, now)) != 0)
+	if (verdict != ENDPOINT_ENTERED)
+	{
+		*until = ticks_plus_ms(now, ENDPOINT_AGAIN_MS);
+		return GROW_CROWDED;
+	}
+	*until = 0;
+	if (!short_of_min && !renews && (*until = growth_waits_until(pool, now)) != 0)
 		return GROW_SOONER_FREE;
 	return GROW;
 }
@@ -185,7 +333,10 @@ pool_grow(Pool *pool)
 	bool		crowded = pool->crowded;
 
 	pool->crowded = false;
-	while (pool->definition != NULL)
+	if (pool->definition != NULL && !pool->looks_up)
+		probe(pool);
+	make_place_behind(pool);
+	while (pool->definition != NULL && !pool->looks_up)
 	{
 		int			size = pool_size(pool);
 		Ticks		until;
@@ -198,10 +349,17 @@ pool_grow(Pool *pool)
 				 pool->nwaiting);
 		if (until != 0)
 			timer_set_by(&pool->upkeep, until);
+		if ((growth == GROW_OUT || growth == GROW_BACK_OFF) && pool_is_alone(pool))
+			pool_tell_why(pool, until);
 		if (growth != GROW)
 			break;
+		if (pool_renews(pool))
+			pool_renew_make_place(pool);
+		size = pool_size(pool);
 		(void) work_guard(open_piece, pool, open_recover, pool);
 		if (pool_size(pool) == size)
 			break;				/* it failed at once */
 	}
+	if (pool->definition != NULL && !pool->looks_up && pool_is_spread(pool))
+		even_out(pool);
 }

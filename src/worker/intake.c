@@ -31,7 +31,8 @@ request_received(Request *req, const char *bytes)
 	req->params = req->sql + req->task.sql_len;
 	req->types = req->params + req->task.params_len;
 	req->prelude = req->types + req->task.ntypes * sizeof(uint32);
-	req->queued_at = ticks_now();
+	req->received_at = ticks_now();
+	req->queued_at = req->received_at;
 	if (!request_move(slot, req->hold, REQUEST_RECEIVING, REQUEST_QUEUED))
 		request_gone(req);
 	else
@@ -65,23 +66,35 @@ take_slot(Request *req, uint64 hold)
 	large_unhold(req);
 	req->hold = hold;
 	req->task = slot->task;
+	req->arrived_at = slot->submitted_at;
 	shmem_worker(my_worker)->requests++;
 	req->active = true;
 	req->ending = false;
 	req->failed = false;
-	req->attempts = 0;
+	req->backs_off = false;
+	req->put_off = false;
+	req->retry_refused = false;
+	req->no_remote = false;
+	req->tries = 1;
 	req->repeats = 0;
 	req->flight = NULL;
+	req->doubt = NULL;
 	req->statement = NULL;
 	req->rides = false;
 	req->pool = NULL;
 	req->conn = NULL;
 	req->started_at = 0;
+	req->waits = false;
+	req->runs = false;
+	req->measured = false;
+	req->blocked_since = 0;
+	req->blocked_us = 0;
 	req->remote_us = 0;
 	req->large = NULL;
 	req->large_bytes = 0;
 	req->received = 0;
 	req->rows = 0;
+	req->counted = 0;
 	req->bytes = 0;
 	req->copied = 0;
 	req->items_ok = 0;
@@ -90,6 +103,7 @@ take_slot(Request *req, uint64 hold)
 	req->has_outcome = false;
 	req->put = false;
 	req->cut = false;
+	req->called_off = false;
 	req->queued = false;
 	req->suspected = 0;
 	req->out.len = 0;
@@ -145,7 +159,7 @@ request_held_too_long(Request *req)
 				 "See dbpool_requests for what they are waiting for. A superuser can raise dbpool.role_max_request_memory; rows in bulk are better sent by dbpool_bulk_insert().");
 }
 
-/* It has waited as long as it may. */
+/* It has waited as long as it may, or as it was to. */
 static void
 request_deadline(void *arg)
 {
@@ -153,6 +167,8 @@ request_deadline(void *arg)
 
 	if (req->held)
 		request_held_too_long(req);
+	else if (req->backs_off)
+		retry_now(req);
 	else
 		pool_waited_too_long(req);
 }
@@ -184,6 +200,7 @@ request_look(void *arg)
 
 	if (request_word_worker(word) != my_worker)
 		return;
+	FAULT_POINT("a look at a request");
 	Assert(!req->active || request_word_hold(word) == req->hold);
 	if (!req->active)
 	{
@@ -200,10 +217,39 @@ request_look(void *arg)
 		request_receive(req);
 	else if (req->ending)
 		request_flush(req);
+	else if (pg_atomic_read_u32(&slot->called_off) != 0 && !req->called_off)
+	{
+		req->called_off = true;
+		pool_call_off(req);
+	}
 	else if (req->conn != NULL)
 		(void) work_guard(pump_piece, req->conn, conn_recover, req->conn);
 	else
 		request_flush(req);
+}
+
+/*
+ * A recovery, see work.h.  The bit that asked for the look is gone, so that nobody would
+ * look again: a request that was not taken is taken, so as to be told.
+ */
+static void
+intake_recover(void *owner, int sqlerrcode)
+{
+	Request    *req = owner;
+	uint64		word = request_word(req->slot);
+	RequestState state = request_word_state(word);
+
+	if (request_word_worker(word) != my_worker)
+		return;
+	if (!req->active && state == REQUEST_ABANDONED && !req->kept)
+		request_free_abandoned(req->slot, request_word_hold(word));
+	/* else its session has been faster, and has asked for another look */
+	else if (!req->active && (state != REQUEST_SUBMITTED || !take_slot(req, request_word_hold(word))))
+		return;
+	else if (req->ending)
+		request_attention(req->slot, my_worker);
+	else
+		request_recover(req, sqlerrcode);
 }
 
 /*
@@ -224,7 +270,7 @@ requests_take(void)
 			int			index = word * 64 + bit;
 
 			bits &= bits - 1;
-			(void) work_guard(request_look, &index, request_recover, &requests[index]);
+			(void) work_guard(request_look, &index, intake_recover, &requests[index]);
 		}
 	}
 }

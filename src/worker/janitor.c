@@ -24,6 +24,12 @@ conn_deadline(void *arg)
 			conn_open_overdue(conn);
 			break;
 		case CONN_CHECKING:
+			if (conn->rests)
+			{
+				conn_check_again(conn);
+				break;
+			}
+			conn->loss.unanswered = true;
 			strlcpy(conn->loss.error, "The remote server did not answer a check.",
 					sizeof(conn->loss.error));
 			conn_lost(conn);
@@ -36,7 +42,7 @@ conn_deadline(void *arg)
 			conn_cancel_overdue(conn);
 			break;
 		case CONN_RESETTING:
-			conn_close(conn, "the remote server did not reset the session in time");
+			conn_reset_overdue(conn);
 			break;
 		default:
 			break;

@@ -8,9 +8,10 @@
  */
 #include "postgres.h"
 
+#include "compat.h"
 #include "storage/condition_variable.h"
 
-#include "worker/worker.h"
+#include "worker/connection.h"
 
 /* By number of the lease: its connection, or NULL. */
 static Conn **conns;
@@ -22,11 +23,32 @@ static Conn **conns;
 static void
 give_back(LeaseShared *lease, uint64 hold)
 {
-	/* first: by the move it may become another's, with another worker */
+	/*
+	 * all of this first: by the move it may become another's, with another
+	 * worker
+	 */
+	int			procno = lease->procno;
+	bool		awaited = lease->gid[0] != '\0';
+
 	pg_atomic_write_u64(&lease->running, 0);
-	if (!lease_move(lease, hold, LEASE_OPEN, LEASE_ENDED))
-		(void) lease_move(lease, hold, LEASE_RELEASED, LEASE_FREE);
+	if (!lease_move(lease, hold, LEASE_OPEN, LEASE_ENDED) &&
+		lease_move(lease, hold, LEASE_RELEASED, LEASE_FREE) && awaited)
+		SetLatch(compat_proc_latch(procno));	/* two_phase.c waits for it */
 	ConditionVariableBroadcast(&dbpool_shared->slot_freed_cv);
+}
+
+/* Nobody knows for how long it had a connection. */
+static void
+count_forgotten(const LeaseShared *lease)
+{
+	PoolShared *pool = shmem_pool(lease->pool);
+
+	SpinLockAcquire(&pool->mutex);
+	if (lease->gid[0] != '\0')
+		pool->counters.in_doubt++;
+	else
+		pool->counters.rolled_back++;
+	SpinLockRelease(&pool->mutex);
 }
 
 /* What this worker, or the one before it, has of leases is no more. */
@@ -43,6 +65,7 @@ leases_forget(void)
 			continue;
 		strlcpy(lease->sqlstate, "08006", sizeof(lease->sqlstate));
 		strlcpy(lease->reason, "The dbpool worker was terminated, and with that it was rolled back.", sizeof(lease->reason));
+		count_forgotten(lease);
 		give_back(lease, lease_word_hold(word));
 	}
 }
@@ -66,6 +89,13 @@ lease_conn(const Request *req)
 	return conn != NULL && conn->lease.hold == req->task.lease_hold ? conn : NULL;
 }
 
+/* Does the request need a connection until its transaction ends, and has none? */
+bool
+request_opens_lease(const Request *req)
+{
+	return req->task.lease != LEASE_NONE && req->doubt == NULL && (req->conn == NULL || req->conn->lease.shared == NULL);
+}
+
 /*
  * Why the lease that a request names has ended, and its SQLSTATE; NULL when it has not.
  * The request is one of the lease's session, so that the lease is not another's by now.
@@ -81,6 +111,15 @@ lease_why_ended(const Request *req, char *sqlstate)
 	return lease->reason;
 }
 
+/* Bytes of the first two words of a run. */
+static Size
+system_len(const char *run)
+{
+	Size		len = strcspn(run, " ");
+
+	return run[len] == '\0' ? len : len + 1 + strcspn(run + len + 1, " ");
+}
+
 /* A request that opens a lease gets a connection.  False when its session has gone. */
 bool
 lease_attach(Conn *conn, Request *req)
@@ -88,10 +127,12 @@ lease_attach(Conn *conn, Request *req)
 	LeaseShared *lease = lease_entry(req->task.lease);
 
 	Assert(conn->lease.shared == NULL && conns[req->task.lease] == NULL);
+	lease->pool = conn->pool->index;
 	if (!lease_move(lease, req->task.lease_hold, LEASE_CLAIMED, LEASE_OPEN))
 		return false;
 	SpinLockAcquire(&lease->mutex);
 	lease->remote_pid = conn->shared->remote_pid;
+	strlcpy(lease->system, conn->session.run, Min(sizeof(lease->system), system_len(conn->session.run) + 1));
 	lease->home_pid = conn->session.home_pid;
 	SpinLockRelease(&lease->mutex);
 	conns[req->task.lease] = conn;
@@ -103,6 +144,7 @@ lease_attach(Conn *conn, Request *req)
 	conn->lease.suspected = 0;
 	conn->lease.committed = false;
 	conn->lease.strayed = false;
+	conn->lease.preparing = false;
 	conn->lease.prepared = false;
 	conn->pool->nleased++;
 	SpinLockAcquire(&conn->pool->shared->mutex);
@@ -116,6 +158,7 @@ detach(Conn *conn)
 {
 	conns[lease_index(conn->lease.shared)] = NULL;
 	conn->lease.shared = NULL;
+	conn->lease.preparing = false;
 	conn->pool->nleased--;
 	Assert(conn->pool->nleased >= 0);
 	pool_mark(conn->pool);
@@ -134,6 +177,11 @@ lease_unattach(Conn *conn)
 	if (conn->pool->shared->counters.begun > 0)
 		conn->pool->shared->counters.begun--;
 	SpinLockRelease(&conn->pool->shared->mutex);
+	SpinLockAcquire(&lease->mutex);
+	lease->remote_pid = 0;
+	lease->home_pid = 0;
+	lease->statements = 0;
+	SpinLockRelease(&lease->mutex);
 	pg_atomic_write_u64(&lease->begun, 0);
 	pg_atomic_write_u64(&lease->running, 0);
 	if (!lease_move(lease, hold, LEASE_OPEN, LEASE_CLAIMED))
@@ -151,6 +199,7 @@ lease_runs(Conn *conn, const Request *req)
 	/* the pair is in transaction_settle() */
 	pg_atomic_write_u64(&lease->running, req->task.ticket);
 	conn->lease.statements++;
+	conn->lease.preparing = req->task.lease_prepares;
 	SpinLockAcquire(&lease->mutex);
 	lease->idle_since = 0;
 	lease->statements++;
@@ -193,20 +242,52 @@ lease_is_released(const Conn *conn)
 	return lease_word_state(lease_word(conn->lease.shared)) == LEASE_RELEASED;
 }
 
+/* Its PREPARE was answered: it goes on without a transaction of the connection. */
+void
+lease_prepared(Conn *conn)
+{
+	PoolShared *shared = conn->pool->shared;
+
+	conn->lease.prepared = true;
+	SpinLockAcquire(&shared->mutex);
+	shared->counters.prepared++;
+	SpinLockRelease(&shared->mutex);
+}
+
 static void
-count_end(Conn *conn)
+count_end(Conn *conn, bool in_doubt)
 {
 	PoolShared *shared = conn->pool->shared;
 	uint64		us = ticks_now() - conn->lease.opened_at;
 
 	SpinLockAcquire(&shared->mutex);
-	if (conn->lease.committed)
+	if (in_doubt)
+		shared->counters.in_doubt++;
+	else if (conn->lease.committed)
 		shared->counters.committed++;
 	else
 		shared->counters.rolled_back++;
 	shared->counters.transaction_us += us;
 	shared->counters.transaction_max_us = Max(shared->counters.transaction_max_us, us);
 	SpinLockRelease(&shared->mutex);
+}
+
+static void
+end(Conn *conn, const char *sqlstate, const char *reason, bool in_doubt)
+{
+	LeaseShared *lease = conn->lease.shared;
+
+	strlcpy(lease->sqlstate, sqlstate, sizeof(lease->sqlstate));
+	strlcpy(lease->reason, reason, sizeof(lease->reason));
+	count_end(conn, in_doubt);
+	detach(conn);
+	SpinLockAcquire(&lease->mutex);
+	lease->remote_pid = 0;
+	lease->home_pid = 0;
+	if (lease->idle_since == 0)
+		lease->idle_since = ticks_now();
+	SpinLockRelease(&lease->mutex);
+	give_back(lease, conn->lease.hold);
 }
 
 /*
@@ -216,15 +297,16 @@ count_end(Conn *conn)
 void
 lease_end(Conn *conn, const char *sqlstate, const char *reason)
 {
-	LeaseShared *lease = conn->lease.shared;
+	if (conn->lease.shared != NULL)
+		end(conn, sqlstate, reason, false);
+}
 
-	if (lease == NULL)
-		return;
-	strlcpy(lease->sqlstate, sqlstate, sizeof(lease->sqlstate));
-	strlcpy(lease->reason, reason, sizeof(lease->reason));
-	count_end(conn);
-	detach(conn);
-	give_back(lease, conn->lease.hold);
+/* The same, as its connection is lost. */
+void
+lease_lost(Conn *conn, const char *reason)
+{
+	if (conn->lease.shared != NULL)
+		end(conn, "08006", reason, conn->lease.preparing);
 }
 
 /* Some sessions have let go of their leases: have the loop see to the connections. */

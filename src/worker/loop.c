@@ -19,7 +19,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
-#include "worker/connection.h"
+#include "worker/endpoints.h"
 #include "worker/offload.h"
 #include "worker/worker.h"
 
@@ -63,7 +63,8 @@ do_others(bool threads)
 	requests_take();
 	/* after those: who has let go has given up what it ran */
 	leases_look();
-	resolvers_look();
+	errands_look();
+	endpoints_look();
 	run_timers();
 	work_do_marked();
 }
@@ -97,6 +98,7 @@ loop_run(void)
 							 events, MEMBERS,
 							 compat_wait_event(&wait_event, "DbpoolWorkerMain"));
 		shared->wakeups++;
+		turn_started_at = ticks_now();
 		for (int i = 0; i < n; i++)
 		{
 			if (events[i].events & WL_LATCH_SET)

@@ -22,7 +22,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
-#include "worker/connection.h"
+#include "worker/endpoints.h"
 #include "worker/offload.h"
 #include "worker/worker.h"
 
@@ -87,6 +87,7 @@ worker_exit(int code, Datum arg)
 
 	(void) code;
 	(void) arg;
+	shared->ended_at = ticks_now();
 	pg_atomic_write_u32(&shared->pid, 0);
 	/* the pair is in client_submit() */
 	pg_memory_barrier();
@@ -94,6 +95,9 @@ worker_exit(int code, Datum arg)
 	leases_forget();
 	requests_release_all();
 	connections_forget();
+	endpoints_forget();
+	/* with it, all that pauses and resets wait for has ended */
+	ConditionVariableBroadcast(&dbpool_shared->pools_cv);
 }
 
 /* The pools that this worker's predecessor had are not in memory any more. */
@@ -161,7 +165,9 @@ dbpool_worker_main(Datum arg)
 	leases_init();
 	requests_init();
 	deadlock_init();
-	resolvers_init(start_warmer);
+	errands_init(start_warmer);
+	alerts_init();
+	endpoints_init();
 	forget_predecessor();
 
 	shared->started_at = ticks_now();

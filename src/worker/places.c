@@ -10,7 +10,7 @@
 #include "common/pg_prng.h"
 #include "utils/memutils.h"
 
-#include "worker/places.h"
+#include "worker/balance.h"
 
 /* Shuffle the places from one up to, but not including, another. */
 static void
@@ -28,7 +28,7 @@ shuffle(Candidates *list, int from, int to)
 
 /* Fill in the places that the pool's definition names. */
 void
-places_list(Candidates *list, const Pool *pool)
+places_list(Candidates *list, Pool *pool)
 {
 	const char *definition = pool->definition;
 	Size		len = pool->definition_len;
@@ -38,9 +38,11 @@ places_list(Candidates *list, const Pool *pool)
 	for (int i = 0; i < list->n; i++)
 		definition_place(definition, len, i, &list->places[i]);
 	list->session_attrs = definition_value(definition, len, "target_session_attrs");
-	list->shuffle = balance != NULL && strcmp(balance, "random") == 0;
+	list->shuffle = pool->options.load_balance != BALANCE_OFF ||
+		(balance != NULL && strcmp(balance, "random") == 0);
 	if (list->shuffle)
 		shuffle(list, 0, list->n);
+	balance_places(list, pool);
 }
 
 /* Put the addresses of the current place's name where the name was. */
@@ -54,6 +56,7 @@ places_put_addresses(Candidates *list, const struct addrinfo *found)
 	list->n--;
 	memmove(&list->places[at], &list->places[at + 1], sizeof(Place) * (list->n - at));
 	named.lookup = false;
+	named.looked_up = true;
 	for (; found != NULL && list->n < DBPOOL_MAX_PLACES; found = found->ai_next)
 	{
 		char		address[NI_MAXHOST];

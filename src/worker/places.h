@@ -21,7 +21,7 @@ typedef struct Candidates
 	Place		places[DBPOOL_MAX_PLACES];
 } Candidates;
 
-extern void places_list(Candidates *list, const Pool *pool);
+extern void places_list(Candidates *list, Pool *pool);
 extern void places_put_addresses(Candidates *list, const struct addrinfo *found);
 extern bool places_next(Candidates *list);
 

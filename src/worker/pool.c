@@ -6,7 +6,7 @@
  * replaces it: connections of the old one are closed, at once or when their
  * statement ends, and requests that wait with the old one are sent back to
  * look theirs up again.  So nobody's statement ever runs on a connection that
- * was made by another definition than its own.
+ * was made by another definition than its own, but for the password: see renew.c.
  */
 #include "postgres.h"
 
@@ -16,7 +16,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
-#include "worker/connection.h"
+#include "worker/endpoints.h"
 #include "worker/worker.h"
 
 /* A pool without connections that nobody uses for so long is let go. */
@@ -53,6 +53,7 @@ pool_remove(Pool *pool)
 		   pool->steps == 0 && pool->lookups == 0);
 	timer_stop(&pool->upkeep);
 	work_unmark(&pool->look);
+	pool_leave_endpoints(pool);
 	LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
 	SpinLockAcquire(&entry->mutex);
 	entry->live = false;
@@ -61,9 +62,45 @@ pool_remove(Pool *pool)
 	if (TransactionIdIsValid(pool->key.xid))
 		entry->in_use = false;
 	LWLockRelease(dbpool_shared->pools_lock);
+	ConditionVariableBroadcast(&dbpool_shared->pools_cv);
 	hash_search(pools_by_key, &pool->key, HASH_REMOVE, NULL);
 	dlist_delete(&pool->node);
 	MemoryContextDelete(pool->context);
+}
+
+static void
+count_if_older(Conn *conn, void *arg)
+{
+	if ((int32) (conn->generation - conn->pool->reset_generation) < 0)
+		(*(int *) arg)++;
+}
+
+/* Tell those who wait for a pause, or a reset, of the pool that it has been reached. */
+static void
+tell_those_who_wait(Pool *pool)
+{
+	bool		rests = (pool->paused != pool->rested || pool->disabled != pool->drained) &&
+	pool->nconns[CONN_IDLE] + pool->nconns[CONN_CONNECTING] == pool_size(pool) &&
+	pool->nqueued[QUEUE_DOUBTS] == 0;
+	int			older = 0;
+
+	if (pool->reset != pool->renewed)
+		pool_foreach_conn(pool, count_if_older, &older);
+	if (!rests && (pool->reset == pool->renewed || older > 0))
+		return;
+	if (rests)
+	{
+		pool->rested = pool->paused;
+		pool->drained = pool->disabled;
+	}
+	if (older == 0)
+		pool->renewed = pool->reset;
+	SpinLockAcquire(&pool->shared->mutex);
+	pool->shared->rested = pool->rested;
+	pool->shared->drained = pool->drained;
+	pool->shared->renewed = Max(pool->shared->renewed, pool->renewed);
+	SpinLockRelease(&pool->shared->mutex);
+	ConditionVariableBroadcast(&dbpool_shared->pools_cv);
 }
 
 /*
@@ -77,6 +114,8 @@ pool_run(void *owner)
 	Ticks		unused_at = ticks_plus_ms(pool->used_at, POOL_UNUSED_MS);
 
 	pool_split_progress(pool);
+	if (pool->disabled)
+		pool_refuse_waiters(pool);
 	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
 		pool->steps == 0 && pool->lookups == 0 &&
 		(pool->definition == NULL || pool_max(pool) == 0 ||
@@ -85,7 +124,9 @@ pool_run(void *owner)
 		pool_remove(pool);
 		return;
 	}
+	pool_seek_primary(pool);
 	pool_dispatch(pool);
+	tell_those_who_wait(pool);
 	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
 		pool->steps == 0 && pool->lookups == 0)
 		timer_set_by(&pool->upkeep, Max(unused_at, pool->retry_at));
@@ -108,6 +149,7 @@ make_pool(const PoolKey *key)
 	pool->key = *key;
 	pool->context = context;
 	pool->statements = statements_create(context);
+	pool->retry_tokens = RETRY_TOKENS_MOST;
 	for (int i = 0; i < CONN_NSTATES; i++)
 		dlist_init(&pool->conns[i]);
 	for (int i = 0; i < QUEUES; i++)
@@ -137,7 +179,7 @@ find_pool(const Request *req, int *why)
 
 	/* from here on nothing can fail */
 	memcpy(&options, req->definition, sizeof(options));
-	pool->index = pool_take_entry(key, options.owner, &pool->first);
+	pool->index = pool_take_entry(key, options.owner, my_worker, true, &pool->first);
 	if (pool->index < 0)
 	{
 		*why = pool->index;
@@ -150,6 +192,11 @@ find_pool(const Request *req, int *why)
 	pool->shared = shmem_pool(pool->index);
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->paused = pool->shared->paused;
+	pool->disabled = pool->shared->disabled;
+	pool->reset = pool->shared->reset;
+	pool->renewed = pool->shared->renewed;
+	/* of a worker that has ended */
+	pool->shared->degraded_since = 0;
 	SpinLockRelease(&pool->shared->mutex);
 	return pool;
 }
@@ -172,10 +219,14 @@ pool_close_idle(Pool *pool, const char *reason)
 static void
 new_generation(Pool *pool, const char *reason)
 {
-	pool->generation++;
+	pool->oldest = ++pool->generation;
 	pool->failures = 0;
 	pool->retry_at = 0;
+	pool->overloaded = false;
+	pool->retry_tokens = RETRY_TOKENS_MOST;
 	pool->synchronous = false;
+	pool->tried_standby = false;
+	pool_degraded_end(pool, reason);
 	pool_close_idle(pool, reason);
 }
 
@@ -188,6 +239,7 @@ settle_definition(Pool *pool, Request *req)
 {
 	uint64		forget_stamp;
 	char	   *definition;
+	bool		rotated;
 
 	SpinLockAcquire(&pool->shared->mutex);
 	forget_stamp = pool->shared->forget_stamp;
@@ -199,6 +251,9 @@ settle_definition(Pool *pool, Request *req)
 		memcmp(pool->definition, req->definition, req->task.definition_len) == 0)
 	{
 		pool->stamp = Max(pool->stamp, req->task.stamp);
+		if (pool->looks_up)
+			pool_mark(pool);
+		pool->looks_up = false;
 		return true;
 	}
 	if (pool->definition != NULL && req->task.stamp < pool->stamp)
@@ -206,22 +261,32 @@ settle_definition(Pool *pool, Request *req)
 
 	definition = MemoryContextAlloc(pool->context, req->task.definition_len);
 	memcpy(definition, req->definition, req->task.definition_len);
-	pool_send_waiters_back(pool);
-	new_generation(pool, "the definition of the pool was changed");
+	pool_use_endpoints(pool, definition, req->task.definition_len);
+	rotated = pool->definition != NULL &&
+		definitions_differ_by_password(pool->definition, pool->definition_len,
+									   definition, req->task.definition_len);
+	pool_send_waiters_back(pool, !rotated);
+	if (rotated)
+		pool_renew(pool);
+	else
+		new_generation(pool, "the definition of the pool was changed");
 	if (pool->definition != NULL)
 		pfree(pool->definition);
+	pool->looks_up = false;
 	pool->definition = definition;
 	pool->definition_len = req->task.definition_len;
 	pool->stamp = req->task.stamp;
 	memcpy(&pool->options, pool->definition, sizeof(PoolOptions));
 	statements_mistrust(pool->statements);
-	pool_set_owner(pool);
+	pool->no_runs = false;
+	pool_set_owner(pool->shared, pool->options.owner);
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->shared->dropped = false;
 	pool->shared->server = pool->options.server;
 	pool->shared->username = pool->options.username;
 	pool->shared->min_size = pool->options.min_size;
 	pool->shared->max_size = pool->options.max_size;
+	pool->shared->leak_threshold = pool->options.leak_threshold;
 	SpinLockRelease(&pool->shared->mutex);
 	return true;
 }
@@ -246,8 +311,7 @@ submit_leased(Request *req)
 	}
 	if ((why = lease_why_ended(req, sqlstate)) == NULL)
 		return false;
-	request_fail(req, sqlstate, "the transaction on the remote server is gone",
-				 psprintf("%s\nThe statement was not run.", why), NULL);
+	request_fail_gone(req, sqlstate, psprintf("%s\nThe statement was not run.", why));
 	return true;
 }
 
@@ -303,6 +367,11 @@ pool_submit(Request *req)
 	{
 		request_end(req);
 		pool_mark(pool);
+		return;
+	}
+	if (pool->disabled)
+	{
+		pool_refuse(pool, req);
 		return;
 	}
 	req->pool = pool;
@@ -363,6 +432,47 @@ pool_waiter_left(Request *req)
 	pool_mark(pool);
 }
 
+static void
+called_off_piece(void *arg)
+{
+	Conn	   *conn = arg;
+
+	if (conn->state == CONN_BUSY)
+		conn_cancel(conn);
+	else
+		conn_after_cancel(conn);
+}
+
+/*
+ * The session of a request that ends a transaction wants it stopped, and waits for what
+ * becomes of it.  On the connection of a lease there is no other flight.
+ */
+void
+pool_call_off(Request *req)
+{
+	Conn	   *conn = req->conn;
+
+	if (req->flight != NULL)
+	{
+		Assert(req->flight == conn_head(conn));
+		req->flight->called_off = true;
+		(void) work_guard(called_off_piece, conn, conn_recover, conn);
+		return;
+	}
+	/* the remote will say what has become of it */
+	if (req->doubt != NULL)
+		return;
+	if (conn != NULL)
+	{
+		conn->waiter = NULL;
+		req->conn = NULL;
+	}
+	else if (req->queued)
+		pool_leave_queue(req);
+	request_fail(req, "57014", "canceling statement due to user request",
+				 "The statement was not run.", NULL);
+}
+
 /* Do what backends want done to a pool. */
 static void
 pool_look(void *owner)
@@ -375,18 +485,37 @@ pool_look(void *owner)
 	wants = shared->wants;
 	shared->wants = 0;
 	pool->paused = shared->paused;
+	pool->disabled = shared->disabled;
+	pool->reset = shared->reset;
 	SpinLockRelease(&shared->mutex);
 
 	if (wants & POOL_WANT_FORGET)
 	{
-		pool_send_waiters_back(pool);
+		pool_send_waiters_back(pool, true);
 		new_generation(pool, "the definition of the pool was changed or dropped");
 		if (pool->definition != NULL)
 			pfree(pool->definition);
 		pool->definition = NULL;
 	}
 	else if (wants & POOL_WANT_RESET)
+	{
 		new_generation(pool, "dbpool_reset() was called");
+		pool_recheck_endpoints(pool);
+	}
+	else if ((wants & POOL_WANT_RELOAD) && pool->definition != NULL)
+	{
+		pool_send_waiters_back(pool, false);
+		pool->looks_up = true;
+		pool_renew(pool);
+	}
+	if (wants & POOL_WANT_KILL)
+	{
+		pool_kill(pool);
+		/* nothing that was lost so tells of the remote */
+		pool_works(pool);
+	}
+	if (wants & POOL_WANT_RESET)
+		pool->reset_generation = pool->generation;
 	if (wants & POOL_WANT_UNPREPARE)
 		statements_renew(pool->statements);
 	if (wants != 0)

@@ -4,7 +4,7 @@
  */
 #include "postgres.h"
 
-#include "worker/worker.h"
+#include "worker/connection.h"
 
 dlist_head	pools = DLIST_STATIC_INIT(pools);
 
@@ -18,15 +18,15 @@ pools_foreach(void (*fn) (Pool *pool))
 		fn(dlist_container(Pool, node, iter.cur));
 }
 
-/* Call a function for each connection. */
+/* Call a function for each connection, which may close it. */
 void
 pool_foreach_conn(Pool *pool, void (*fn) (Conn *conn, void *arg), void *arg)
 {
-	dlist_iter	iter;
+	dlist_mutable_iter iter;
 
 	for (int state = 0; state < CONN_CLOSED; state++)
 	{
-		dlist_foreach(iter, &pool->conns[state])
+		dlist_foreach_modify(iter, &pool->conns[state])
 			fn(dlist_container(Conn, node, iter.cur), arg);
 	}
 }

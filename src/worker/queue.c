@@ -4,9 +4,9 @@
  *
  * There is a queue for riders, one for loners and one for leases (dispatch.c), each in
  * the order of the tickets.  A request comes into its queue when it finds no connection, when
- * its connection proves dead before the statement ran (pool_requeue()), when the
- * check of one was for nothing (pool_wait_again()), and when its statement is to
- * be sent once more (pool_repeat()).
+ * the check of one was for nothing (pool_wait_again()), when its statement is to
+ * be sent once more (pool_repeat()), and when it is tried again: then it is in the queue
+ * of those for later first (retry.c).
  *
  * Nothing here throws, and nothing but the request and the counts of its pool is
  * touched: who puts a request back marks the pool, and the loop sees to the rest.
@@ -19,6 +19,10 @@
 Queue
 request_queue(const Request *req)
 {
+	if (req->doubt != NULL)
+		return QUEUE_DOUBTS;
+	if (req->backs_off)
+		return QUEUE_LATER;
 	if (req->task.lease != LEASE_NONE)
 		return QUEUE_LEASES;
 	return req->rides ? QUEUE_RIDERS : QUEUE_LONERS;
@@ -84,12 +88,18 @@ pool_enter_queue(Request *req)
 	else
 		dlist_insert_after(after, &req->node);
 	req->queued = true;
+	req->waits = true;
 	pool->nqueued[request_queue(req)]++;
 	pool->nwaiting++;
-	/* from when it came, however often it has been here */
+
+	/*
+	 * from when it came, however often it has been here; what has run has its
+	 * time anew
+	 */
 	if (!req->deadline.armed)
 		timer_set(&req->deadline,
-				  ticks_plus_ms(req->queued_at, pool->options.acquire_timeout));
+				  ticks_plus_ms(req->doubt != NULL ? ticks_now() : req->queued_at,
+								pool->options.acquire_timeout));
 	show_waiters(pool);
 	pool_mark(pool);
 }
@@ -105,19 +115,27 @@ pool_leave_queue(Request *req)
 	req->queued = false;
 	pool->nqueued[request_queue(req)]--;
 	pool->nwaiting--;
+	req->backs_off = false;
 	show_waiters(pool);
+	/* a pause may be waiting for it */
+	if (req->doubt != NULL)
+		pool_mark(pool);
 }
 
 /*
  * Back to the queue; false when the session has gone meanwhile, or is sent
  * back for a newer definition.
  */
-static bool
-unstart(Request *req)
+bool
+request_unstart(Request *req)
 {
 	Pool	   *pool = req->pool;
 
 	Assert(!req->queued && req->conn == NULL && req->flight == NULL);
+	/* for its session it runs */
+	if (req->doubt != NULL)
+		return true;
+	req->runs = false;
 	if (!req->answer->unstarted(req))
 	{
 		request_gone(req);
@@ -135,33 +153,7 @@ unstart(Request *req)
 void
 pool_wait_again(Request *req)
 {
-	if (unstart(req))
-		pool_enter_queue(req);
-}
-
-/* Its connection proved dead before the statement ran: wait again. */
-void
-pool_requeue(Request *req)
-{
-	Pool	   *pool = req->pool;
-
-	if (!unstart(req))
-		return;
-	if (req->started_at != 0)
-		req->queued_at = ticks_now();
-	if (++req->attempts >= ATTEMPTS_MOST)
-	{
-		char		what[DBPOOL_SHOWN_ERROR];
-		char		detail[64];
-
-		snprintf(what, sizeof(what),
-				 "connections of pool \"%s\" are lost as soon as they are used",
-				 NameStr(pool->options.server));
-		snprintf(detail, sizeof(detail), "%d were tried. The statement was not run.",
-				 req->attempts);
-		request_fail(req, "08006", what, detail, NULL);
-	}
-	else
+	if (request_unstart(req))
 		pool_enter_queue(req);
 }
 
@@ -174,7 +166,7 @@ pool_repeat(Request *req, bool alone)
 {
 	Pool	   *pool = req->pool;
 
-	if (!unstart(req))
+	if (!request_unstart(req))
 		return;
 	if (++req->repeats >= REPEATS_ALONE || alone)
 		req->rides = false;
@@ -187,29 +179,66 @@ pool_repeat(Request *req, bool alone)
 	pool_enter_queue(req);
 }
 
-/* Everybody who waits is to look the definition up again. */
+/*
+ * Everybody who waits is to look the definition up again.  doubts: also who waits to learn
+ * whether he has run, which is in vain then, as the remote may be another one.
+ */
 void
-pool_send_waiters_back(Pool *pool)
+pool_send_waiters_back(Pool *pool, bool doubts)
 {
 	Request    *req;
 
-	while ((req = pool_first_waiter(pool)) != NULL)
+	while ((req = pool_first_of(pool, doubts ? ~0 : ~(1 << QUEUE_DOUBTS))) != NULL)
 	{
 		pool_leave_queue(req);
 		request_stale(req);
 	}
 }
 
-/* Tell those who wait that they wait in vain. */
+/*
+ * Tell those who wait that they wait in vain.  But for those in doubt, who have nothing
+ * to lose by waiting until their time is over, and those whose next try is to come.
+ */
 void
 pool_fail_waiters(Pool *pool, const char *sqlstate, const char *message,
 				  const char *detail, const char *hint)
 {
 	Request    *req;
 
-	while ((req = pool_first_waiter(pool)) != NULL)
+	while ((req = pool_first_of(pool, ~(1 << QUEUE_DOUBTS | 1 << QUEUE_LATER))) != NULL)
 	{
 		pool_leave_queue(req);
 		request_fail(req, sqlstate, message, detail, hint);
+	}
+}
+
+/*
+ * The same for those who have waited for as long as failover_wait says; the others are
+ * looked at again when they have.
+ */
+void
+pool_fail_impatient(Pool *pool, const char *sqlstate, const char *message,
+					const char *detail, const char *hint)
+{
+	Ticks		now = ticks_now();
+
+	for (int i = 0; i < QUEUE_DOUBTS; i++)
+	{
+		dlist_mutable_iter iter;
+
+		dlist_foreach_modify(iter, &pool->queues[i])
+		{
+			Request    *req = dlist_container(Request, node, iter.cur);
+			Ticks		until = ticks_plus_ms(req->queued_at, pool->options.failover_wait);
+
+			if (now < until)
+			{
+				timer_set_by(&pool->upkeep, until);
+				continue;
+			}
+			pool_leave_queue(req);
+			req->no_remote = strcmp(sqlstate, "08001") == 0;
+			request_fail(req, sqlstate, message, detail, hint);
+		}
 	}
 }

@@ -4,7 +4,7 @@
  */
 #include "postgres.h"
 
-#include "worker/connection.h"
+#include "worker/replay.h"
 #include "worker/worker.h"
 
 static double
@@ -41,6 +41,7 @@ pool_explain(Pool *pool, Ticks now)
 	StringInfoData buf;
 	dlist_iter	iter;
 	Ticks		longest = now;
+	Ticks		until;
 
 	dlist_foreach(iter, &pool->conns[CONN_BUSY])
 	{
@@ -64,6 +65,9 @@ pool_explain(Pool *pool, Ticks now)
 		appendStringInfo(&buf, ", %d are being cancelled", pool->nconns[CONN_CANCELLING]);
 	explain_leases(&buf, pool, now);
 	appendStringInfo(&buf, "; %d other requests are waiting.", pool->nwaiting);
+	if (pool_endpoints_look(pool, now, &until) == ENDPOINT_IS_FULL)
+		appendStringInfo(&buf, " To its remote, as many connections are open as dbpool.max_connections_per_endpoint (%d) allows.",
+						 dbpool_max_connections_per_endpoint);
 	if (pool->paused)
 		appendStringInfoString(&buf, " The pool is paused.");
 	if (pool->nconns[CONN_CONNECTING] > 0)
@@ -98,8 +102,15 @@ pool_waited_too_long(Request *req)
 		req->conn->waiter = NULL;
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->shared->counters.timeouts++;
+	minute_piece(pool->shared->counters.minute, ticks_now())->timeouts++;
 	SpinLockRelease(&pool->shared->mutex);
-	request_fail(req, opened || pool->paused ? "53300" : "08001",
+	if (req->put_off && !pool->paused)
+	{
+		replay_tell_lsn(req, now);
+		return;
+	}
+	req->no_remote = !opened && !pool->paused;
+	request_fail(req, req->no_remote ? "08001" : "53300",
 				 psprintf("could not get a connection of pool \"%s\" within %g s",
 						  NameStr(pool->options.server),
 						  pool->options.acquire_timeout / 1000.0),

@@ -7,7 +7,7 @@
  */
 #include "postgres.h"
 
-#include "worker/worker.h"
+#include "worker/connection.h"
 
 /* Is the entry that pool's?  Read without a lock, as it may soon not be. */
 static bool
@@ -76,6 +76,13 @@ int
 pool_min(const Pool *pool)
 {
 	return Min(share(pool, pool->options.min_size), pool_max(pool));
+}
+
+/* Requests that may wait in this worker, if there is a limit. */
+int
+pool_max_waiting(const Pool *pool)
+{
+	return Max(share(pool, pool->options.max_waiting), 1);
 }
 
 /*

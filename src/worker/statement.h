@@ -26,6 +26,9 @@ typedef struct Statement
 	uint32		uses;
 	uint32		runs;			/* uses that ended well */
 	uint32		futile_until;	/* preparing it anew is of no use before */
+	int			asked;			/* runs that were asked for their numbers, up
+								 * to some, see outcome.c */
+	bool		wrote;			/* one of them had one */
 	bool		plain;			/* its command tags are those of plain reads
 								 * and writes */
 	double		usual_us;		/* time at the remote, lower quartile */

@@ -178,18 +178,7 @@ send_item(Conn *conn, Batch *batch, const char *at)
 	bool		sent;
 
 	memcpy(&header, at, sizeof(header));
-	at = sql + header.sql_len;
-	values = palloc(sizeof(char *) * Max(header.nparams, 1));
-	for (int i = 0; i < header.nparams; i++)
-	{
-		int32		len;
-
-		memcpy(&len, at, sizeof(len));
-		at += sizeof(len);
-		values[i] = len < 0 ? NULL : at;
-		if (len >= 0)
-			at += len + 1;
-	}
+	values = message_params(sql + header.sql_len, header.nparams);
 	/* what has no name stays prepared until something else has none */
 	if (header.sql_len > 0)
 		sent = wire_send_query(conn, sql, header.nparams, values);

@@ -67,9 +67,16 @@ item_ran(Conn *conn, Flight *flight, PGresult *res)
 		put_items(req, batch->done, us);
 }
 
+static void
+out_of_step(Conn *conn)
+{
+	conn_close(conn, "the remote's answers to a batch are out of step");
+}
+
 /*
  * A result for a batch; row: one of its rows, not its end.  Returns true when it has
- * been kept.
+ * been kept.  Rows that libpq has not given one by one were not asked for: then the
+ * connection is closed.
  */
 bool
 batch_result(Conn *conn, Flight *flight, PGresult *res, bool row)
@@ -81,6 +88,10 @@ batch_result(Conn *conn, Flight *flight, PGresult *res, bool row)
 		return false;
 	if (row)
 	{
+		batch->returned = true;
+		if (batch->distrusted)
+			return false;
+
 		if (!flight->shape_sent)
 			reply_shape(req, res);
 		flight->shape_sent = true;
@@ -88,14 +99,13 @@ batch_result(Conn *conn, Flight *flight, PGresult *res, bool row)
 		return true;
 	}
 	if (PQntuples(res) > 0)
-		elog(ERROR, "libpq gave the rows of a result at once");
-	if (batch->beginning)
+		out_of_step(conn);
+	else if (batch->beginning)
 		batch->beginning = false;
 	else if (batch->done < batch->sent)
 		item_ran(conn, flight, res);
 	else if (batch->committing)
 		committed(conn, req, PQcmdStatus(res));
-	flight->row_mode = false;
 	return false;
 }
 
@@ -110,7 +120,6 @@ batch_fails(Conn *conn, Flight *flight, Cause cause, char *frame)
 	Request    *req = flight->req;
 	bool		show;
 
-	flight->row_mode = false;
 	flight->shape_sent = false;
 	*frame = FRAME_ERROR;
 	if (batch->flags & BATCH_EACH)
@@ -136,15 +145,42 @@ batch_fails(Conn *conn, Flight *flight, Cause cause, char *frame)
 	return show;
 }
 
-/* The remote has skipped an item, or COMMIT. */
+/* The remote has skipped an item, or COMMIT; or libpq says so, as it has ended. */
 void
-batch_item_aborted(Flight *flight)
+batch_item_aborted(const Conn *conn, Flight *flight)
 {
 	Batch	   *batch = flight->batch;
 
-	flight->row_mode = false;
-	if ((batch->flags & BATCH_EACH) == 0 && batch->done < batch->sent)
+	if (!conn->loss.last_words && (batch->flags & BATCH_EACH) == 0 && batch->done < batch->sent)
 		(void) batch_item_done(batch, NULL);
+}
+
+/*
+ * An independent statement has ended, and with it what it has changed of the session was
+ * reported.  From then on values are not what they are taken for, see check_end().
+ */
+static void
+tell_synced(Conn *conn, Batch *batch, Request *req, int64 us)
+{
+	const char *setting = NULL;
+
+	if (batch->flags & BATCH_ROWS)
+		setting = session_text_changed(conn);
+	if (setting != NULL && batch->returned && !batch->item_failed)
+	{
+		request_put_failed(req, "0A000",
+						   psprintf("the batch has changed \"%s\" on pool \"%s\": what the statement returned cannot be trusted, what it did stays",
+									setting, NameStr(conn->pool->options.server)), NULL, NULL);
+		batch->item_failed = true;
+	}
+	batch->distrusted = setting != NULL;
+	batch->returned = false;
+	if (batch->item_failed)
+		req->items_failed++;
+	else
+		req->items_ok++;
+	put_items(req, batch->done, us);
+	batch->untold = true;
 }
 
 /*
@@ -162,25 +198,20 @@ batch_synced(Conn *conn, Flight *flight)
 	{
 		us = batch_item_done(batch, req);
 		flight->errors = 0;
+		/* an odd remote may have ended it in the midst of its rows */
+		flight->shape_sent = false;
 		if (req != NULL)
-		{
-			if (batch->item_failed)
-				req->items_failed++;
-			else
-				req->items_ok++;
-			put_items(req, batch->done, us);
-			batch->untold = true;
-		}
+			tell_synced(conn, batch, req, us);
 		batch->item_failed = false;
 		return false;
 	}
 	if (!batch->ended || (batch->done < batch->sent && flight->prelude == 0) || batch->beginning)
 	{
-		conn_close(conn, "the remote's answers to a batch are out of step");
+		out_of_step(conn);
 		return false;
 	}
 	if (req != NULL && (batch->flags & BATCH_SUM) && !req->failed)
-		reply_count(req, batch->count);
+		reply_count(req, batch->count, "");
 	if (req != NULL && !batch->committing)
 		req->has_outcome = true;
 	return true;

@@ -8,6 +8,7 @@
  *	   Of an error that is longer, its beginning is passed on.
  *	 - While nobody's statement runs, the remote has little to say.
  *	 - What it reports of settings libpq keeps until the connection ends.
+ *	 - Where no rows are due, libpq would keep all that come.
  * Beyond these bounds the connection is given up, by whoever has asked.  Below them, one that
  * carried something large is given up when it has done its work, so that libpq's
  * buffers go (conn_settle()).
@@ -26,6 +27,12 @@
 /* With so much of settings the connection is given up at once. */
 #define SETTINGS_MOST	(4 * 1024 * 1024)
 
+/* So many looks at what has come are not worth watching libpq's memory for. */
+#define WATCHED_FROM	32
+
+/* Most bytes that libpq may keep while it gives no result, and no rows are due. */
+#define KEPT_MOST		(4 * WIRE_OTHER_MOST)
+
 /* Is it too much in this state? */
 static bool
 is_too_much(Conn *conn, Size n)
@@ -38,6 +45,7 @@ is_too_much(Conn *conn, Size n)
 	snprintf(conn->loss.error, sizeof(conn->loss.error),
 			 "The remote server sent more than %d bytes %s.", OWN_MOST,
 			 conn->state == CONN_IDLE || conn->state == CONN_LEASED ? "without being asked anything" :
+			 session_runs_connect_sql(conn) ? "in answer to connect_sql" :
 			 conn->state == CONN_CHECKING ? "in answer to a check" :
 			 conn->state == CONN_RESETTING ? "in answer to a reset of the session" :
 			 "in answer to the settings of the session");
@@ -88,4 +96,37 @@ input_look(Conn *conn, WireMessage *large)
 	}
 	conn->io.big |= wire->large;
 	return fits ? INPUT_FITS : INPUT_LARGE;
+}
+
+/*
+ * Before libpq looks at what it has read: where the first flight's answer is not to come
+ * row by row, as it was there already or is that of a prelude, no rows are due.  An odd
+ * remote may send them without end, and libpq gives none before the last.  So its
+ * memory is watched as long as it gives nothing; from the WATCHED_FROM'th look on, as
+ * malloc() counts by walking over what is free, and answers in good order are there before.
+ * Returns what input_hoards() is to be told afterwards.
+ */
+int64
+input_before(Conn *conn)
+{
+	const Flight *flight = conn_head(conn);
+
+	if (flight == NULL || flight->row_mode || !conn->io.waits ||
+		conn->io.looks++ < WATCHED_FROM)
+		return -1;
+	return compat_malloc_bytes();
+}
+
+/* Does libpq keep too much?  Then loss.error says so, and the connection is to be given up. */
+bool
+input_hoards(Conn *conn, int64 before)
+{
+	if (before < 0)
+		return false;
+	conn->io.kept += compat_malloc_bytes() - before;
+	if (conn->io.kept <= KEPT_MOST)
+		return false;
+	strlcpy(conn->loss.error, "The remote server sent rows that it was not asked for.",
+			sizeof(conn->loss.error));
+	return true;
 }

@@ -8,6 +8,7 @@
 
 #include "storage/fd.h"
 
+#include "compat.h"
 #include "worker/connection.h"
 
 /*
@@ -46,6 +47,25 @@ conn_flush(Conn *conn)
 	conn->io.flushed = left == 0 && !conn->io.unsent;
 	conn_want(conn, WL_SOCKET_READABLE | (left > 0 ? WL_SOCKET_WRITEABLE : 0));
 	return true;
+}
+
+/*
+ * The remote may read nothing for as long as a statement of a batch waits for a lock, or a
+ * row of a COPY: to the kernel that is a time in which it acknowledges nothing.  So there
+ * is no limit to that while it lasts.
+ */
+void
+conn_bear_silence(Conn *conn, bool bear)
+{
+	int			sock = PQsocket(conn->io.pg);
+
+	if (bear)
+		conn->io.user_timeout = compat_tcp_user_timeout(sock, 0);
+	else if (conn->io.user_timeout > 0)
+	{
+		(void) compat_tcp_user_timeout(sock, conn->io.user_timeout);
+		conn->io.user_timeout = 0;
+	}
 }
 
 /* Keep libpq's word on why the connection broke, before it has another. */
@@ -88,6 +108,13 @@ conn_in_transaction(const Conn *conn)
 	return PQtransactionStatus(conn->io.pg) != PQTRANS_IDLE;
 }
 
+/* Is it in one that has not failed so far? */
+bool
+conn_transaction_works(const Conn *conn)
+{
+	return PQtransactionStatus(conn->io.pg) == PQTRANS_INTRANS;
+}
+
 /* Has libpq given the connection up?  What it has read may still be taken. */
 bool
 conn_is_bad(const Conn *conn)
@@ -100,6 +127,66 @@ const char *
 conn_setting(const Conn *conn, const char *name)
 {
 	return PQparameterStatus(conn->io.pg, name);
+}
+
+/* Is the server a primary or a standby, by its last word?  From 14 on it tells. */
+EndpointRole
+conn_role(const Conn *conn)
+{
+	const char *standby = PQparameterStatus(conn->io.pg, "in_hot_standby");
+
+	return standby == NULL ? ENDPOINT_ROLE_UNKNOWN :
+		strcmp(standby, "on") == 0 ? ENDPOINT_STANDBY : ENDPOINT_PRIMARY;
+}
+
+static bool
+reports_on(const Conn *conn, const char *name)
+{
+	const char *value = PQparameterStatus(conn->io.pg, name);
+
+	return value != NULL && strcmp(value, "on") == 0;
+}
+
+/*
+ * Is the server what the pool wants, as it was when libpq let it pass?  By its last word: a
+ * standby may have been promoted since, a primary have been fenced off.  From 14 on it tells.
+ * A standby that serves in place of a primary suits as long as there is none.
+ */
+bool
+conn_suits(const Conn *conn)
+{
+	bool		standby = reports_on(conn, "in_hot_standby");
+
+	if (conn->session.degraded)
+		return (conn->state == CONN_CONNECTING || conn->pool->degraded_since != 0) && conn_role(conn) != ENDPOINT_PRIMARY;
+	if (conn_role(conn) == ENDPOINT_ROLE_UNKNOWN)
+		return true;
+	switch (conn->pool->wanted)
+	{
+		case WANTED_READ_WRITE:
+			return !standby && !reports_on(conn, "default_transaction_read_only");
+		case WANTED_READ_ONLY:
+			return standby || reports_on(conn, "default_transaction_read_only");
+		case WANTED_PRIMARY:
+			return !standby;
+		case WANTED_STANDBY:
+			return standby;
+		default:
+			return true;
+	}
+}
+
+/*
+ * Does the remote say of a session that is to be read-only that it is not?  Servers before
+ * 14 say nothing.
+ */
+bool
+session_is_writable(Conn *conn)
+{
+	const char *read_only = conn->pool->options.read_only || conn->session.degraded ?
+	conn_setting(conn, "default_transaction_read_only") : NULL;
+
+	return read_only != NULL && strcmp(read_only, "on") != 0;
 }
 
 /* The remote process, as it said. */

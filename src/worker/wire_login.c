@@ -19,6 +19,7 @@
 #include "storage/fd.h"
 
 #include "compat.h"
+#include "pq/keywords.h"
 #include "worker/connection.h"
 #include "worker/offload.h"
 
@@ -119,6 +120,14 @@ step_start(Conn *conn, LoginStepped stepped)
 	poll_forget(&conn->io.poll);
 }
 
+/* Has the remote hung up before it said a word, or never answered?  libpq will not say. */
+static void
+note_cut_off(Conn *conn)
+{
+	conn->opening.cut_off = conn->opening.login.received == 0 && login_is_cut_off(conn->io.pg);
+	conn->opening.refused = conn->opening.cut_off && PQstatus(conn->io.pg) == CONNECTION_STARTED;
+}
+
 /*
  * Make the next step, for which the socket is ready.  stepped is told what came of
  * it, now or later: what PQconnectPoll() has returned, or that it is not to be made,
@@ -130,6 +139,7 @@ login_step(Conn *conn, LoginStepped stepped)
 {
 	char		why[LOGIN_WHY_BYTES];
 
+	note_cut_off(conn);
 	switch (login_look(conn->io.pg, &conn->opening.login, &conn->io.wire, why))
 	{
 		case LOGIN_STEP:
@@ -145,4 +155,28 @@ login_step(Conn *conn, LoginStepped stepped)
 			stepped(conn, PGRES_POLLING_FAILED, why);
 			break;
 	}
+}
+
+/* What a log-in that libpq has given up says of the server, see ipc/endpoint.h. */
+Lesson
+login_lesson(const Conn *conn)
+{
+	const Login *login = &conn->opening.login;
+
+	if (conn->opening.refused)
+		return ENDPOINT_COST_NOTHING;
+	if (login->sqlstate[0] != '\0')
+		return !login_is_unwell(login->sqlstate) ? LESSON_WELL :
+			strcmp(login->sqlstate, "53300") == 0 ? ENDPOINT_COST_LITTLE : ENDPOINT_COST_NOTHING;
+	if (conn->opening.phase == PHASE_SETTINGS)
+		return conn->io.pg != NULL && conn_is_bad(conn) ? ENDPOINT_COST_SOME : LESSON_WELL;
+
+	/*
+	 * what the definition has asked for the server may have had to refuse
+	 * without a word
+	 */
+	if (conn->opening.cut_off &&
+		definition_value(conn->pool->definition, conn->pool->definition_len, "sslnegotiation") == NULL)
+		return ENDPOINT_COST_SOME;
+	return login->accepted ? LESSON_WELL : LESSON_NONE;
 }

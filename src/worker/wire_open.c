@@ -26,8 +26,7 @@
 
 #include "compat.h"
 #include "ipc/home.h"
-#include "worker/connection.h"
-#include "pq/session.h"
+#include "worker/endpoints.h"
 #include "worker/offload.h"
 #include "worker/places.h"
 
@@ -48,7 +47,7 @@ ConnHandlers conn_handlers;
 
 static void attempt(Conn *conn);
 static void open_failed(Conn *conn, const char *message);
-static void place_failed(Conn *conn, const char *message, const char *hint);
+static void place_failed(Conn *conn, Lesson lesson, const char *message, const char *hint);
 
 /* In a thread. */
 static void
@@ -84,7 +83,7 @@ looked_up_piece(void *arg)
 		attempt(conn);
 	}
 	else
-		place_failed(conn,
+		place_failed(conn, ENDPOINT_COST_LITTLE,
 					 psprintf("could not translate host name \"%s\" to address: %s",
 							  lookup->name, gai_strerror(lookup->error)),
 					 login_hint_unknown_host());
@@ -161,31 +160,10 @@ make_keywords(Conn *conn, const Place *place, Keywords *keywords)
 	keywords_add_place(keywords, place);
 	if (attrs != NULL && strcmp(attrs, "prefer-standby") == 0)
 		attrs = list->round == 0 ? "standby" : "any";
+	else if (list->round > 0)
+		attrs = "standby";
 	keywords_add(keywords, "target_session_attrs", attrs);
 	keywords_add(keywords, "fallback_application_name", "dbpool");
-}
-
-/*
- * A notice goes to the session of the first flight.  But libpq reads notices
- * ahead: with the answer to that one complete, but for its end, this one may be
- * the next flight's already (of its parsing or planning).  It is better lost
- * than shown to somebody else.
- */
-static void
-notice_receiver(void *arg, const PGresult *res)
-{
-	Conn	   *conn = arg;
-	Request    *req = conn_head_request(conn);
-	const char *function = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
-
-	/* commits wait for standbys here by now: cancel no more of them */
-	if (function != NULL && strcmp(function, "SyncRepWaitForLSN") == 0)
-		conn->pool->synchronous = true;
-	/* while nothing runs libpq takes an error for a notice */
-	if (conn->state == CONN_LEASED)
-		(void) wire_last_words(conn, res);
-	if (req != NULL && (conn->flights.n == 1 || !conn_head(conn)->read_to_end))
-		reply_error(req, res, FRAME_NOTICE);
 }
 
 /* Of a log-in, which may be in a thread's hands. */
@@ -196,7 +174,7 @@ ignore_notice(void *arg, const PGresult *res)
 	(void) res;
 }
 
-/* Every place was tried. */
+/* Every place was tried, or passed over. */
 static void
 open_gave_up(Conn *conn)
 {
@@ -204,9 +182,56 @@ open_gave_up(Conn *conn)
 	char	   *errors = pstrdup(conn->opening.errors.data);
 	const char *sqlstate = conn->opening.password_unasked ? "2F003" : "08001";
 	const char *hint = conn->opening.hint;
+	bool		probe = conn_finds_out(conn);
 
+	if (!probe)
+		pool->tried_standby = conn->opening.candidates->round > 0;
 	conn_close(conn, "it could not be opened");
-	pool_conn_failed(pool, sqlstate, errors, hint);
+	if (errors[0] != '\0' && probe)
+		pool_probe_failed(pool, errors, hint);
+	else if (errors[0] != '\0')
+		pool_conn_failed(pool, sqlstate, errors, hint);
+	else						/* others have been faster */
+		timer_set_by(&pool->upkeep, ticks_plus_ms(ticks_now(), ENDPOINT_AGAIN_MS));
+}
+
+/*
+ * May the connection be opened at the current place?  Then its endpoint has been entered.
+ * All addresses of a name are one endpoint's.
+ */
+static bool
+enter_place(Conn *conn)
+{
+	const Candidates *list = conn->opening.candidates;
+	int			endpoint;
+
+	if (list->at >= list->n)
+		return false;
+	endpoint = pool_endpoint(conn->pool, &list->places[list->at]);
+	if (endpoint != ENDPOINT_NONE && endpoint == conn->endpoint.at)
+		return true;
+	conn_leave(conn);
+	if (conn_probes(conn) && endpoint != conn->endpoint.probes)
+		return false;
+	return conn_enter(conn, endpoint) == ENDPOINT_ENTERED;
+}
+
+/*
+ * Move to the next place.  When there is none, and a standby may serve in place of a
+ * primary, all are tried once more, as standbys.
+ */
+static bool
+next_place(Conn *conn)
+{
+	Candidates *list = conn->opening.candidates;
+
+	if (list->at < list->n && places_next(list))
+		return true;
+	if (list->round > 0 || conn_finds_out(conn) || !pool_may_degrade(conn->pool))
+		return false;
+	list->round = 1;
+	list->at = 0;
+	return list->n > 0;
 }
 
 /* Try to log in at the current place, or the next that can be begun with. */
@@ -216,10 +241,13 @@ attempt(Conn *conn)
 	Candidates *list = conn->opening.candidates;
 	Keywords	keywords;
 
-	if (list->at >= list->n)
+	while (!enter_place(conn))
 	{
-		open_gave_up(conn);
-		return;
+		if (!next_place(conn))
+		{
+			open_gave_up(conn);
+			return;
+		}
 	}
 	timer_set(&conn->deadline,
 			  ticks_plus_ms(ticks_now(),
@@ -244,13 +272,21 @@ attempt(Conn *conn)
 		open_failed(conn, "out of memory");
 	}
 	else if (PQstatus(conn->io.pg) == CONNECTION_BAD)
+	{
+		const char *host;
+		const char *port;
+
+		conn_open_place(conn, &host, &port);
+		conn->opening.refused = host[0] == '/' && login_nobody_listens(host, port);
 		open_failed(conn, PQerrorMessage(conn->io.pg));
+	}
 	else
 	{
 		/* so that a remote which does not read cannot hold us either */
 		(void) PQsetnonblocking(conn->io.pg, 1);
 		PQsetNoticeReceiver(conn->io.pg, ignore_notice, NULL);
 		memset(&conn->opening.login, 0, sizeof(Login));
+		conn->opening.cut_off = false;
 		conn->loss.error[0] = '\0';
 		wire_init(&conn->io.wire);
 		poll_socket(&conn->io.poll, PQsocket(conn->io.pg), WL_SOCKET_WRITEABLE);
@@ -285,12 +321,14 @@ conn_open_place(const Conn *conn, const char **host, const char **port)
  * rather one's that had a server than one's that was not reached.
  */
 static void
-place_failed(Conn *conn, const char *message, const char *hint)
+place_failed(Conn *conn, Lesson lesson, const char *message, const char *hint)
 {
+	Candidates *list = conn->opening.candidates;
 	char		what[LOGIN_MESSAGE_BYTES];
 	const char *host;
 	const char *port;
 	bool		was_server = conn->opening.login.sqlstate[0] != '\0';
+	EndpointRole role = conn->io.pg != NULL ? conn_role(conn) : ENDPOINT_ROLE_UNKNOWN;
 
 	conn_open_place(conn, &host, &port);
 	login_describe(what, sizeof(what), host, port, message);
@@ -303,23 +341,42 @@ place_failed(Conn *conn, const char *message, const char *hint)
 		conn->opening.hint_of_server = was_server;
 	}
 	memset(&conn->opening.login, 0, sizeof(Login));
+	conn->opening.refused = false;
 
 	poll_forget(&conn->io.poll);
 	conn_hang_up(conn);
 	lookup_abandon(conn);
 	login_abandon(conn);
-	if (places_next(conn->opening.candidates))
+	if (places_next(list) && list->at < list->n &&
+		pool_endpoint(conn->pool, &list->places[list->at]) == conn->endpoint.at)
+	{
+		/* another address of the same name */
 		attempt(conn);
-	else
-		open_gave_up(conn);
+		return;
+	}
+	if (lesson == LESSON_WELL)
+		conn_login_answered(conn, role);
+	else if (lesson != LESSON_NONE)
+		conn_login_failed(conn, (EndpointCost) lesson, what);
+	attempt(conn);
+}
+
+static bool
+is_at_connect_sql(const Conn *conn)
+{
+	return conn->opening.phase == PHASE_SETTINGS && session_runs_connect_sql(conn);
 }
 
 /* The same with what is known of libpq's connection, if there is one. */
 static void
 open_failed(Conn *conn, const char *message)
 {
-	place_failed(conn, message,
-				 conn->io.pg != NULL ? login_hint(conn->io.pg, &conn->opening.login, message) : NULL);
+	if (is_at_connect_sql(conn))
+		place_failed(conn, login_lesson(conn), psprintf("connect_sql failed: %s", message),
+					 login_hint_connect_sql());
+	else
+		place_failed(conn, conn->io.pg != NULL ? login_lesson(conn) : LESSON_NONE, message,
+					 conn->io.pg != NULL ? login_hint(conn->io.pg, &conn->opening.login, message) : NULL);
 }
 
 /* The same when the time is up. */
@@ -328,7 +385,16 @@ conn_open_overdue(Conn *conn)
 {
 	bool		lookup = conn->opening.phase == PHASE_LOOKUP;
 
+	if (is_at_connect_sql(conn))
+	{
+		connect_sql_stop(conn);
+		open_failed(conn, psprintf("it did not end within connect_timeout, which is %g s",
+								   conn->pool->options.connect_timeout / 1000.0));
+		return;
+	}
 	place_failed(conn,
+				 conn->pool->options.connect_timeout >= ENDPOINT_PATIENCE_MS &&
+				 conn->opening.login.received == 0 ? ENDPOINT_COST_NOTHING : LESSON_NONE,
 				 psprintf("%s within %g s",
 						  lookup ? "the host name could not be looked up" :
 						  "the server did not answer",
@@ -358,12 +424,14 @@ authenticated(Conn *conn)
 {
 	ConnShared *shared = conn->shared;
 	const char *host = PQhost(conn->io.pg);
+	const char *why;
 
 	if (conn->pool->options.need_password && !PQconnectionUsedPassword(conn->io.pg))
 	{
 		password_not_asked(conn);
 		return;
 	}
+	conn->session.degraded = pool_wants_primary(conn->pool) && conn->opening.candidates->round > 0;
 	conn->io.tls = PQsslInUse(conn->io.pg) != 0;
 	SpinLockAcquire(&shared->mutex);
 	shared->remote_pid = PQbackendPID(conn->io.pg);
@@ -372,17 +440,9 @@ authenticated(Conn *conn)
 	shared->port = atoi(PQport(conn->io.pg));
 	SpinLockRelease(&shared->mutex);
 
-	conn->opening.phase = PHASE_SETTINGS;
-	conn->asked_at = ticks_now();
-	conn->io.received = 0;
-	PQsetNoticeReceiver(conn->io.pg, notice_receiver, conn);
-	if (!home_make_mark(PQbackendPID(conn->io.pg), conn->opening.home_mark))
-		conn->opening.home_mark[0] = '\0';
-	if (PQsetnonblocking(conn->io.pg, 1) != 0 ||
-		PQsendQuery(conn->io.pg, psprintf("%s%s", conn->opening.home_mark, CONN_SETTINGS_SQL)) != 1)
-		open_failed(conn, PQerrorMessage(conn->io.pg));
-	else
-		poll_socket(&conn->io.poll, PQsocket(conn->io.pg), WL_SOCKET_READABLE);
+	why = settings_begin(conn);
+	if (why != NULL)
+		open_failed(conn, why);
 }
 
 /* When a connection opened at that time is to be replaced; 0: never. */
@@ -415,67 +475,41 @@ opened(Conn *conn)
 	shared->counters.connects++;
 	shared->counters.connect_us += us;
 	SpinLockRelease(&shared->mutex);
+	histogram_record(&stats_of(pool->index)->latency[LATENCY_LOGIN], us);
 	conn->used_at = now;
 	conn->worked_at = now;
+	conn_login_answered(conn, conn_role(conn));
+	if (!conn->session.degraded)
+	{
+		if (pool_restored(pool))
+			pool_leave_standbys(pool);
+	}
+	else if (!conn->session.unsuited)
+	{
+		if (conn->opening.errors.len > 0 && pool->degraded_since == 0)
+			pool_note_error(pool, conn->opening.errors.data);
+		pool_degraded(pool);
+	}
 	conn->expires_at = lifetime_end(pool, now);
+	if (conn_is_newest(conn))
+		pool_renewed(pool);
 	conn_ready(conn);
 }
 
-/* Read the answer to our settings. */
+/* Our settings are made. */
 static void
-settings_event(Conn *conn)
+settled(Conn *conn)
 {
-	PGresult   *res;
-	WireMessage large;
+	const char *datetimes = PQparameterStatus(conn->io.pg, "integer_datetimes");
 
-	switch (input_look(conn, &large))
-	{
-		case INPUT_LARGE:
-			input_describe_large(conn, &large);
-			open_failed(conn, conn->loss.error);
-			return;
-		case INPUT_REFUSED:
-			open_failed(conn, conn->loss.error);
-			return;
-		default:
-			break;
-	}
-	if (PQconsumeInput(conn->io.pg) != 1)
-	{
-		open_failed(conn, PQerrorMessage(conn->io.pg));
-		return;
-	}
-	while (!PQisBusy(conn->io.pg))
-	{
-		const char *datetimes;
-		bool		failed;
-
-		res = PQgetResult(conn->io.pg);
-		if (res == NULL)
-		{
-			timer_stop(&conn->deadline);
-			conn_remember_settings(conn);
-			if (conn->opening.home_mark[0] != '\0' &&
-				home_has_mark(PQbackendPID(conn->io.pg), conn->opening.home_mark, &conn->session.home_role))
-				conn->session.home_pid = PQbackendPID(conn->io.pg);
-			datetimes = PQparameterStatus(conn->io.pg, "integer_datetimes");
-			conn->session.integer_datetimes = datetimes != NULL && strcmp(datetimes, "on") == 0;
-			pool_saw_round_trip(conn->pool, ticks_now() - conn->asked_at);
-			opened(conn);
-			return;
-		}
-		failed = PQresultStatus(res) != PGRES_COMMAND_OK &&
-			PQresultStatus(res) != PGRES_TUPLES_OK;
-		wire_own_result(conn, res);
-		PQclear(res);
-		if (failed)
-		{
-			open_failed(conn, PQerrorMessage(conn->io.pg));
-			return;
-		}
-	}
-	if (PQsocket(conn->io.pg) == PGINVALID_SOCKET)
-		open_failed(conn, PQerrorMessage(conn->io.pg));
+	timer_stop(&conn->deadline);
+	conn_remember_settings(conn);
+	if (conn->opening.home_mark[0] != '\0' &&
+		home_has_mark(PQbackendPID(conn->io.pg), conn->opening.home_mark, &conn->session.home_role))
+		conn->session.home_pid = PQbackendPID(conn->io.pg);
+	conn->session.integer_datetimes = datetimes != NULL && strcmp(datetimes, "on") == 0;
+	pool_saw_round_trip(conn->pool, ticks_now() - conn->asked_at);
+	opened(conn);
 }
 
 /* A step of the log-in was made, see login_step(). */
@@ -511,6 +545,9 @@ stepped(Conn *conn, int status, const char *why)
 void
 conn_open_event(Conn *conn)
 {
+	SettingsStep step;
+	const char *why;
+
 	switch (conn->opening.phase)
 	{
 		case PHASE_LOOKUP:
@@ -520,7 +557,11 @@ conn_open_event(Conn *conn)
 			login_step(conn, stepped);
 			break;
 		case PHASE_SETTINGS:
-			settings_event(conn);
+			step = settings_read(conn, &why);
+			if (step == SETTINGS_MADE)
+				settled(conn);
+			else if (step == SETTINGS_FAILED)
+				open_failed(conn, why);
 			break;
 	}
 }
@@ -539,6 +580,8 @@ conn_make(Pool *pool)
 	conn->context = context;
 	conn->pool = pool;
 	conn->state = CONN_CONNECTING;
+	conn->endpoint.at = ENDPOINT_NONE;
+	conn->endpoint.probes = ENDPOINT_NONE;
 	conn->opening.phase = PHASE_LOOKUP;
 	conn->generation = pool->generation;
 	conn->opened_at = ticks_now();
@@ -570,5 +613,7 @@ void
 conn_open(Conn *conn)
 {
 	MemoryContextSetParent(conn->context, worker_context);
+	if (conn->pool->degraded_since != 0 && !conn_finds_out(conn) && pool_may_degrade(conn->pool))
+		conn->opening.candidates->round = 1;
 	(void) work_guard(attempt_piece, conn, conn_recover, conn);
 }

@@ -31,6 +31,7 @@ refuse_copy(Conn *conn, ExecStatusType status)
 {
 	Flight	   *flight = conn_head(conn);
 	Request    *req = flight->req;
+	Ticks		now = ticks_now();
 
 	if (status == PGRES_COPY_IN)
 	{
@@ -44,65 +45,66 @@ refuse_copy(Conn *conn, ExecStatusType status)
 							   NameStr(conn->pool->options.server)),
 					  "The statement was given up. What it had already completed on the remote server stays.",
 					  "Use a query instead.");
-	conn_count_request(conn, req, conn_head_us(conn, ticks_now()), true);
+	conn_count_request(conn, req, now, conn_head_us(conn, now), true);
 	conn_orphan(conn, flight);
 	/* first: its session releases locks when it is told */
 	conn_cancel(conn);
 	request_end(req);
 }
 
-/*
- * Would the statement perhaps not have failed, had it been prepared just now?
- * Its parameters have the types that they got when it was: since then, a
- * column may have become a bigint or a text.
- */
+/* Is the next result the question's for the number of its transaction, or its Parse's? */
 static bool
-is_of_old_types(const char *sqlstate)
+question_is_next(const Flight *flight)
 {
-	static const char *const states[] = {
-		"22003",				/* numeric_value_out_of_range */
-		"22007",				/* invalid_datetime_format */
-		"22008",				/* datetime_field_overflow */
-		"22P02",				/* invalid_text_representation */
-		"XX000",				/* internal_error: the type itself is gone */
-	};
-
-	for (int i = 0; i < lengthof(states); i++)
-	{
-		if (strcmp(sqlstate, states[i]) == 0)
-			return true;
-	}
-	/* syntax_error_or_access_rule_violation */
-	return strncmp(sqlstate, "42", 2) == 0;
+	return flight->asks && (flight->asks_parse || flight->asks_first || flight->read_to_end);
 }
 
-/* Why a statement has failed.  The names of the SQLSTATEs are in appendix A of the manual. */
-static Cause
-cause_of(const PGresult *res)
+/*
+ * Has the question failed, and not what it stands behind?  What is not there (26), and what
+ * is not allowed or does not exist (42), is the question's; another error may come at
+ * any statement, and is its transaction's.
+ */
+static bool
+is_of_question(const Flight *flight, const PGresult *res)
 {
 	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-	const char *source = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
 
-	if (sqlstate == NULL)
-		return CAUSE_OWN;
-	/* query_canceled */
-	if (strcmp(sqlstate, "57014") == 0)
-		return CAUSE_CANCEL;
-	/* feature_not_supported: "cached plan must not change result type" */
-	if (strcmp(sqlstate, "0A000") == 0 && source != NULL &&
-		strcmp(source, "RevalidateCachedQuery") == 0)
-		return CAUSE_PLAN_OLD;
-	/* invalid_sql_statement_name: somebody has deallocated it */
-	if (strcmp(sqlstate, "26000") == 0 &&
-		PQresultErrorField(res, PG_DIAG_CONTEXT) == NULL)
-		return CAUSE_PLAN_GONE;
-	/* duplicate_prepared_statement: behind a pooler, another has been here */
-	if (strcmp(sqlstate, "42P05") == 0)
-		return CAUSE_PLAN_EXISTS;
-	if (is_of_old_types(sqlstate) &&
-		(source == NULL || strcmp(source, "exec_stmt_raise") != 0))
-		return CAUSE_TYPES_OLD;
-	return CAUSE_OWN;
+	return question_is_next(flight) && sqlstate != NULL &&
+		(strncmp(sqlstate, "26", 2) == 0 || strncmp(sqlstate, "42", 2) == 0);
+}
+
+/* A field of the only row; NULL when there is none. */
+static const char *
+wire_value(const PGresult *res, int field)
+{
+	return PQntuples(res) == 1 && field < PQnfields(res) && !PQgetisnull(res, 0, field) ?
+		PQgetvalue(res, 0, field) : NULL;
+}
+
+/* The question, or its Parse, has been answered. */
+static void
+question_result(Conn *conn, Flight *flight, const PGresult *res)
+{
+	if (flight->asks_parse)
+	{
+		flight->asks_parse = false;
+		return;
+	}
+	flight->asks = false;
+	flight->asks_first = false;
+	outcome_numbered(flight, wire_value(res, 0), wire_value(res, 1));
+}
+
+static void
+keep_words(Conn *conn, const PGresult *res, const char *severity)
+{
+	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+
+	strlcpy(conn->loss.sqlstate, sqlstate ? sqlstate : "", sizeof(conn->loss.sqlstate));
+	snprintf(conn->loss.error, sizeof(conn->loss.error),
+			 "The remote server said: %s: %s (SQLSTATE %s)", severity,
+			 PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
+			 sqlstate ? sqlstate : "unknown");
 }
 
 /* If with that error the remote server ends the connection, keep what it says. */
@@ -110,7 +112,6 @@ bool
 wire_last_words(Conn *conn, const PGresult *res)
 {
 	const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
-	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
 
 	/*
 	 * poolers, and servers before 9.6, have but the one that may be
@@ -123,11 +124,19 @@ wire_last_words(Conn *conn, const PGresult *res)
 	conn->loss.last_words = true;
 	/* a pooler between us has no source to name, and knows of itself alone */
 	conn->loss.remote_ended = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION) != NULL;
-	snprintf(conn->loss.error, sizeof(conn->loss.error),
-			 "The remote server said: %s: %s (SQLSTATE %s)", severity,
-			 PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
-			 sqlstate ? sqlstate : "unknown");
+	keep_words(conn, res, severity);
 	return true;
+}
+
+/*
+ * The remote process says with a notice that it ends.  libpq has read that ahead of results that
+ * it has not given yet.
+ */
+void
+wire_quits(Conn *conn, const PGresult *res)
+{
+	conn->loss.remote_quits = true;
+	keep_words(conn, res, "WARNING");
 }
 
 /* The remote reports an error. */
@@ -150,13 +159,17 @@ error_result(Conn *conn, PGresult *res)
 	{
 		char		frame;
 
-		if (batch_fails(conn, flight, cause_of(res), &frame))
+		if (batch_fails(conn, flight, wire_cause_of(res), &frame))
 			reply_error(flight->req, res, frame);
 	}
 	else if (flight != NULL)
 	{
+		Cause		cause = is_of_question(flight, res) ? CAUSE_QUESTION : wire_cause_of(res);
+
+		/* what stands behind is not executed */
+		flight->asks = false;
 		flight->read_to_end = true;
-		if (flight_failed(conn, flight, cause_of(res)))
+		if (flight_failed(conn, flight, cause))
 			reply_error(flight->req, res, FRAME_ERROR);
 	}
 	else if (conn->state == CONN_RESETTING)
@@ -165,9 +178,10 @@ error_result(Conn *conn, PGresult *res)
 
 		/* a line, as long as a view would show it */
 		ereport(LOG,
-				(errmsg("dbpool could not %s of pool \"%s\": %.*s",
+				(errmsg("dbpool could not %s of pool \"%s\": %s%.*s",
 						conn->lease.shared != NULL ? "end a prepared transaction" : "reset a connection",
 						NameStr(conn->pool->options.server),
+						session_runs_connect_sql(conn) ? "connect_sql failed: " : "",
 						(int) Min(strcspn(message, "\n"), DBPOOL_SHOWN_ERROR), message)));
 		conn_close(conn, "it could not be reset");
 	}
@@ -204,16 +218,19 @@ note_types(Conn *conn, const Flight *flight, const PGresult *res)
 	conn_note_types(conn, flight, n, types);
 }
 
-/* A result of dbpool's own statements. */
+/* A result of dbpool's own statements, and of connect_sql, of which nobody wants to know. */
 void
 wire_own_result(Conn *conn, const PGresult *res)
 {
 	ExecStatusType status = PQresultStatus(res);
 
+	if (session_runs_connect_sql(conn))
+		return;
 	if (status == PGRES_COMMAND_OK && strcmp(PQcmdStatus((PGresult *) res), "SET") == 0)
 		conn_note_set(conn);
 	else if (status == PGRES_TUPLES_OK && PQnfields(res) == 1)
-		conn_note_answer(conn, PQfname(res, 0), PQntuples(res) > 0);
+		conn_note_answer(conn, PQfname(res, 0),
+						 PQntuples(res) == 1 && !PQgetisnull(res, 0, 0) ? PQgetvalue(res, 0, 0) : NULL);
 }
 
 /* Rows or a tag for the first flight.  Returns true when it has kept the result. */
@@ -267,13 +284,39 @@ prelude_result(Conn *conn, Flight *flight)
 		flight->req->has_outcome = true;
 }
 
+/* The remote wants rows, or would send some, outside of queries; this takes the result over. */
+static Next
+copy_result(Conn *conn, PGresult *res, ExecStatusType status)
+{
+	Flight	   *flight = conn_head(conn);
+	Request    *req = flight != NULL ? flight->req : NULL;
+	uint32		columns = (uint32) PQnfields(res);
+
+	PQclear(res);
+	if (flight == NULL)
+		conn_close(conn, session_runs_connect_sql(conn) ? "connect_sql began COPY" :
+				   "the remote answered what it was not asked");
+	else if (flight->batch != NULL)
+		conn_close(conn, "a statement of a batch began COPY");
+	else if (req == NULL)
+		return drain_copy(conn, status);
+	else if (status == PGRES_COPY_IN && req->task.kind == REQUEST_COPY && req->copy == COPY_WAITING)
+		copy_ask(req, columns);
+	else
+		refuse_copy(conn, status);
+	return NEXT_RESULT;
+}
+
 /* One result of libpq; this takes it over. */
 static Next
 one_result(Conn *conn, PGresult *res)
 {
 	Flight	   *flight = conn_head(conn);
 	ExecStatusType status = PQresultStatus(res);
-	Next		next = NEXT_RESULT;
+
+	/* in a pipeline, libpq is asked anew for each command */
+	if (flight != NULL && conn->io.pipelined && status != PGRES_SINGLE_TUPLE)
+		flight->row_mode = false;
 
 	switch (status)
 	{
@@ -290,6 +333,8 @@ one_result(Conn *conn, PGresult *res)
 				if (batch_result(conn, flight, res, status == PGRES_SINGLE_TUPLE))
 					return NEXT_RESULT;
 			}
+			else if (question_is_next(flight))
+				question_result(conn, flight, res);
 			else if (flight->parsing)
 				flight->parsing = false;
 			else if (!flight->chore && take_result(conn, flight, res, status))
@@ -304,25 +349,11 @@ one_result(Conn *conn, PGresult *res)
 			return NEXT_RESULT;
 		case PGRES_PIPELINE_ABORTED:
 			if (flight != NULL && flight->batch != NULL)
-				batch_item_aborted(flight);
+				batch_item_aborted(conn, flight);
 			break;
 		case PGRES_COPY_IN:
 		case PGRES_COPY_OUT:
-			if (flight != NULL && flight->batch != NULL)
-			{
-				PQclear(res);
-				conn_close(conn, "a statement of a batch began COPY");
-				return NEXT_RESULT;
-			}
-			else if (flight != NULL && flight->req != NULL && status == PGRES_COPY_IN &&
-					 flight->req->task.kind == REQUEST_COPY &&
-					 flight->req->copy == COPY_WAITING)
-				copy_ask(flight->req, (uint32) PQnfields(res));
-			else if (flight != NULL && flight->req != NULL)
-				refuse_copy(conn, status);
-			else
-				next = drain_copy(conn, status);
-			break;
+			return copy_result(conn, res, status);
 		case PGRES_FATAL_ERROR:
 			error_result(conn, res);
 			break;
@@ -332,7 +363,7 @@ one_result(Conn *conn, PGresult *res)
 			return NEXT_RESULT;
 	}
 	PQclear(res);
-	return next;
+	return NEXT_RESULT;
 }
 
 /*
@@ -345,7 +376,8 @@ want_rows(Conn *conn)
 {
 	Flight	   *flight = conn_head(conn);
 
-	if (flight != NULL && flight->prelude == 0 && conn->io.pipelined && !flight->row_mode)
+	if (flight != NULL && flight->prelude == 0 && conn->io.pipelined && !flight->row_mode &&
+		!question_is_next(flight))
 		flight->row_mode = PQsetSingleRowMode(conn->io.pg) == 1;
 }
 
@@ -354,10 +386,22 @@ static Next
 next_result(Conn *conn)
 {
 	PGresult   *res;
+	int64		before;
+	bool		busy;
 
 	want_rows(conn);
-	if (PQisBusy(conn->io.pg))
+	before = input_before(conn);
+	busy = PQisBusy(conn->io.pg);
+	if (input_hoards(conn, before))
+	{
+		conn_lost(conn);
 		return NEXT_SOCKET;
+	}
+	conn->io.waits = busy;
+	if (busy)
+		return NEXT_SOCKET;
+	conn->io.kept = 0;
+	conn->io.looks = 0;
 	res = PQgetResult(conn->io.pg);
 	if (res != NULL)
 	{
@@ -379,7 +423,7 @@ next_result(Conn *conn)
 		return NEXT_SOCKET;
 	}
 	if (conn->io.pipelined && conn->flights.n > 0)
-		conn_lost(conn);
+		conn_lost_at_end(conn);
 	else
 		conn_all_read(conn);
 	return NEXT_SOCKET;
@@ -403,9 +447,12 @@ read_results(Conn *conn)
 		if (req != NULL && !reply_pump(conn, req))
 		{
 			/* the backend is slow: let the remote wait */
+			request_measure_blocked(req, true);
 			conn_want(conn, WL_SOCKET_CLOSED);
 			return;
 		}
+		if (req != NULL)
+			request_measure_blocked(req, false);
 		if (conn_copies(conn) && !copy_send(conn))
 			return;
 		if (conn_head_batch(conn) != NULL)
@@ -418,8 +465,8 @@ read_results(Conn *conn)
 	if (conn_head_batch(conn) != NULL)
 		batch_tell(conn);
 	/* out of step with the remote, libpq gives up a socket by itself */
-	if (conn->loss.broken || PQsocket(conn->io.pg) == PGINVALID_SOCKET)
-		conn_lost(conn);
+	if (conn->loss.broken || conn->loss.remote_quits || PQsocket(conn->io.pg) == PGINVALID_SOCKET)
+		conn_lost_at_end(conn);
 	else
 		conn_want(conn, WL_SOCKET_READABLE | (conn->io.flushed ? 0 : WL_SOCKET_WRITEABLE));
 }
@@ -432,9 +479,11 @@ idle_event(Conn *conn)
 
 	while (!PQisBusy(conn->io.pg) && (res = PQgetResult(conn->io.pg)) != NULL)
 		PQclear(res);
-	if (conn_is_bad(conn) ||
+	if (conn_is_bad(conn) || conn->loss.remote_quits ||
 		PQsocket(conn->io.pg) == PGINVALID_SOCKET)
-		conn_lost(conn);
+		conn_lost_at_end(conn);
+	else if (conn->state == CONN_IDLE && conn->pool->wanted != WANTED_ANY && !conn_suits(conn))
+		conn_close(conn, "its server has another role now");
 }
 
 /*
@@ -445,6 +494,7 @@ static void
 too_large(Conn *conn, const WireMessage *large)
 {
 	Request    *req = conn_head_request(conn);
+	Ticks		now = ticks_now();
 
 	if (conn->state == CONN_CLOSED)
 		return;
@@ -453,7 +503,7 @@ too_large(Conn *conn, const WireMessage *large)
 		reply_large_error(req, large))
 	{
 		/* the statement has failed: that was its answer */
-		conn_count_request(conn, req, conn_head_us(conn, ticks_now()), true);
+		conn_count_request(conn, req, now, conn_head_us(conn, now), true);
 		flight_remove(conn, conn_head(conn));
 		request_end(req);
 	}
@@ -465,6 +515,7 @@ static void
 read_socket(Conn *conn)
 {
 	PGnotify   *notify;
+	int64		before;
 	WireMessage large;
 	InputLook	look = input_look(conn, &large);
 
@@ -486,8 +537,14 @@ read_socket(Conn *conn)
 			read_results(conn);
 		return;
 	}
+	before = input_before(conn);
 	while ((notify = PQnotifies(conn->io.pg)) != NULL)
 		PQfreemem(notify);
+	if (input_hoards(conn, before))
+	{
+		conn_lost(conn);
+		return;
+	}
 	if (is_at_rest(conn))
 		idle_event(conn);
 	else

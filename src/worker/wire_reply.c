@@ -64,6 +64,10 @@ put_tag(Request *req, uint64 count, const char *tag)
 	message_put(&frame, &count, sizeof(count));
 	message_put_string(&frame, tag);
 	put_frame(req, &frame, start);
+	/* where the last one is what is wanted, those before it are dbpool's own */
+	if (req->task.kind == REQUEST_COPY || req->task.lease_ends)
+		req->counted = 0;
+	req->counted += count;
 }
 
 /* Tell how a statement ended. */
@@ -73,11 +77,25 @@ reply_tag(Request *req, PGresult *res)
 	put_tag(req, strtoull(PQcmdTuples(res), NULL, 10), PQcmdStatus(res));
 }
 
-/* Tell how many rows several statements counted together. */
+/* Tell how many rows statements counted, of which there is no result any more. */
 void
-reply_count(Request *req, uint64 count)
+reply_count(Request *req, uint64 count, const char *tag)
 {
-	put_tag(req, count, "");
+	put_tag(req, count, tag);
+}
+
+/* What is to be said of an error of the remote's besides; NULL: nothing. */
+static const char *
+told_besides(const Request *req, const PGresult *res)
+{
+	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+	const char *tries = retry_told(req);
+	const char *degraded;
+
+	if (req->conn == NULL || !req->conn->session.degraded || sqlstate == NULL || strcmp(sqlstate, "25006") != 0)
+		return tries;
+	degraded = pool_degraded_told(req->pool);
+	return tries != NULL ? psprintf("%s\n%s", degraded, tries) : degraded;
 }
 
 /* Pass on an error or a notice with all its fields, each cut if it is very long. */
@@ -92,6 +110,7 @@ reply_error(Request *req, const PGresult *res, char type)
 	error_fields_put(&frame, res, req->task.encoding);
 	error_field_put(&frame, 'P', PQresultErrorField(res, PG_DIAG_STATEMENT_POSITION),
 					req->task.encoding);
+	error_field_put(&frame, 'r', told_besides(req, res), req->task.encoding);
 	appendStringInfoChar(&frame, '\0');
 	put_frame(req, &frame, start);
 	if (type == FRAME_ERROR)
@@ -118,6 +137,7 @@ reply_large_error(Request *req, const WireMessage *message)
 	initStringInfo(&frame);
 	start = message_begin_frame(&frame, FRAME_ERROR);
 	error_fields_put_seen(&frame, message, req->task.encoding);
+	error_field_put(&frame, 'r', retry_told(req), req->task.encoding);
 	appendStringInfoChar(&frame, '\0');
 	put_frame(req, &frame, start);
 	req->failed = true;

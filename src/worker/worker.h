@@ -6,7 +6,7 @@
  *
  *	 Request  a slot of shared memory as the worker sees it (intake.c)
  *	 Pool	  a foreign server seen through a user mapping (pool.c)
- *	 Conn	  a connection of a pool (connection*.c)
+ *	 Conn	  a connection of a pool (connection.h)
  *
  *	 Flight	  something that was sent on a connection, until its answer is in
  *			  (flight.c)
@@ -33,9 +33,6 @@
 #include "worker/timer.h"
 #include "worker/work.h"
 
-struct pg_conn;
-struct pg_result;
-struct OffloadJob;
 typedef struct Pool Pool;
 typedef struct Conn Conn;
 typedef struct Flight Flight;
@@ -48,9 +45,6 @@ extern int	my_worker;
 
 /* For what outlives a turn of the loop; CurrentMemoryContext ends with it. */
 extern MemoryContext worker_context;
-
-/* How often a request is given another connection when one proved dead under it. */
-#define ATTEMPTS_MOST		3
 
 /* How often a statement is sent again that failed for no fault of its own. */
 #define REPEATS_MOST		5
@@ -86,6 +80,24 @@ typedef struct Answer
 
 extern const Answer answer_slot;	/* answer_slot.c */
 
+/* Room for the run of a remote server, as text, see outcome.c. */
+#define OUTCOME_RUN_BYTES	80
+
+/* A write that may have run, see outcome.c. */
+typedef struct Doubt
+{
+	uint64		xid;			/* number of its transaction at the remote */
+	char		run[OUTCOME_RUN_BYTES]; /* in which that was given */
+	double		numbered_at;	/* when that was, by the remote's clock; or 0 */
+	char		answer[40];		/* of the remote; empty: it had none */
+	int			asked;			/* times that it was in progress */
+	Ticks		sent_at;		/* its statement */
+	Ticks		opened_at;		/* the connection that was lost */
+	Ticks		lost_at;		/* and when it was */
+	int64		us;				/* it took, until its connection was lost */
+	char		lost[DBPOOL_SHOWN_ERROR];	/* why that was */
+} Doubt;
+
 struct Request
 {
 	const Answer *answer;
@@ -99,24 +111,39 @@ struct Request
 	bool		has_outcome;	/* a result or an error has come to an end */
 	bool		put;			/* something has been put for the backend */
 	bool		cut;			/* something could not be put wholly */
+	bool		called_off;		/* its session wants it stopped, and waits */
 	bool		held;			/* not active: waits for room, see large.c */
 	bool		queued;			/* is in one of its pool's queues */
 	bool		kept;			/* its session waits for the end of its flight */
 	bool		rides;			/* may share a connection; decides which */
 	CopyPhase	copy;			/* how far the rows of a COPY, or the items of
 								 * a batch, are */
-	int			attempts;		/* connections that proved dead under it */
+	bool		backs_off;		/* queued, until its next try is due */
+	bool		put_off;		/* no server had come as far as it wants */
+	bool		retry_refused;	/* its last try, as the budget was used up */
+	bool		no_remote;		/* it is being told that no connection can be
+								 * opened */
+	int			tries;			/* from 1, see retry.c */
 	int			repeats;		/* how often it was sent again otherwise */
 	dlist_node	node;			/* in one of its pool's queues */
 	Pool	   *pool;			/* NULL until it is queued */
 	Conn	   *conn;			/* while checking or running for it */
 	Flight	   *flight;			/* while running */
+	Doubt	   *doubt;			/* what it was may have run; or NULL */
 	Statement  *statement;		/* what is known of its text, or NULL */
-	Timer		deadline;		/* for getting a connection */
+	Timer		deadline;		/* for getting a connection, or its next try */
 	uint64		suspected;		/* signature of the deadlock that it may wait
 								 * in, or 0 */
-	Ticks		queued_at;
+	Ticks		arrived_at;		/* its session submitted it */
+	Ticks		received_at;	/* all of it was here */
+	Ticks		queued_at;		/* likewise, or it was put back into the queue */
 	Ticks		started_at;		/* 0 before it runs */
+	Ticks		ended_at;		/* it was measured, see measure.c */
+	bool		waits;			/* it was not sent at once */
+	bool		runs;			/* it was sent, and not put back */
+	bool		measured;
+	Ticks		blocked_since;	/* its session does not read; or 0 */
+	int64		blocked_us;		/* so long had it not, while it ran */
 	int64		remote_us;		/* time the remote took */
 
 	/* The request's parts, in the up ring or in large. */
@@ -132,6 +159,7 @@ struct Request
 	/* Frames for which the down ring had no room; those before cursor had. */
 	StringInfoData out;
 	uint64		rows;
+	uint64		counted;		/* rows that command tags told */
 	uint64		bytes;
 	uint64		items_ok;		/* of a batch, that have run */
 	uint64		items_failed;	/* of one of independent statements */
@@ -144,10 +172,36 @@ typedef enum Queue
 {
 	QUEUE_RIDERS,				/* those who may share one */
 	QUEUE_LONERS,				/* who need one for themselves */
-	QUEUE_LEASES				/* who need one until their transactions end */
+	QUEUE_LEASES,				/* who need one until their transactions end */
+	QUEUE_DOUBTS,				/* who need one to learn whether they have run */
+	QUEUE_LATER					/* whose next try is not due so far */
 } Queue;
 
-#define QUEUES	(QUEUE_LEASES + 1)
+#define QUEUES	(QUEUE_LATER + 1)
+
+/* What target_session_attrs asks of a server, as far as that may change later. */
+typedef enum WantedRole
+{
+	WANTED_ANY = 0,				/* also prefer-standby: it is a preference */
+	WANTED_READ_WRITE,
+	WANTED_READ_ONLY,
+	WANTED_PRIMARY,
+	WANTED_STANDBY
+} WantedRole;
+
+/* What a pool knows of an endpoint, see balance.c. */
+typedef struct PoolEndpoint
+{
+	double		slow;			/* so many times as long as usual did a
+								 * statement take */
+	Ticks		slow_at;		/* then */
+	Ticks		given_at;		/* it was given a connection, as it had too
+								 * few */
+	Ticks		behind_at;		/* it said that it is too far behind; 0: no
+								 * more; see replay.c */
+	int64		lag_bytes;		/* as it said; -1: it did not say */
+	int64		lag_us;
+} PoolEndpoint;
 
 struct Pool
 {
@@ -162,8 +216,22 @@ struct Pool
 	uint64		stamp;			/* how new the definition is */
 	PoolOptions options;
 	uint32		generation;		/* grows when connections must be made anew */
-	bool		paused;
+	uint32		oldest;			/* of connections that may be used, see
+								 * renew.c */
+	bool		looks_up;		/* the definition may be an old one: nothing
+								 * is opened before a request brings it */
+	uint64		paused;			/* ticket of the pause, or 0 */
+	uint64		rested;			/* the one of which it was told that nothing
+								 * runs */
+	uint64		disabled;		/* ticket of what has disabled it, or 0 */
+	uint64		drained;		/* likewise */
+	uint64		reset;			/* stamp of the last reset */
+	uint64		renewed;		/* the one of which it was told that it is
+								 * done */
+	uint32		reset_generation;	/* what is older is from before the reset */
 	bool		synchronous;	/* commits have been seen to wait for standbys */
+	bool		no_runs;		/* the remote does not tell of its runs, see
+								 * outcome.c */
 	bool		loses_prepared; /* what was prepared has been seen to get
 								 * lost, as behind a pooler */
 	dlist_head	conns[CONN_NSTATES];
@@ -185,11 +253,39 @@ struct Pool
 	int			cancels;		/* threads that cancel for it */
 	int			steps;			/* threads that log in for it */
 	int			lookups;		/* threads that look up names for it */
+	int			endpoints[DBPOOL_MAX_PLACES];	/* where it leads to, see
+												 * endpoints.c */
+	PoolEndpoint known[DBPOOL_MAX_PLACES];	/* of each of them */
+	int			nendpoints;
+	int			makes_room;		/* place + 1 of that for which a connection
+								 * elsewhere is to come free, or 0 */
+	uint64		furthest;		/* where one of them was, see replay.c */
+	Ticks		furthest_at;	/* then; 0: not known */
+	Ticks		put_off_at;		/* a request was, since none had come as far
+								 * as it wants */
+	Ticks		evened_at;		/* connections were spread anew, see balance.c */
+	bool		leads_elsewhere;	/* also to places that have no entry */
+	WantedRole	wanted;
+	Ticks		degraded_since; /* it is served by standbys, see degraded.c;
+								 * or 0 */
+	Ticks		seek_at;		/* when a primary is looked for again */
+	bool		tried_standby;	/* by the last attempt to connect that has
+								 * failed */
+	Ticks		refused_at;		/* last time that a server refused to write
+								 * which should */
 	int			failures;		/* connects that failed in a row */
 	Ticks		retry_at;		/* no connect before, while others work */
 	Ticks		failed_at;
 	char		error[DBPOOL_SHOWN_ERROR];	/* of the last connect that failed */
+	char		sqlstate[6];	/* of it */
 	const char *hint;			/* what to do about it, or NULL; a constant */
+	bool		overloaded;		/* see shed.c */
+	Ticks		short_at;		/* when nobody had waited too long, at last */
+	Ticks		empty_since;	/* nobody waits; 0: somebody does */
+	Ticks		judged_from;	/* who came before that may wait long */
+	int			retry_tokens;	/* the budget, see retry.c */
+	Ticks		counted_loss_at;	/* when the last connection was lost for
+									 * which a token was taken */
 	double		connect_us;		/* moving averages; 0 when unknown */
 	double		exec_us;
 	double		rtt_us;			/* the way there and back */
@@ -202,6 +298,8 @@ typedef enum Fate
 	FATE_FAILED,				/* it was rolled back, by its own fault */
 	FATE_ROLLED_BACK,			/* by no fault of its own: once more */
 	FATE_NOT_RUN,				/* the connection was lost before it could run */
+	FATE_IN_DOUBT,				/* the connection was lost, and the remote can
+								 * tell */
 	FATE_UNKNOWN				/* the connection was lost, and nobody knows */
 } Fate;
 
@@ -222,6 +320,14 @@ struct Flight
 	bool		reused;			/* it had been prepared before */
 	uint64		preparation;	/* which one that was */
 	bool		parsing;		/* the answer to its Parse comes first */
+	bool		asks;			/* the answer to the question for its number
+								 * is to come, see outcome.c */
+	bool		asks_first;		/* and before its own */
+	bool		asks_parse;		/* and that to the question's Parse first of
+								 * all */
+	uint64		xid;			/* that number, or 0 */
+	double		numbered_at;	/* and when it was told, by the remote's
+								 * clock, in seconds; or 0 */
 	int			prelude;		/* those to so many statements of its prelude
 								 * do */
 	bool		prelude_alone;	/* and its own has not been sent so far */
@@ -231,6 +337,8 @@ struct Flight
 	bool		plain;			/* tags so far are of plain reads and writes */
 	bool		read_to_end;	/* all of its answer but the Sync's has been */
 	bool		stalled;		/* it holds up others, and is to run alone */
+	bool		retry;			/* has failed, and its request is tried again */
+	bool		called_off;		/* its session wants it stopped, and waits */
 	bool		cancelled;		/* a cancel was sent for it */
 	Fate		fate;			/* as far as it is known; DONE until an error
 								 * has come */
@@ -241,166 +349,6 @@ struct Flight
 	char	   *deadlock;		/* it is, and is being cancelled: in whose way
 								 * who is */
 	Batch	   *batch;			/* of a REQUEST_BATCH, or NULL; wire_batch.c */
-};
-
-/* Number of settings in Conn.settings. */
-#define CONN_REPORTED	7
-
-typedef enum ConnPhase
-{
-	PHASE_LOOKUP,				/* waits for host names */
-	PHASE_LOGIN,				/* PQconnectPoll() */
-	PHASE_SETTINGS				/* our SET commands */
-} ConnPhase;
-
-/* Getting there: places to try.  wire_open.c, wire_login.c */
-typedef struct ConnOpening
-{
-	ConnPhase	phase;			/* while CONNECTING; what follows is of no
-								 * meaning later */
-	struct Candidates *candidates;
-	struct OffloadJob *lookup;
-	struct OffloadJob *step;	/* has pg meanwhile */
-	Login		login;
-	StringInfoData errors;		/* what went wrong at each place */
-	const char *hint;			/* what to do about it, or NULL; a constant */
-	bool		hint_of_server; /* that is of a place where a server answered */
-	bool		password_unasked;	/* a place would have let us in without */
-	char		home_mark[HOME_MARK_BYTES]; /* empty: not sent */
-} ConnOpening;
-
-/* libpq's connection and its socket.  wire_io.c, wire_input.c */
-typedef struct ConnIo
-{
-	struct pg_conn *pg;
-	PollEntry	poll;			/* its socket */
-	Wire		wire;			/* where in the stream of messages we are */
-	int64		received;		/* bytes in its state, when it is not busy */
-	bool		tls;
-	bool		pipelined;		/* libpq is in pipeline mode */
-	bool		flushed;		/* libpq has handed all to the kernel */
-	bool		unsent;			/* it has thrown some away instead */
-	bool		big;			/* libpq's buffers have grown large */
-	int			empty_results;	/* that libpq gave in a row */
-} ConnIo;
-
-/* What has been sent and not answered.  flight.c; who may join: dispatch.c */
-typedef struct ConnFlights
-{
-	dlist_head	list;			/* in the order they were sent */
-	int			n;
-	int			orphans;		/* of these, whose sessions gave up */
-	double		load;			/* their expected time, in us */
-	bool		joinable;		/* has riders, and others may join */
-	bool		makes_way;		/* not joinable any more, as a loner waits */
-	Ticks		ended_at;		/* last time one ended */
-} ConnFlights;
-
-/* The remote session: how it is, and what was left in it.  connection_session.c */
-typedef struct ConnSession
-{
-	char	   *settings[CONN_REPORTED];	/* when it was new; NULL for what
-											 * is not reported */
-	bool		integer_datetimes;	/* the remote has them, as binary.h wants */
-	bool		synchronous;	/* commits wait for standbys of the remote */
-	int			home_pid;		/* its process, if it surely is one of this
-								 * server; or 0 */
-	Oid			home_role;		/* as which that runs */
-	bool		dirty;			/* it must be reset */
-	bool		read_only;		/* its transactions are, until they are put
-								 * back */
-	bool		spoilt;			/* no reset would do */
-	bool		changed;		/* one of those who shared it has changed it,
-								 * and nobody else is to be blamed for that */
-	bool		foreign_prepared;	/* somebody has used PREPARE */
-} ConnSession;
-
-/* Statements that dbpool has prepared there.  connection_prepare.c */
-typedef struct ConnPrepared
-{
-	Prepared  **by_id;			/* by Statement.id */
-	int			nids;			/* length of that */
-	dlist_head	lru;
-	int			n;
-	dlist_head	doomed;			/* of Prepared: to be deallocated */
-} ConnPrepared;
-
-/* The lease that it is for, if it is for one.  lease.c */
-typedef struct ConnLease
-{
-	LeaseShared *shared;		/* or NULL */
-	uint64		hold;
-	int			statements;		/* requests that it was given for it */
-	bool		committed;		/* the last statement was a COMMIT that did */
-	bool		strayed;		/* it has begun or committed one by itself */
-	bool		prepared;		/* its transaction is a prepared one now */
-	Ticks		opened_at;
-	Ticks		idle_since;		/* while LEASED */
-	uint64		suspected;		/* signature of the deadlock that it may be
-								 * in, or 0 */
-	bool		warned;			/* that it has been open for long */
-} ConnLease;
-
-/* Getting the remote to stop.  connection_cancel.c */
-typedef struct ConnCancel
-{
-	Ticks		since;			/* when the first flight was given up */
-	bool		waits;			/* for another cancel of the pool to end */
-	struct OffloadJob *job;
-	bool		ended;			/* the remote has taken it, or could not */
-} ConnCancel;
-
-/* Rows that did not fit into the ring.  wire_reply.c */
-typedef struct ConnRows
-{
-	struct pg_result *result;	/* of libpq, or NULL */
-	int			row;			/* the one that is next */
-	int			piece;			/* of its frame */
-	Size		piece_off;		/* bytes of that which have been put */
-} ConnRows;
-
-/* Why it is about to be lost.  wire_read.c, connection_close.c */
-typedef struct ConnLoss
-{
-	bool		broken;			/* nothing more can be read from the socket */
-	bool		last_words;		/* remote said why it ends the connection */
-	bool		remote_ended;	/* the server process itself did */
-	char		error[DBPOOL_SHOWN_ERROR];
-} ConnLoss;
-
-/*
- * A connection.  Which parts have something in which state, is what check.c
- * asserts.
- */
-struct Conn
-{
-	dlist_node	node;			/* in pool->conns[state] */
-	MemoryContext context;		/* holds all of it, but libpq's */
-	Pool	   *pool;
-	ConnState	state;
-	uint32		generation;		/* of the pool, when it was opened */
-	int			index;			/* of its ConnShared */
-	ConnShared *shared;
-	Request    *waiter;			/* for whom it is being checked; of a lease,
-								 * who comes next */
-	Work		go_on;			/* marked: to be read, see conn_mark() */
-	Ticks		opened_at;
-	Ticks		expires_at;		/* 0: never */
-	Ticks		used_at;		/* last time the remote answered */
-	Ticks		worked_at;		/* last time it ran a statement, or was opened */
-	Ticks		asked_at;		/* when a check or a reset was sent */
-	Timer		deadline;		/* of what it is doing */
-	Timer		watch;			/* of what its first flight is doing to others */
-	Timer		janitor;		/* while idle or leased */
-	ConnIo		io;
-	ConnOpening opening;
-	ConnFlights flights;
-	ConnSession session;
-	ConnPrepared prepared;
-	ConnLease	lease;
-	ConnCancel	cancel;
-	ConnRows	rows;
-	ConnLoss	loss;
 };
 
 /* One for each slot. */
@@ -445,6 +393,10 @@ extern void request_put_error(Request *req, const char *sqlstate,
 extern void request_fail(Request *req, const char *sqlstate,
 						 const char *message, const char *detail,
 						 const char *hint);
+extern bool request_rolls_back(const Request *req);
+extern const char *retry_told(const Request *req);
+extern void request_fail_gone(Request *req, const char *sqlstate, const char *detail);
+extern void outcome_forget(Request *req);
 extern void request_put_failed(Request *req, const char *sqlstate,
 							   const char *message, const char *detail,
 							   const char *hint);
@@ -461,6 +413,23 @@ static inline Size
 answer_kept_bytes(const Request *req)
 {
 	return req->out.len;
+}
+
+/* --- measure.c: how long requests take ----------------------------------------------- */
+
+/* When the present turn of the loop began. */
+extern Ticks turn_started_at;
+
+extern bool request_measure(Request *req, Ticks now, int64 us, TimeSplit *split);
+extern void request_measure_end(Request *req);
+extern void request_measure_blocked(Request *req, bool blocked);
+
+/* Does a TimeSplit have it? */
+static inline bool
+request_is_split(const Request *req)
+{
+	return req->task.kind == REQUEST_QUERY || req->task.kind == REQUEST_SCRIPT ||
+		req->task.kind == REQUEST_PING;
 }
 
 /* --- answer_slot.c: that is a session with a slot ------------------------------------ */
@@ -494,22 +463,18 @@ request_state(const Request *req)
 	return request_word_state(request_word(req->slot));
 }
 
-/* --- pool_list.c, pool_entry.c: pools of this worker, and in shared memory --------------- */
+/* --- pool_list.c: pools of this worker ------------------------------------------------------ */
 
 extern void pools_foreach(void (*fn) (Pool *pool));
 extern void pool_foreach_conn(Pool *pool, void (*fn) (Conn *conn, void *arg), void *arg);
 extern int	pool_size(const Pool *pool);
-
-#define POOL_TOO_MANY			(-1)
-#define POOL_OWNER_HAS_ENOUGH	(-2)
-extern void pool_set_owner(const Pool *pool);
-extern int	pool_take_entry(const PoolKey *key, Oid owner, int *first);
 
 /* --- share.c, split.c: a pool over several workers --------------------------------------- */
 
 extern int	pool_workers(const Pool *pool, int *place);
 extern int	pool_max(const Pool *pool);
 extern int	pool_min(const Pool *pool);
+extern int	pool_max_waiting(const Pool *pool);
 extern int	pool_spread(const Pool *pool);
 extern int	pool_workers_most(const Pool *pool);
 extern bool pool_leases_are_full(Pool *pool);
@@ -524,6 +489,7 @@ extern void leases_init(void);
 extern void leases_look(void);
 extern void leases_forget(void);
 extern Conn *lease_conn(const Request *req);
+extern bool request_opens_lease(const Request *req);
 extern const char *lease_why_ended(const Request *req, char *sqlstate);
 extern bool lease_attach(Conn *conn, Request *req);
 extern void lease_unattach(Conn *conn);
@@ -531,14 +497,9 @@ extern void lease_runs(Conn *conn, const Request *req);
 extern void lease_begun(Conn *conn);
 extern void lease_rests(Conn *conn);
 extern bool lease_is_released(const Conn *conn);
+extern void lease_prepared(Conn *conn);
 extern void lease_end(Conn *conn, const char *sqlstate, const char *reason);
-
-/* Does the request need a connection until its transaction ends, and has none? */
-static inline bool
-request_opens_lease(const Request *req)
-{
-	return req->task.lease != LEASE_NONE && (req->conn == NULL || req->conn->lease.shared == NULL);
-}
+extern void lease_lost(Conn *conn, const char *reason);
 
 /* --- queue.c: requests that wait --------------------------------------------------------- */
 
@@ -548,11 +509,39 @@ extern Request *pool_first_waiter(Pool *pool);
 extern void pool_enter_queue(Request *req);
 extern void pool_leave_queue(Request *req);
 extern void pool_wait_again(Request *req);
-extern void pool_requeue(Request *req);
+extern bool request_unstart(Request *req);
 extern void pool_repeat(Request *req, bool alone);
-extern void pool_send_waiters_back(Pool *pool);
+extern void pool_send_waiters_back(Pool *pool, bool doubts);
 extern void pool_fail_waiters(Pool *pool, const char *sqlstate, const char *message,
 							  const char *detail, const char *hint);
+extern void pool_fail_impatient(Pool *pool, const char *sqlstate, const char *message,
+								const char *detail, const char *hint);
+
+/* --- retry.c: what is tried again ------------------------------------------------------- */
+
+/* Tokens of the budget: in tenths, as a success gives one. */
+#define RETRY_TOKENS_MOST	100
+
+extern bool retry_take(Request *req, Ticks opened_at, Ticks lost_at);
+extern void retry_later(Request *req);
+extern void retry_now(Request *req);
+extern void retry_lost(Request *req, Ticks opened_at, const char *why);
+
+/* A statement has ended well. */
+static inline void
+retry_success(Pool *pool)
+{
+	if (pool->retry_tokens < RETRY_TOKENS_MOST)
+		pool->retry_tokens++;
+}
+
+/* --- shed.c: who is turned away ----------------------------------------------------------- */
+
+extern bool shed_refuses(Request *req);
+extern bool shed_holds_back(Pool *pool, const Conn *conn);
+extern void shed_look(Pool *pool, Ticks now);
+extern Request *shed_next(Pool *pool, int queues);
+extern void shed_others(Pool *pool, Ticks now);
 
 /* --- queue_overdue.c: and have waited too long ------------------------------------------ */
 
@@ -560,12 +549,43 @@ extern void pool_waited_too_long(Request *req);
 
 /* --- remote.c: what is known of the other end -------------------------------------------- */
 
-extern void pool_back_off(Pool *pool);
+extern void pool_lost_unused(Pool *pool, const char *error);
 extern void pool_works(Pool *pool);
+extern bool pool_is_alone(Pool *pool);
+extern void pool_tell_why(Pool *pool, Ticks next);
 extern void pool_saw_round_trip(Pool *pool, int64 us);
+extern void pool_note_error(Pool *pool, const char *message);
+extern void pool_probe_failed(Pool *pool, const char *message, const char *hint);
 extern void pool_conn_failed(Pool *pool, const char *sqlstate,
 							 const char *message, const char *hint);
 extern void pool_recover(void *owner, int sqlerrcode);
+
+/* --- degraded.c: a standby serves in place of a primary -------------------------------- */
+
+extern bool pool_may_degrade(Pool *pool);
+extern void pool_degraded(Pool *pool);
+extern void pool_degraded_end(Pool *pool, const char *how);
+extern void pool_degraded_lost(Pool *pool);
+extern bool pool_restored(Pool *pool);
+extern bool pool_seeks_now(Pool *pool);
+extern bool pool_seeks(Pool *pool);
+extern const char *pool_degraded_told(const Pool *pool);
+
+/* --- renew.c: old connections serve until there is a new one ------------------------- */
+
+extern bool definitions_differ_by_password(const char *a, Size a_len, const char *b, Size b_len);
+extern void pool_renew(Pool *pool);
+extern bool pool_renews(const Pool *pool);
+extern bool pool_renew_may_exceed(Pool *pool);
+extern void pool_renew_make_place(Pool *pool);
+extern void pool_renewed(Pool *pool);
+extern void pool_leave_standbys(Pool *pool);
+
+/* --- stop.c: pools that are stopped ---------------------------------------------------- */
+
+extern void pool_refuse(Pool *pool, Request *req);
+extern void pool_refuse_waiters(Pool *pool);
+extern void pool_kill(Pool *pool);
 
 /* --- pool.c, dispatch.c, grow.c: who gets which connection ------------------------------- */
 
@@ -573,12 +593,21 @@ extern void pools_init(void);
 extern void pools_look(void);
 extern void pool_submit(Request *req);
 extern void pool_waiter_left(Request *req);
+extern void pool_call_off(Request *req);
 extern void pool_close_idle(Pool *pool, const char *reason);
 
 extern void dispatch_submit(Request *req);
 extern void dispatch_leased(Conn *conn, Request *req);
 extern void pool_dispatch(Pool *pool);
 extern void pool_grow(Pool *pool);
+extern void pool_seek_primary(Pool *pool);
+
+/* Does it want a server that writes? */
+static inline bool
+pool_wants_primary(const Pool *pool)
+{
+	return pool->wanted == WANTED_READ_WRITE || pool->wanted == WANTED_PRIMARY;
+}
 
 /* The pool is to be looked at before the turn ends: something has changed. */
 static inline void
@@ -598,10 +627,14 @@ extern void deadlock_init(void);
 extern void deadlock_watch(void);
 extern void deadlock_watch_anew(void);
 
-/* --- resolvers.c: prepared transactions that were left behind ------------------------------- */
+/* --- alerts.c: is something wrong? ------------------------------------------------------------ */
 
-extern void resolvers_init(void (*warmer) (void));
-extern void resolvers_look(void);
+extern void alerts_init(void);
+
+/* --- errands.c: processes that do something in a database ----------------------------------- */
+
+extern void errands_init(void (*warmer) (void));
+extern void errands_look(void);
 
 /* --- check.c: what is true when a turn ends ------------------------------------------------ */
 

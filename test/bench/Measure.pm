@@ -72,6 +72,9 @@ sub sql
 	return $output;
 }
 
+# The servers that are remotes; the second one is for workloads of two.
+my @REMOTES = ('remote', 'remote2');
+
 # --- before it begins ---------------------------------------------------------
 
 # Make the tables and what peers need; find out which of them are there.
@@ -82,7 +85,7 @@ sub prepare
 
 	$tables_rows = $params{rows};
 	mkdir $LOGS;
-	foreach my $server ('local', 'remote')
+	foreach my $server ('local', @REMOTES)
 	{
 		($pid{$server}) =
 		  slurp("$SANDBOX/$server/data/postmaster.pid") =~ /^(\d+)/;
@@ -97,7 +100,8 @@ sub prepare
 		);
 		push @variables, '-v', "has_$need=$have{$need}";
 	}
-	sql('remote', undef, @variables, '-f', "$SCRIPTS/remote.sql");
+	sql($_, undef, @variables, '-f', "$SCRIPTS/remote.sql")
+	  foreach $params{second} ? @REMOTES : 'remote';
 	sql('local', undef, @variables, '-v', "remote=$SANDBOX/remote",
 		'-f', "$SCRIPTS/local.sql");
 	$have{pgbouncer} = $ENV{BENCH_POOLER_PID};
@@ -105,7 +109,7 @@ sub prepare
 	$pid{delay} = $ENV{BENCH_DELAY_PID};
 	$have{dbpool_bulk_insert} = sql('local',
 		"SELECT count(*) FROM pg_proc WHERE proname = 'dbpool_bulk_insert'");
-	$remote_base = sql('remote',
+	$remote_base = @REMOTES * sql('remote',
 		"SELECT count(*) FROM pg_stat_activity WHERE backend_type <> 'client backend'"
 	);
 	return;
@@ -154,7 +158,7 @@ sub children
 
 sub remote_connections
 {
-	my @children = children($pid{remote});
+	my @children = map { children($pid{$_}) } @REMOTES;
 
 	return @children - $remote_base;
 }
@@ -202,7 +206,7 @@ sub cpu_now
 	my %cpu = (
 		worker => cpu_of_process($pid{worker}),
 		local => cpu_of_server($pid{local}),
-		remote => cpu_of_server($pid{remote}),
+		remote => sum0(map { cpu_of_server($pid{$_}) } @REMOTES),
 		client => $client ? cpu_of_process($client) : (times)[2] + (times)[3],
 		bench => cpu_of_process($$),
 		delay => cpu_of_process($pid{delay}));
@@ -265,9 +269,9 @@ sub anonymous_kb
 # none keeps connections that others would be charged with.
 sub make_pool
 {
-	my ($workload, $peer) = @_;
+	my ($workload, $peer, $name) = @_;
 	my %pool = (
-		host => "$SANDBOX/" . ($workload->{via} || 'remote'),
+		host => "$SANDBOX/" . ($workload->{via} || $name),
 		port => 5432,
 		dbname => 'bench',
 		%{ $peer->{pool} });
@@ -276,8 +280,8 @@ sub make_pool
 	  sort keys %pool;
 
 	sql('local',
-		"CREATE SERVER remote FOREIGN DATA WRAPPER dbpool OPTIONS ($list)");
-	sql('local', 'CREATE USER MAPPING FOR CURRENT_USER SERVER remote');
+		"CREATE SERVER $name FOREIGN DATA WRAPPER dbpool OPTIONS ($list)");
+	sql('local', "CREATE USER MAPPING FOR CURRENT_USER SERVER $name");
 	return;
 }
 
@@ -304,9 +308,10 @@ sub wait_for_quiet
 # Asked from another database, so that it does not count itself.
 sub sessions_so_far
 {
-	return sql('remote',
-		"SELECT sessions FROM pg_stat_database WHERE datname = 'bench'",
-		'-d', conninfo('remote', 'postgres'));
+	return sum0 map {
+		sql($_, "SELECT sessions FROM pg_stat_database WHERE datname = 'bench'",
+			'-d', conninfo($_, 'postgres'))
+	} @REMOTES;
 }
 
 # One peer, one time. Returns metrics by name.
@@ -314,15 +319,16 @@ sub measure
 {
 	my ($workload, $peer, %params) = @_;
 	my $how = Measure->can("measure_$workload->{kind}");
+	my @remotes = $peer->{second} ? @REMOTES : 'remote';
 
-	sql('remote', $workload->{before}) if $workload->{before};
+	if ($workload->{before}) { sql($_, $workload->{before}) foreach @remotes; }
 	$pid{worker} = sql('local', 'SELECT pid FROM dbpool_workers LIMIT 1');
 	wait_for_quiet();
 	my $sessions = sessions_so_far();
 	wait_for_quiet();
-	make_pool($workload, $peer) if $peer->{pool};
+	if ($peer->{pool}) { make_pool($workload, $peer, $_) foreach @remotes; }
 	my %result = $how->($workload, $peer, %params);
-	sql('local', 'DROP SERVER remote CASCADE') if $peer->{pool};
+	if ($peer->{pool}) { sql('local', "DROP SERVER $_ CASCADE") foreach @remotes; }
 	wait_for_quiet();
 	$result{opened} = sessions_so_far() - $sessions;
 	# pgbench looks around by a session of its own.
@@ -568,6 +574,46 @@ sub time_shell
 	system('bash', '-o', 'pipefail', '-c', $command) == 0
 	  or die "failed: $command\n";
 	return (time - $start, peak => 1);
+}
+
+# --- calls that come by a schedule ----------------------------------------------
+
+use constant LIVE_MS => 100;
+
+my $capacity;    # calls a second of the peer that has no load
+
+# Those who ask as soon as they are answered are as many as connections, twice.
+sub measure_open
+{
+	my ($workload, $peer, %params) = @_;
+	my $closed = !$peer->{load};
+	my $sessions = $closed ? 2 * $peer->{pool}->{max_size} : $params{clients};
+	my @command = (
+		"$SANDBOX/arrivals",
+		conninfo('local') . ' options=' . "'-c statement_timeout="
+		  . ($closed ? 0 : LIVE_MS) . "'",
+		$workload->{sql},
+		$sessions,
+		$params{seconds},
+		$closed ? 0 : $capacity * $peer->{load},
+		LIVE_MS);
+
+	sql('local', 'SELECT dbpool_ping(\'remote\')');
+	wait_until('the pool has its connections',
+		sub { remote_connections() >= $peer->{pool}->{min_size} });
+	my $before = cpu_now();
+	open my $pipe, '-|', @command or die "could not run arrivals: $!\n";
+	my $said = <$pipe> // '';
+	close $pipe or die "arrivals failed\n";
+	my %said = split ' ', $said;
+	my $answered = $said{in_time} + $said{late};
+	$capacity = $answered / $said{seconds} if $closed;
+	return (
+		rate => ($closed ? $answered : $said{in_time}) / $said{seconds},
+		p50 => $said{p50},
+		p99 => $said{p99},
+		peak => remote_connections(),
+		cpu_between($before, cpu_now(), $said{offered} || 1));
 }
 
 # --- idle sessions ------------------------------------------------------------

@@ -6,6 +6,7 @@
 #   protocol  pgbench's -M: prepared (if not said) or simple
 #   conn      what dblink connects to: remote, or the pooler before it
 #   pool      options of dbpool's pool, which is made anew for each measuring
+#   second    has another pool, remote2, at another remote, likewise
 #   sample    the share of its latencies that is logged, if not the usual one
 #   needs     what has to be there; it is left out, aloud, when that is not
 #
@@ -13,6 +14,10 @@
 #   kind      rate      pgbench for some seconds; transactions per second
 #             bulk      one statement, or a few, of many rows; rows per second
 #             sessions  idle sessions; connections and memory
+#             open      calls that come by a schedule, whoever has been answered:
+#                       test/tools/arrivals.c; those answered in time per second.
+#                       A peer's `load` is how many come, in multiples of what the
+#                       peer without one, which comes first, could do; 100 ms to live
 #   scripts   first halves of names, with weights. Latencies are of the first.
 #   clients   list of numbers of clients
 #   peers     names, or hashes with `name`, `as` (the peer meant) and whatever is
@@ -88,6 +93,14 @@ my $unshared = {
 	as => 'dbpool',
 	label => 'dbpool, multiplex off',
 	pool => { multiplex => 'off' }
+};
+
+# And without asking the remote for what becomes of writes.
+my $unasked = {
+	name => 'dbpool_unasked',
+	as => 'dbpool',
+	label => 'dbpool, resolve_outcome off',
+	pool => { resolve_outcome => 'off' }
 };
 
 # Pools of a fixed size, for the one that finds its own.
@@ -360,9 +373,12 @@ our @WORKLOADS = (
 		pool => { max_size => 16 },
 		before => 'TRUNCATE events',
 		peers =>
-		  [qw(direct dblink dblink_pgbouncer postgres_fdw plproxy dbpool)],
-		quick => { peers => [qw(direct dblink dbpool)] },
-		goals => [ { of => 'dblink', at_least => 1.5, clients => 64 } ],
+		  [qw(direct dblink dblink_pgbouncer postgres_fdw plproxy), $unasked, 'dbpool'],
+		quick => { peers => [ qw(direct dblink), $unasked, 'dbpool' ] },
+		goals => [
+			{ of => 'dblink', at_least => 1.5, clients => 64 },
+			{ of => 'dbpool_unasked', at_least => 0.97, clients => 64 }
+		],
 	},
 	{
 		name => 'W10a',
@@ -385,8 +401,66 @@ our @WORKLOADS = (
 		clients => [8],
 		pool => { max_size => 10, transaction => 'bound' },
 		before => 'TRUNCATE events',
-		peers => [qw(dblink postgres_fdw dbpool)],
-		goals => [ { of => 'dblink', at_least => 1, clients => 8 } ],
+		peers => [
+			qw(dblink postgres_fdw dbpool),
+			{
+				name => 'both_bound',
+				as => 'dbpool',
+				label => 'dbpool, two remotes',
+				script => 'dbpool_both',
+				second => 1
+			},
+			{
+				name => 'two_phase',
+				as => 'dbpool',
+				label => 'dbpool, two remotes, two_phase',
+				script => 'dbpool_both',
+				second => 1,
+				pool => { transaction => 'two_phase' }
+			},
+		],
+		bases => [ 'dblink', 'both_bound' ],
+		goals => [
+			{ of => 'dblink', at_least => 1, clients => 8 },
+			{
+				peer => 'two_phase',
+				of => 'both_bound',
+				at_least => 0.6,
+				clients => 8
+			}
+		],
+	},
+	{
+		name => 'W12',
+		title =>
+		  '10 ms statements with 100 ms to live, three times what the remote can do',
+		kind => 'open',
+		sql => q{SELECT dbpool_query('remote', 'SELECT pg_sleep(0.01)')},
+		clients => [160],
+		pool => { max_size => 4, min_size => 4 },
+		bases => ['closed'],
+		peers => [
+			{ name => 'closed', as => 'dbpool', label => 'dbpool, as much as it can do' },
+			{ name => 'calm', as => 'dbpool', label => 'dbpool, half as much', load => 0.5 },
+			{ name => 'queue', as => 'dbpool', label => 'dbpool, three times as much', load => 3 },
+			{
+				name => 'limit',
+				as => 'dbpool',
+				label => 'dbpool, likewise, max_waiting 8',
+				load => 3,
+				pool => { max_waiting => 8 }
+			},
+			{
+				name => 'dbpool',
+				label => 'dbpool, likewise, shed on',
+				load => 3,
+				pool => { shed => 'on' }
+			},
+		],
+		goals => [
+			{ of => 'closed', at_least => 0.9, clients => 160 },
+			{ of => 'calm', metric => 'p99', at_most => 2, clients => 160 },
+		],
 	},);
 
 # The workloads that are asked for, each with its peers worked out. Options:

@@ -323,7 +323,7 @@ sub judge
 	my %judged = (
 		metric => $goal->{metric} || 'rate',
 		of => ref $goal->{of} ? '' : $goal->{of} || '');
-	my $ours = find($results, 'dbpool', $goal->{clients});
+	my $ours = find($results, $goal->{peer} || 'dbpool', $goal->{clients});
 	my $of = base_of_goal($goal, $results);
 
 	($judged{bound}) = grep { defined $goal->{$_} } keys %BOUNDS;
@@ -372,7 +372,9 @@ sub goal_row
 	return [
 		"goal $workload->{name}",
 		counted($goal->{clients}, 'client'),
-		$judged{metric} . ($judged{of} ? " / $judged{of}" : ''),
+		($goal->{peer} ? "$goal->{peer}, " : '')
+		  . $judged{metric}
+		  . ($judged{of} ? " / $judged{of}" : ''),
 		$value,
 		$BOUNDS{ $judged{bound} }->[0],
 		$target,
@@ -386,7 +388,7 @@ sub goal_csv
 
 	return join(',',
 		$workload->{name}, $goal->{clients},
-		'dbpool', @judged{ 'metric', 'of' },
+		$goal->{peer} || 'dbpool', @judged{ 'metric', 'of' },
 		exact($judged{value}), @judged{ 'bound', 'target', 'verdict' })
 	  . "\n";
 }
@@ -408,7 +410,7 @@ sub csv
 		my ($workload, $peer, $clients, $rounds) =
 		  @$result{qw(workload peer clients rounds)};
 		my @same = grep { $_->{workload} == $workload } @results;
-		my %unit = (rate => 'tx/s', bulk => 'rows/s', sessions => 'sessions');
+		my %unit = (rate => 'tx/s', bulk => 'rows/s', sessions => 'sessions', open => 'in time/s');
 		print $file join(
 			',',
 			$workload->{name},

@@ -149,6 +149,8 @@ $SIG{$_} = sub { exit 1 }
 
 Report::open_files("$ENV{BENCH_SANDBOX}/out");
 Report::say('Making tables ...');
+$options{second} =
+  grep { $_->{second} } map { @{ $_->{peers} } } @workloads;
 Measure::prepare(%options);
 Report::header(%options);
 leave_out(@workloads);

@@ -88,6 +88,11 @@ SELECT regress_ids();
 -- the constraint is looked at when each commits
 SELECT number, status, rows, sqlstate FROM regress_batch(ARRAY['INSERT INTO regress.d VALUES (1)', 'INSERT INTO regress.d VALUES (1)', 'INSERT INTO regress.d VALUES (2)'], mode => 'independent');
 SELECT number, status, result FROM regress_batch(ARRAY['SELECT 1 AS a', 'SELECT 1/0', 'SELECT 2 AS a'], mode => 'independent', results => true);
+-- what is returned after a setting has changed its form is not passed on; what was done stays
+SELECT * FROM regress_batch(ARRAY['SET datestyle = ''German''', 'SELECT date ''2024-01-02'' AS d', 'INSERT INTO regress.t VALUES (32)', 'SELECT 1 AS one WHERE false', 'SELECT 1/0', 'SELECT 3'], mode => 'independent', results => true);
+SELECT number, status, rows FROM regress_batch(ARRAY['SELECT set_config(''datestyle'', ''German'', false)', 'SELECT date ''2024-01-02'' AS d'], mode => 'independent');
+SELECT * FROM regress_batch(ARRAY['SELECT date ''2024-01-02'' AS d'], mode => 'independent', results => true);
+SELECT dbpool_exec('remote', 'DELETE FROM regress.t WHERE id = 32');
 -- over several connections
 SELECT count(*), sum(rows), min(status), max(status), count(DISTINCT number) FROM regress_batch(ARRAY(SELECT format('INSERT INTO regress.t VALUES (%s)', i) FROM generate_series(1001, 2000) i), mode => 'independent', parallel => 4);
 SELECT dbpool_exec('remote', 'SELECT FROM regress.t WHERE id > 1000');
@@ -168,6 +173,8 @@ SELECT dbpool_exec_batch('remote', 'INSERT INTO regress.t VALUES ($1, $2)', ARRA
 SELECT dbpool_exec_batch('remote', 'INSERT INTO regress.d VALUES ($1)', ARRAY[7, 7]);
 \set SHOW_CONTEXT never
 SELECT dbpool_exec('remote', 'SELECT FROM regress.t WHERE id > 5000');
+-- rows of several shapes
+SELECT dbpool_exec_batch('remote', 'SELECT $1::int', (SELECT array_agg(CASE i % 2 WHEN 0 THEN ROW(i) ELSE (SELECT r FROM (SELECT i AS b) r) END) FROM generate_series(1, 1001) i));
 -- wrong ones
 SELECT dbpool_exec_batch('remote', 'INSERT INTO regress.t VALUES ($1)', '{1,2}');
 SELECT dbpool_exec_batch('remote', 'INSERT INTO regress.t VALUES ($1)', NULL);

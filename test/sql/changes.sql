@@ -125,9 +125,9 @@ DROP ROLE regress_dbpool_own;
 -- what is wanted of a pool that is cold does not befall the one it is later
 ALTER SERVER fresh OPTIONS (SET application_name 'cold');
 SELECT regress_wait($$(SELECT state = 'cold' FROM dbpool_pools WHERE pool = 'fresh' AND database = current_database())$$);
-SELECT dbpool_reset('fresh');
+SELECT dbpool_reset('fresh') LIKE 'reset, %' AS reset;
 SELECT regress_ask('pg_backend_pid()', 'fresh') AS pid \gset
-SELECT dbpool_reset('here');
+SELECT dbpool_reset('here') LIKE 'reset, %' AS reset;
 SELECT regress_ask('pg_backend_pid()', 'fresh') = :'pid' AS same_connection;
 
 -- DROP SERVER closes the connections

@@ -136,3 +136,11 @@ SELECT dbpool_query('nowhere', 'SELECT ''it works now''');
 SET client_min_messages = warning;
 SELECT dbpool_drop_pool('nowhere');
 DROP FUNCTION regress_try;
+
+-- which errors a transaction may be run again after
+SELECT s AS sqlstate, dbpool_is_retryable(s) FROM unnest(ARRAY['08001', '08006', '40001', '40P01', '53300', '55P03', '57P01', '57P02', '57P03',
+  '08007', '08P01', '23505', '25006', '25P01', '40003', '53100', '53400', '57014', 'XX000', '00000', NULL]) s;
+SELECT dbpool_is_retryable('4000');
+SELECT dbpool_is_retryable('40p01');
+SELECT dbpool_is_retryable('');
+SELECT provolatile, proisstrict, proparallel FROM pg_proc WHERE proname = 'dbpool_is_retryable';

@@ -75,10 +75,18 @@ SELECT v = :pid AS same FROM dbpool_query('remote', 'SELECT pg_backend_pid()') A
 SELECT dbpool_reset('remote');
 SELECT v = :pid AS same FROM dbpool_query('remote', 'SELECT pg_backend_pid()') AS t(v int);
 
--- one that has no connections is not paused without a word
-SELECT dbpool_create_pool('cold', '');
+-- one that nobody has used is paused as well, and for whoever uses it first
+SELECT dbpool_create_pool('cold', :'remote_conninfo', '{"acquire_timeout": "100ms"}');
 SELECT dbpool_pause('cold');
+SELECT state FROM dbpool_pools WHERE pool = 'cold' AND database = current_database();
+SELECT dbpool_pause('cold');
+SELECT count(*) FROM dbpool_stat_pools WHERE pool = 'cold';
+SELECT dbpool_ping('cold');
+SELECT state FROM dbpool_pools WHERE pool = 'cold' AND database = current_database();
 SELECT dbpool_resume('cold');
+SELECT dbpool_ping('cold') IS NOT NULL AS pong;
+SELECT dbpool_resume('cold');
+SELECT dbpool_reset('cold');
 SELECT dbpool_reset('cold');
 
 -- only for the server's owner

@@ -9,7 +9,7 @@ ALTER SERVER remote OPTIONS (max_size '1');
 -- what dbpool has prepared there; asked by another text each time, which is not
 CREATE FUNCTION regress_prepared() RETURNS TABLE (statement text) LANGUAGE sql AS $$
   SELECT s FROM dbpool_query('remote', $q$
-    SELECT statement FROM pg_prepared_statements WHERE name LIKE 'dbpool\_%' AND NOT from_sql ORDER BY 1 -- $q$ || clock_timestamp()) AS t(s text) $$;
+    SELECT statement FROM pg_prepared_statements WHERE name LIKE 'dbpool\_%' AND name <> 'dbpool_number' AND NOT from_sql ORDER BY 1 -- $q$ || clock_timestamp()) AS t(s text) $$;
 -- runs a statement so many times and gives the last answer
 CREATE FUNCTION regress_run(sql text, param text, times int DEFAULT 10) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -29,7 +29,7 @@ SELECT regress_run('SELECT a FROM regress.t WHERE b = $1', 'two', 1);
 SELECT regress_prepared();
 SELECT prepared FROM dbpool_connections;
 -- what was learned is not learned again: at once on another connection
-SELECT dbpool_reset('remote');
+SELECT dbpool_reset('remote') LIKE 'reset, %' AS reset;
 SELECT regress_run('SELECT a FROM regress.t WHERE b = $1', 'two', 1);
 SELECT regress_prepared();
 -- never

@@ -235,7 +235,7 @@ SELECT public.dbpool_exec('remote', 'SELECT 1');
 SELECT public.dbpool_ping('remote') IS NOT NULL AS pong;
 SELECT public.dbpool_ping('nonesuch');
 SELECT public.dbpool_create_pool('q', 'host=h user=u', '{"max_size": 3}');
-SELECT public.dbpool_pause('remote'), public.dbpool_resume('remote'), public.dbpool_reset('remote'), public.dbpool_stat_reset('remote'), public.dbpool_stat_reset();
+SELECT public.dbpool_pause('remote'), public.dbpool_resume('remote'), public.dbpool_reset('remote') LIKE 'reset%' AS reset, public.dbpool_stat_reset('remote'), public.dbpool_stat_reset();
 SELECT public.dbpool_drop_pool('q');
 RESET search_path;
 SET client_min_messages = warning;

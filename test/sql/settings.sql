@@ -44,7 +44,7 @@ SELECT dbpool_exec('remote', $$
   ALTER DATABASE remote SET xmloption = 'document';
   ALTER DATABASE remote SET array_nulls = on;
 $$);
-SELECT dbpool_reset('remote');
+SELECT dbpool_reset('remote') LIKE 'reset, %' AS reset;
 SELECT * FROM dbpool_query('remote', $$SELECT setting FROM pg_settings WHERE name IN ('TimeZone', 'bytea_output') ORDER BY 1$$) AS t(setting text);
 
 -- For each value: its binary form here, on the remote, of the value that was
@@ -128,7 +128,7 @@ SELECT * FROM regress_differences();
 
 RESET ALL;
 SELECT dbpool_exec('remote', 'ALTER DATABASE remote RESET ALL');
-SELECT dbpool_reset('remote');
+SELECT dbpool_reset('remote') LIKE 'reset, %' AS reset;
 DROP FUNCTION regress_differences, regress_xml;
 DROP TABLE regress_values;
 

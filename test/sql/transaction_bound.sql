@@ -197,6 +197,47 @@ BEGIN;
 SELECT dbpool_exec('remote', 'INSERT INTO regress.t VALUES (27, 0)');
 SELECT dbpool_exec('remote', 'COMMIT AND CHAIN');
 ROLLBACK;
+-- also where its tag is that of another statement
+SELECT dbpool_exec('remote', 'CREATE PROCEDURE regress.commits() LANGUAGE plpgsql AS $$ BEGIN COMMIT; END $$');
+CREATE FUNCTION regress_stray(sql text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM dbpool_exec('remote', 'INSERT INTO regress.t VALUES (28, 0) ON CONFLICT DO NOTHING');
+  BEGIN
+    PERFORM dbpool_exec('remote', sql);
+    RETURN 'it ran';
+  EXCEPTION WHEN OTHERS THEN
+    RAISE NOTICE '%: %', SQLSTATE, SQLERRM;
+    RETURN 'caught';
+  END;
+END $$;
+SELECT regress_stray('ROLLBACK AND CHAIN');
+SELECT regress_stray('rollback work and chain');
+SELECT regress_stray('SAVEPOINT chain; ABORT/* a /* b */ */TRANSACTION -- c' || E'\n' || 'and chain; INSERT INTO regress.t VALUES (29, 0)');
+SELECT regress_stray('ROLLBACK AND NO CHAIN');
+SELECT regress_stray('ABORT; BEGIN');
+SELECT regress_stray('END AND CHAIN; ROLLBACK AND CHAIN');
+SELECT regress_stray('CALL regress.commits()');
+SELECT regress_stray('DO $x$ BEGIN ROLLBACK; END $x$');
+BEGIN;
+SELECT dbpool_exec('remote', 'SAVEPOINT chain; SAVEPOINT b; ROLLBACK TO b; ROLLBACK TO chain; SELECT 1 AS and_chain; RELEASE chain');
+SELECT dbpool_begin('remote', 'chained');
+SELECT dbpool_savepoint('chained', 'chain');
+SELECT dbpool_rollback_to('chained', 'chain');
+SELECT dbpool_query('chained', 'ROLLBACK AND CHAIN');
+COMMIT;
+SELECT dbpool_rollback('chained');
+DROP FUNCTION regress_stray;
+-- savepoints of a call do not get in the way of those of subtransactions
+DO $$
+BEGIN
+  PERFORM dbpool_exec('remote', 'INSERT INTO regress.t VALUES (29, 0)');
+  BEGIN
+    PERFORM dbpool_exec('remote', 'INSERT INTO regress.t VALUES (30, 0)');
+    PERFORM dbpool_exec('remote', 'SAVEPOINT dbpool_2; INSERT INTO regress.t VALUES (31, 0); SAVEPOINT dbpool_3');
+    RAISE division_by_zero;
+  EXCEPTION WHEN division_by_zero THEN NULL;
+  END;
+END $$;
 SELECT * FROM dbpool_query('remote', 'SELECT id FROM regress.t WHERE id >= 20 ORDER BY id') AS t(id int);
 
 -- a call within a call steers no transaction that has a statement under way

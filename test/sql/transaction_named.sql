@@ -50,6 +50,24 @@ SELECT dbpool_commit('tx');
 SELECT dbpool_commit('tx');
 SELECT ids('remote');
 
+-- however its COMMIT ends, there is none any more
+SELECT dbpool_exec('remote', 'CREATE TABLE regress.deferred (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)');
+SELECT dbpool_begin('remote', 'tx');
+SELECT dbpool_exec('tx', 'INSERT INTO regress.deferred VALUES (1), (1)');
+SELECT dbpool_commit('tx');
+SELECT dbpool_rollback('tx');
+SELECT dbpool_begin('remote', 'tx');
+DO $$ BEGIN
+  PERFORM dbpool_exec('tx', 'SELECT pg_terminate_backend(pg_backend_pid())');
+EXCEPTION WHEN OTHERS THEN RAISE NOTICE '%', SQLSTATE;
+END $$;
+DO $$ BEGIN
+  PERFORM dbpool_commit('tx');
+EXCEPTION WHEN OTHERS THEN RAISE NOTICE '%', SQLERRM;
+END $$;
+SELECT dbpool_begin('remote', 'tx');
+SELECT dbpool_commit('tx');
+
 -- it ends with the local transaction that has begun it, if that fails
 BEGIN;
 SELECT dbpool_begin('remote', 'tx');
@@ -59,6 +77,13 @@ SELECT ids('tx');
 BEGIN;
 SAVEPOINT a;
 SELECT dbpool_begin('remote', 'tx');
+ROLLBACK TO a;
+SELECT ids('tx');
+ROLLBACK TO a;
+-- the one that it was released into counts from then on
+SAVEPOINT b;
+SELECT dbpool_begin('remote', 'tx');
+RELEASE b;
 ROLLBACK TO a;
 SELECT ids('tx');
 ROLLBACK TO a;
@@ -125,6 +150,16 @@ SELECT dbpool_exec('tx', 'INSERT INTO regress.t VALUES (40)');
 SELECT dbpool_drop_pool('gone');
 SELECT dbpool_exec('tx', 'INSERT INTO regress.t VALUES (41)');
 SELECT dbpool_commit('tx');
+SELECT ids('remote');
+-- also if another one has got its name
+SELECT dbpool_create_pool('gone', :'remote_conninfo');
+SELECT dbpool_begin('gone', 'tx');
+SELECT dbpool_exec('tx', 'INSERT INTO regress.t VALUES (43)');
+SELECT dbpool_drop_pool('gone');
+SELECT dbpool_create_pool('gone', :'remote_conninfo');
+SELECT dbpool_exec('tx', 'INSERT INTO regress.t VALUES (44)');
+SELECT dbpool_commit('tx');
+SELECT dbpool_drop_pool('gone');
 SELECT ids('remote');
 -- or be changed
 SELECT dbpool_create_pool('changed', :'remote_conninfo');
@@ -229,4 +264,17 @@ SELECT dbpool_begin('remote', 'brief', idle_timeout => '1 microsecond');
 SELECT regress_wait($$state = 'ended' FROM dbpool_transactions$$);
 SELECT dbpool_rollback('brief');
 SELECT regress_wait($$NOT EXISTS (SELECT FROM dbpool_transactions)$$);
-SELECT begun, committed, rolled_back, transaction_time > 0 AS time, transaction_time_max <= transaction_time AS max FROM dbpool_stat_pools WHERE pool = 'remote' AND user_name <> 'public';
+SELECT begun, committed, rolled_back, prepared, in_doubt, resolved, transaction_time > 0 AS time, transaction_time_mean <= transaction_time_max AS mean, transaction_time_max <= transaction_time AS max FROM dbpool_stat_pools WHERE pool = 'remote' AND user_name <> 'public';
+
+-- nothing of dbpool's own fails in a transaction: what it has prepared may be gone already
+SELECT dbpool_create_pool('few', :'remote_conninfo', '{"max_size": 1, "prepare_threshold": 1, "statement_cache_size": 1}');
+SELECT dbpool_exec('few', 'CREATE FUNCTION regress.deallocate() RETURNS int LANGUAGE plpgsql AS ''BEGIN DEALLOCATE ALL; RETURN 1; END''');
+SELECT dbpool_value(0, 'few', 'SELECT 1 + $1', i) FROM generate_series(1, 4) i;
+SELECT prepared FROM dbpool_connections WHERE pool = 'few';
+SELECT * FROM dbpool_query('few', 'SELECT 2') AS t(i int);
+SELECT * FROM dbpool_query('few', 'SELECT regress.deallocate()') AS t(i int);
+SELECT dbpool_begin('few', 'long');
+SELECT * FROM dbpool_query('long', 'SELECT 3') AS t(i int);
+SELECT * FROM dbpool_query('long', 'SELECT 2') AS t(i int);
+SELECT * FROM dbpool_query('long', 'SELECT 2') AS t(i int);
+SELECT dbpool_commit('long');

@@ -22,6 +22,8 @@ SELECT count(*) > 0 AS any FROM dbpool_pools;
 SELECT count(*) > 0 AS any FROM dbpool_connections;
 SELECT count(*) >= 0 AS any FROM dbpool_requests;
 SELECT count(*) > 0 AS any FROM dbpool_stat_pools;
+SELECT count(*) > 0 AS any, count(count) AS shown FROM dbpool_stat_latency;
+SELECT count(*) AS shown FROM dbpool_histograms;
 RESET ROLE;
 DROP ROLE regress_dbpool_user;
 

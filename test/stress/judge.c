@@ -106,14 +106,20 @@ judge_error(const Session *s, const PGresult *res)
 		count("not_run", 1);
 		return OUTCOME_FAILED;
 	}
+	/* somebody else's DEALLOCATE in a function: it was rolled back */
+	if (strcmp(state, "26000") == 0 && op->function != NULL)
+	{
+		count("deallocated", 1);
+		return OUTCOME_FAILED;
+	}
 	if (is_one_of(state, "08001 53300") && strcmp(op->pool, "tight") == 0 &&
 		strncmp(message, "could not get a connection", 26) == 0)
 	{
 		count("not_acquired", 1);
 		return OUTCOME_FAILED;
 	}
-	fail("s%d.%d: pool \"%s\", error %s %s, should be %s %s: %.200s", s->id, op->serial,
-		 op->pool, state, PQresultErrorMessage(res), op->state ? op->state : "none",
+	fail("s%d.%d: %s on pool \"%s\", error %s %s, should be %s %s: %.200s", s->id, op->serial,
+		 op->function ? op->function : "one call", op->pool, state, PQresultErrorMessage(res), op->state ? op->state : "none",
 		 op->state ? op->message : "", op->sql);
 	return OUTCOME_UNKNOWN;
 }
@@ -132,7 +138,7 @@ judge(const Session *s)
 					 s->op.serial, s->op.pool, s->op.state, s->op.sql);
 			else
 				check_rows(s, res);
-			count("ok", 1);
+			count(s->op.function != NULL ? "transactions" : "ok", 1);
 			count("rows", PQntuples(res));
 			return OUTCOME_OK;
 		case PGRES_FATAL_ERROR:

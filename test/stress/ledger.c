@@ -12,6 +12,7 @@ typedef struct Entry
 {
 	int			leaves;			/* rows, if it succeeded */
 	Outcome		outcome;
+	const char *function;		/* of its op */
 	bool		found;
 } Entry;
 
@@ -58,7 +59,14 @@ ledger_note(const Op *op, Outcome outcome)
 	{
 		ledger->entries[op->serial].outcome = outcome;
 		ledger->entries[op->serial].leaves = op->leaves;
+		ledger->entries[op->serial].function = op->function;
 	}
+}
+
+static const char *
+entry_function(const Entry *entry)
+{
+	return entry->function != NULL ? entry->function : "one call";
 }
 
 static const char *
@@ -86,8 +94,8 @@ compare_found(int session, int serial, int rows, bool right)
 	entry->found = true;
 	allowed = entry->outcome == OUTCOME_OK || entry->outcome == OUTCOME_UNKNOWN;
 	if (!allowed || rows != entry->leaves)
-		fail("s%d.%d: %s, should leave %d rows, has left %d", session, serial,
-			 outcome_name(entry->outcome), allowed ? entry->leaves : 0, rows);
+		fail("s%d.%d: %s, %s, should leave %d rows, has left %d", session, serial,
+			 entry_function(entry), outcome_name(entry->outcome), allowed ? entry->leaves : 0, rows);
 	else if (!right)
 		fail("s%d.%d: its rows are wrong, or there twice", session, serial);
 }
@@ -108,8 +116,8 @@ compare_missing(void)
 
 			counts[entry->outcome][entry->found]++;
 			if (entry->outcome == OUTCOME_OK && entry->leaves > 0 && !entry->found)
-				fail("s%d.%d: ok, should leave %d rows, has left none", session,
-					 serial, entry->leaves);
+				fail("s%d.%d: %s, ok, should leave %d rows, has left none", session,
+					 serial, entry_function(entry), entry->leaves);
 		}
 	}
 	printf("count writes_ok %d\n", counts[OUTCOME_OK][true]);

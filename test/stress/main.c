@@ -53,9 +53,9 @@ static struct
 	const char *name;
 	int64_t		n;
 }			counters[] = {
-	{"ok", 0}, {"expected_errors", 0}, {"rows", 0},
+	{"ok", 0}, {"transactions", 0}, {"expected_errors", 0}, {"rows", 0},
 	{"cancelled", 0}, {"timed_out", 0}, {"not_acquired", 0},
-	{"lost", 0}, {"not_run", 0},
+	{"lost", 0}, {"not_run", 0}, {"deallocated", 0},
 	{"cancels", 0}, {"kills", 0}, {"killed", 0}, {"sessions", 0},
 };
 
@@ -73,18 +73,21 @@ count(const char *name, int64_t n)
 	abort();
 }
 
+/* In one line. */
 void
 fail(const char *format,...)
 {
 	va_list		args;
+	char		reason[2000];
 
 	if (failures++ >= MAX_TOLD)
 		return;
 	va_start(args, format);
-	printf("FAIL ");
-	vprintf(format, args);
-	printf("\n");
+	vsnprintf(reason, sizeof(reason), format, args);
 	va_end(args);
+	for (char *at = reason; (at = strchr(at, '\n')) != NULL; at++)
+		*at = ' ';
+	printf("FAIL %s\n", reason);
 }
 
 /* Nothing can go on. */
@@ -284,6 +287,12 @@ session_running(Session *s, short events)
 			session_ended(s);
 		else if (s->answer == NULL)
 			s->answer = res;
+		/* the commit comes after the rows */
+		else if (PQresultStatus(res) == PGRES_FATAL_ERROR)
+		{
+			PQclear(s->answer);
+			s->answer = res;
+		}
 		else
 			PQclear(res);
 	}
@@ -483,6 +492,8 @@ finish(void)
 		session_close(&sessions[i]);
 	wait_for_rest(control, "SELECT NOT EXISTS (SELECT FROM dbpool_requests)"
 				  " AND NOT EXISTS (SELECT FROM dbpool_connections WHERE state <> 'idle')");
+	wait_for_rest(control, "SELECT NOT EXISTS (SELECT FROM dbpool_in_doubt)");
+	wait_for_rest(conn, "SELECT NOT EXISTS (SELECT FROM pg_prepared_xacts)");
 	wait_for_rest(conn, "SELECT NOT EXISTS (SELECT FROM pg_stat_activity"
 				  " WHERE usename LIKE 'stress%' AND state <> 'idle')");
 	ledger_compare(conn);

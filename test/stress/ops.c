@@ -247,6 +247,12 @@ static const struct
 	{15, make_insert_twice},
 	{15, make_insert_raise},
 	{5, make_insert_bad_value},
+	{60, make_bound},
+	{30, make_named},
+	{40, make_two_phase},
+	{30, make_batch},
+	{20, make_independent},
+	{20, make_exec_batch},
 };
 
 /* Choose what to do; session, serial, role and pool have been set. */

@@ -1,7 +1,6 @@
 /*
  * ops.h
- *	  What a session may do, as ops.c chooses it and ops_read.c and ops_write.c
- *	  make it.
+ *	  What a session may do, as ops.c chooses it and the other ops_*.c make it.
  */
 #ifndef STRESS_OPS_H
 #define STRESS_OPS_H
@@ -58,6 +57,13 @@ extern void make_bad_shape(Op *op);
 extern void make_copy(Op *op);
 
 /* ops_write.c */
+extern void write_params(Op *op, int rows);
+
+/* Row number "part" of a write, given those parameters. */
+#define ROW(part) \
+	"$1::int, $2::int, " part ", repeat($3 || " part " || ';', $4::int)"
+#define INSERT	"INSERT INTO stress_log (session, serial, part, payload) "
+
 extern void make_insert(Op *op);
 extern void make_insert_exec(Op *op);
 extern void make_insert_many(Op *op);
@@ -74,5 +80,13 @@ extern void make_insert_zero(Op *op);
 extern void make_insert_twice(Op *op);
 extern void make_insert_raise(Op *op);
 extern void make_insert_bad_value(Op *op);
+
+/* ops_transaction.c */
+extern void make_bound(Op *op);
+extern void make_named(Op *op);
+extern void make_two_phase(Op *op);
+extern void make_batch(Op *op);
+extern void make_independent(Op *op);
+extern void make_exec_batch(Op *op);
 
 #endif							/* STRESS_OPS_H */

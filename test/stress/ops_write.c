@@ -18,7 +18,7 @@ payload_times(const Op *op)
 }
 
 /* The first four parameters of writes. */
-static void
+void
 write_params(Op *op, int rows)
 {
 	op->writes = true;
@@ -28,11 +28,6 @@ write_params(Op *op, int rows)
 	param(op, print(op, "s%d.%d.", op->session, op->serial));
 	param(op, number(op, payload_times(op)));
 }
-
-/* Row number "part" of a write, given those parameters. */
-#define ROW(part) \
-	"$1::int, $2::int, " part ", repeat($3 || " part " || ';', $4::int)"
-#define INSERT	"INSERT INTO stress_log (session, serial, part, payload) "
 
 void
 make_insert(Op *op)

@@ -13,6 +13,11 @@ CREATE TABLE stress_log (
   payload text NOT NULL,
   hot bool NOT NULL DEFAULT false);
 
+CREATE INDEX ON stress_log (session, serial);
+
+-- The remote part of transactions in two phases.
+CREATE TABLE stress_there (session int NOT NULL, serial int NOT NULL);
+
 CREATE FUNCTION stress_payload(session int, serial int, part int) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
   SELECT repeat(format('s%s.%s.%s;', session, serial, part),

@@ -5,8 +5,8 @@
  *
  * main.c		sessions: connecting, running, cancelling, killing; the loop
  * judge.c		is an answer what it has to be?
- * ops.c		what a session may do; ops_read.c and ops_write.c: what has to
- *				come of it
+ * ops.c		what a session may do; ops_read.c, ops_write.c and
+ *				ops_transaction.c: what has to come of it
  * ledger.c		what became of each write, and whether the remote agrees
  *
  * test/t/120_stress.pl makes the servers, starts the driver, and disturbs them
@@ -54,6 +54,8 @@ typedef struct Op
 	char	   *local;			/* what the local server is sent */
 	char	   *sql;			/* what the remote is to run, $2 of it */
 	const char *remark;			/* that sql has to begin with, or NULL */
+	const char *function;		/* of local.sql, which makes the calls, or
+								 * NULL */
 	int			nparams;
 	const char *params[MAX_PARAMS]; /* the remote's, from $3 on */
 

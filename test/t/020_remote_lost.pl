@@ -82,11 +82,12 @@ sub check_queued
 	return;
 }
 
-# Everybody can go on at once, without a single error.
+# Everybody can go on as soon as it is known to be back, without a single error.
 sub check_afterwards
 {
 	$remote->poll_query_until('postgres', 'SELECT true')
 	  or die 'the remote does not come back';
+	$control->serves('p');
 	foreach my $session (@running, $queued, $control)
 	{
 		is( $session->value(

@@ -6,6 +6,7 @@
 #  - one that fails by 08007 says that it may or may not have run, and its write is
 #    there once or not at all; one that fails in another way is not there;
 #  - one that surely did not run is run again, unseen;
+#  - a write whose number had come succeeds;
 #  - and the next call works.
 #
 # How many outcomes were unknown is counted.
@@ -53,26 +54,31 @@ my $select = 'SELECT v FROM truth WHERE id = $1';
 
 # How statements are sent: the pool, the call for an ID, and what is in the first message,
 # the ID if not said. known: the text has been run before; here: on this connection, too;
+# asks: the number of its transaction is asked for;
 # new: not yet on this connection.
 my @kinds = (
 	{   name => 'a write, as a script',
 		pool => 'unprepared',
 		call => sub { return "dbpool_exec('unprepared', 'INSERT INTO ledger VALUES ($_[0])')" } },
 	{   name => 'a write, its first run',
+		asks => 1,
 		pool => 'unprepared',
 		call => sub { return "dbpool_exec('unprepared', '$insert -- $_[0]', $_[0])" } },
 	{   name => 'a write',
+		asks => 1,
 		pool => 'unprepared',
 		begins => $insert,
 		known => 1,
 		call => sub { return "dbpool_exec('unprepared', '$insert', $_[0])" } },
 	{   name => 'a write, being prepared',
+		asks => 1,
 		pool => 'prepared',
 		begins => $insert,
 		known => 1,
 		new => 1,
 		call => sub { return "dbpool_exec('prepared', '$insert', $_[0])" } },
 	{   name => 'a write, prepared',
+		asks => 1,
 		pool => 'prepared',
 		known => 1,
 		here => 1,
@@ -144,9 +150,10 @@ sub prepare
 	my ($kind) = @_;
 	my $what = $kind->{here} ? $kind
 	  : { pool => $kind->{pool}, read => 1,
-		call => sub { return "dbpool_value(NULL::text, '$kind->{pool}', 'SELECT md5(\$1::int::text)', $_[0])" } };
+		call => sub { return "dbpool_value(NULL::text, '$kind->{pool}', 'SELECT md5($_[0]::text)')" } };
 
-	if ($kind->{new})
+	# so that what a connection is asked but once is asked of it each time
+	if ($kind->{new} || ($kind->{asks} && !$kind->{here}))
 	{
 		$s->value("SELECT dbpool_reset('$kind->{pool}')");
 		$s->poll("SELECT count(*) FROM dbpool_connections WHERE pool = '$kind->{pool}'", '0');
@@ -195,7 +202,7 @@ sub places
 	my ($bytes) = @_;
 
 	return 0 .. $bytes if $sweep eq 'all';
-	my %places = map { $_ => 1 } 0, $bytes - 1, $bytes, map { int rand $bytes } 1 .. $sweep;
+	my %places = map { $_ => 1 } 0, $bytes - 7 .. $bytes, map { int rand $bytes } 1 .. $sweep;
 	return sort { $a <=> $b } keys %places;
 }
 
@@ -220,7 +227,7 @@ foreach my $kind (@kinds)
 
 			prepare($kind);
 			my $pid = remote_pid($kind->{pool});
-			my $begins = $kind->{begins} // $next_id;
+			my $begins = $kind->{new} && $kind->{asks} ? 'dbpool_number' : $kind->{begins} // $next_id;
 			my $rule = $proxy->tell(qq{on after "$begins" $from byte $byte $how});
 			my $place = "byte $byte of the $from by $how";
 			my $outcome = run($kind, whole => $whole, place => $place);
@@ -231,6 +238,10 @@ foreach my $kind (@kinds)
 			push @bad, "$place: $outcome" unless $outcome =~ /^(ok|unknown|not run)$/;
 			push @bad, "$place, when all had come: $outcome"
 			  if $from eq 'backend' && $byte == $bytes{$from} && $outcome ne 'ok';
+			# the number of its transaction comes before the last message, of 6 bytes, which
+			# says that it is committed; it may have got a digit more since it was measured
+			push @bad, "$place, when its number had come: $outcome"
+			  if $kind->{asks} && $from eq 'backend' && $byte >= $bytes{$from} - 5 && $outcome ne 'ok';
 			$outcomes{$outcome}++;
 			$count{$outcome}++;
 			$proxy->tell('clear');

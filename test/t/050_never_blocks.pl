@@ -208,7 +208,7 @@ foreach my $round (1 .. 3)
 	push @{ $longest{trouble} }, $longest;
 
 	# connections that do not say good-bye are closed, too
-	$control->value("SELECT dbpool_reset('stuck')");
+	$control->value("SELECT dbpool_reset('stuck', '0')");
 	is( $control->value(
 			"SELECT * FROM dbpool_query('good', 'SELECT 42') AS t(x int)"),
 		'42',
@@ -272,10 +272,7 @@ like(
 	$control->query("SELECT dbpool_ping('swallowed')")->{err},
 	qr/the server did not answer within 3 s/,
 	'packets are swallowed');
-is( $control->value(
-		"SELECT * FROM dbpool_query('stuck', 'SELECT 42') AS t(x int)"),
-	'42',
-	'a remote that goes on is of use again');
+ok($control->serves('stuck'), 'a remote that goes on is of use again');
 
 # Nor does a name that does not resolve keep a pool from its other hosts.
 SKIP:

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $remote = make_remote();
+my $remote = make_remote(conf => "log_disconnections = on\n");
 my $local = make_local();
 my $control = session($local);
 my $there = session($remote);
@@ -58,6 +58,13 @@ sub use_four
 	is($_->wait->{err}, '', 'a statement ends well') foreach @sessions;
 	return;
 }
+
+# 200 connections that are made at once. They end while the tests go on; the last one sees how.
+my $many = 200;
+create_named_pool('many', max_size => $many, min_size => $many, max_lifetime => '15s', idle_timeout => '0');
+$control->value(q{SELECT dbpool_ping('many')});
+ok($control->poll(q{SELECT count(*) FROM dbpool_connections WHERE pool = 'many' AND state = 'idle'}, $many), '200 connections');
+my %many = map { $_ => 1 } pids_there('many');
 
 subtest 'min_size' => sub {
 	create_named_pool('min3', min_size => 3, max_size => 4);
@@ -220,6 +227,33 @@ subtest 'changed while it is checked' => sub {
 	is($answer->{out} . $answer->{err}, 'new', 'it runs on one of the new definition');
 	ok($control->poll("SELECT count(*) FROM dbpool_connections WHERE remote_pid = $pid", '0'),
 		'and the old one is closed');
+};
+
+# Each has been given up to a tenth less by chance: made at once, they do not end at once.
+subtest '200 of an age' => sub {
+	my $ends = qr/\[(\d+)\].*disconnection: session time: 0:00:(\d\d\.\d+) user=many /;
+	my %seconds;
+
+	ok(wait_until(
+			'all have ended',
+			sub {
+				%seconds = slurp_file($remote->logfile) =~ /$ends/g;
+				return !grep { !exists $seconds{$_} } keys %many;
+			}),
+		'all have ended');
+	my @ages = sort { $a <=> $b } @seconds{ keys %many };
+
+	cmp_ok($ages[0], '>=', 13.4, 'none is closed sooner than that');
+	cmp_ok($ages[-1] - $ages[0], '>', 1, 'they do not end within a second');
+	# more than 1 in 1.5 of them by chance: not once in a million runs
+	my $most = 0;
+	foreach my $from (0 .. $#ages)
+	{
+		my $n = grep { $_ >= $ages[$from] && $_ < $ages[$from] + 0.5 } @ages;
+		$most = $n if $n > $most;
+	}
+	cmp_ok($most, '<', $many / 1.5, 'nor most of them within half of one');
+	note(sprintf 'from %.1f to %.1f s, at most %d within half a second', @ages[ 0, -1 ], $most);
 };
 
 $_->quit foreach (@sessions, $control, $there);

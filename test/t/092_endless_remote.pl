@@ -38,6 +38,7 @@ my %floods = (
 	huge_notice => sub { $_[0]->huge('N', "SNOTICE\0VNOTICE\0C00000\0M", $HUGE) },
 	huge_notification => sub { $_[0]->huge('A', pack('N', 1), $HUGE) },
 	copy_out => sub { $_[0]->put(message('H', "\0\0\0")); $_[0]->flood(message('d', 'x' x 20_000)) },
+	copy_in => sub { $_[0]->put(message('G', "\0\0\0")); $_[0]->flood(notice('x' x 20_000)) },
 	header_alone => sub { my $c = $_[0]; $c->put("E"); select undef, undef, undef, 0.1; $c->put(pack('N', $HUGE) . 'S'); $c->flood('x' x 1_000_000) },
 	after_long_rows => sub { my $c = $_[0]; $c->put(rows_begin('a'), row('x' x 1000) x 300); $c->huge('E', "SERROR\0VERROR\0CP0001\0M", $HUGE) },
 	after_rows => sub { my $c = $_[0]; $c->put(rows_begin('a'), row('x' x 100) x 20_000); $c->huge('E', "SERROR\0VERROR\0CP0001\0M", $HUGE) });
@@ -119,6 +120,9 @@ foreach my $name ((grep { $_ ne 'statement_huge_row' } sort keys %deeds), 'state
 		if ($phase eq 'check')
 		{
 			$session->query($call);
+			# that is a check which a session waits for
+			$answer = $session->query("SELECT dbpool_ping('$name')");
+			like($answer->{state}, qr/^(08...|57014|0A000|P0001)$/, "$name: a ping is told");
 		}
 		else
 		{

@@ -91,11 +91,14 @@ foreach my $method ('scram', 'md5')
 	superuser_does(
 		q{ALTER USER MAPPING FOR alice SERVER remote OPTIONS (SET password 'wr0ng guess')}
 	);
+	is(as_role('alice', $whoami), "(${method}_user)",
+		"$method: with a wrong one the connection that there is goes on serving");
+	superuser_does(q{SELECT dbpool_kill('remote')});
 	my $error = as_role('alice', $whoami);
 	like(
 		$error,
 		qr/ERROR:  08001: could not open a connection of pool "remote"/,
-		"$method: the wrong password");
+		"$method: no other is opened by the wrong password");
 	like($error, qr/password authentication failed for user "${method}_user"/,
 		"$method: the remote's reason is told");
 	like($error, qr/statement was not run/,
@@ -658,8 +661,8 @@ $executed = executed();
 like($executed, qr/SET datestyle/, 'the warm pools have made their settings');
 unlike($executed, qr/planted/, 'but nothing of what was planted was executed');
 is( $s->value(
-		q{SELECT coalesce(string_agg(DISTINCT pool, ','), '') FROM dbpool_stat_pools
-		  WHERE pool IN ('warm', 'lent', 'everybodys')}),
+		q{SELECT coalesce(string_agg(DISTINCT pool, ','), '') FROM dbpool_pools
+		  WHERE pool IN ('warm', 'lent', 'everybodys') AND state <> 'cold'}),
 	'',
 	'the warmer has not even tried the mappings of others, nor those without a password');
 is( $s->value(q{SELECT rolsuper FROM pg_roles WHERE rolname = 'lowly'}),

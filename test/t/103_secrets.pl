@@ -101,6 +101,8 @@ is($second->wait->{state}, '57014', 'it is cancelled');
 does(
 	"ALTER USER MAPPING FOR CURRENT_USER SERVER remote OPTIONS (SET password '$wrong')"
 );
+# the connections that there are would serve
+does(q{SELECT dbpool_kill('remote')});
 my $answer = does(q{SELECT dbpool_query('remote', 'SELECT 1')});
 is($answer->{state}, '08001', 'a wrong password does not work');
 $shown = all_that_shows($session);

@@ -89,6 +89,11 @@ $s->poll(
 	q{SELECT idle FROM dbpool_pools WHERE pool = 'warm'}, '2');
 is($s->value(q{SELECT idle FROM dbpool_pools WHERE pool = 'warm'}),
 	'2', 'a pool with a min_size is warmed on a standby');
+$s->quit;
+$standby->restart;
+$s = session($standby);
+ok($s->poll(q{SELECT idle FROM dbpool_pools WHERE pool = 'warm'}, '2'), 'and after a restart of that, before anybody calls');
+is($s->value(q{SELECT sum(statements) FROM dbpool_stat_pools WHERE pool = 'warm'}), '0', 'indeed');
 
 # What is bound to a transaction of the standby is read-only, as that is.
 my $write = q{$$INSERT INTO notes VALUES ('in a transaction')$$};
@@ -160,6 +165,10 @@ my $open = session($standby);
 $open->value(q{SELECT dbpool_begin('warm', 'tx', read_only => false)});
 $open->value("SELECT dbpool_exec('tx', $write)");
 
+# nobody can be notified there
+my $news = q{SELECT dbpool_pause('remote', '0'), dbpool_resume('remote')};
+is($s->query($news)->{err}, '', 'a pause, of which nobody is told');
+
 $standby->promote;
 is($s->value('SELECT pg_is_in_recovery()'), 'f', 'it is promoted');
 is($s->value('SELECT pid FROM dbpool_workers ORDER BY worker'),
@@ -174,6 +183,13 @@ is($s->value($notes), '2', 'to its end');
 $s->value('SET dbpool.transaction = bound; BEGIN');
 is($s->value("SELECT dbpool_exec('remote', $write)"), '1', 'a bound one may write from now on');
 is($s->query('COMMIT')->{err}, '', 'and commit');
+
+my $listener = session($standby);
+$listener->query('LISTEN dbpool');
+$s->value($news);
+my $heard = '';
+wait_until('who listens is told', sub { $heard .= $listener->query('SELECT 1')->{out}; $heard =~ /"resumed"/ });
+is(() = $heard =~ /"paused"/g, 1, 'of what came after that');
 is($s->value($notes), '3', 'what it has');
 $s->value('RESET dbpool.transaction');
 $open->quit;

@@ -17,11 +17,17 @@ my $s = session($local);
 # Each setting: its default, a value that it takes, values that it refuses, and how
 # the second is shown if not so.
 my %settings = (
+	'dbpool.alert_errors' => [ 5, 10, [ -1, 101, "'many'" ] ],
+	'dbpool.alert_utilisation' => [ 90, 80, [ -1, 101, "'many'" ] ],
+	'dbpool.alert_wait' => [ '5s', 300, [ -1, "'1 mile'" ], '300ms' ],
 	'dbpool.inherit_read_only' => [ 'off', 'on', ["'many'"] ],
 	'dbpool.max_connections' => [ 256, 300, [ 0, -1, 100001, "'many'" ] ],
+	'dbpool.max_connections_per_endpoint' => [ 0, 20, [ -1, 100001, "'many'" ] ],
 	'dbpool.max_min_size' => [ 10, 20, [ -1, 10001, "'many'" ] ],
 	'dbpool.max_pools' => [ 128, 130, [ 0, -1, 100001, "'many'" ] ],
 	'dbpool.max_requests' => [ 0, 40, [ -1, 100001, "'many'" ] ],
+	'dbpool.max_statements' => [ 1000, 50, [ -1, 100001, "'many'" ] ],
+	'dbpool.min_lsn' => [ '', "'16/B374D848'", [ "'16'", "'16/'", "'-1/0'", "'123456789/0'", "'0/0 '", 1 ], '16/B374D848' ],
 	'dbpool.role_max_connections' => [ 0, 20, [ -1, 100001, "'many'" ] ],
 	'dbpool.role_max_pools' => [ 0, 20, [ -1, 100001, "'many'" ] ],
 	'dbpool.role_max_request_memory' => [ '128MB', 10240, [ 0, -1, "'many'" ], '10MB' ],
@@ -35,7 +41,12 @@ my %settings = (
 # Who may change it, and when.
 my %context = (
 	'dbpool.inherit_read_only' => 'user',
+	'dbpool.min_lsn' => 'user',
 	'dbpool.transaction' => 'user',
+	'dbpool.alert_errors' => 'sighup',
+	'dbpool.alert_utilisation' => 'sighup',
+	'dbpool.alert_wait' => 'sighup',
+	'dbpool.max_connections_per_endpoint' => 'sighup',
 	'dbpool.max_min_size' => 'sighup',
 	'dbpool.role_max_connections' => 'sighup',
 	'dbpool.role_max_pools' => 'sighup',

@@ -165,7 +165,7 @@ my @work = (
 	SELECT dbpool_exec('brief', 'SELECT 5');
 	SELECT dbpool_rollback('brief');
 	SELECT dbpool_exec('p', 'COPY t FROM STDIN');
-	SELECT dbpool_reset('h')});
+	SELECT dbpool_reset('h', '0')});
 
 my $at_rest = q{
 	SELECT string_agg(what, ', ') FROM (

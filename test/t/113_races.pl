@@ -262,6 +262,26 @@ subtest 'given up when the worker has a connection for a transaction' => sub {
 	check_rest();
 };
 
+# The entry has what the one before it has left there, which is nobody's any more.
+subtest 'looked at when it is claimed, and not filled in' => sub {
+	$_->value('SET dbpool.transaction = bound') foreach $s, $other;
+	$s->value('BEGIN');
+	$s->value(insert_of('before'));
+	$s->value('ROLLBACK');
+	check_rest();
+	hold('dbpool-lease-claimed');
+	$other->value('BEGIN');
+	$other->send(insert_of('after'));
+	await_held('dbpool-lease-claimed', $other->pid);
+	is($control->value('SELECT count(*) FROM dbpool_transactions'), '0', 'no transaction is shown');
+	release('dbpool-lease-claimed');
+	is($other->wait->{out}, '1', 'it runs');
+	is($control->value('SELECT string_agg(pid::text, $$,$$) FROM dbpool_transactions'), $other->pid, 'and is shown');
+	$other->value('ROLLBACK');
+	$_->value('RESET dbpool.transaction') foreach $s, $other;
+	check_rest();
+};
+
 # The session has looked, and is about to give up what has gone on by then.
 subtest 'the worker takes it and is done before it is given up' => sub {
 	my $worker = worker_pid($control);
@@ -427,9 +447,9 @@ subtest 'more is wanted of pools while the worker looks' => sub {
 
 	is($control->value($idle), '1', 'there is a connection');
 	hold('dbpool-attention-before-wants');
-	$control->value(q{SELECT dbpool_reset('nudge')});
+	$control->value(q{SELECT dbpool_reset('nudge', '0')});
 	await_held('dbpool-attention-before-wants', $worker);
-	$control->value(q{SELECT dbpool_reset('p')});
+	$control->value(q{SELECT dbpool_reset('p', '0')});
 	release('dbpool-attention-before-wants');
 	nudge();
 	ok($control->poll($idle, '0'), 'it is closed');

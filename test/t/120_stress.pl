@@ -1,6 +1,6 @@
 
 # Correctness under speed: dozens of sessions, each with its own statements,
-# parameters, errors, cancels and timeouts, while connections are lost, servers
+# parameters, transactions, batches, errors, cancels and timeouts, while connections are lost, servers
 # restarted and definitions changed. Every session gets exactly its own answers;
 # what it was told is there is there once, what it was told has failed is not
 # there, and what may have run is there at most once.
@@ -42,7 +42,7 @@ srand($seed);
 # --- servers and pools ------------------------------------------------------------
 
 # Sessions log errors by the thousand.
-my $remote = make_remote(conf => "restart_after_crash = on\n");
+my $remote = make_remote(conf => "restart_after_crash = on\nmax_prepared_transactions = 50\n");
 my $quiet_roles =
   q{ALTER ROLE stress_a SET log_min_messages = 'panic';
 	ALTER ROLE stress_b SET log_min_messages = 'panic';};
@@ -64,6 +64,10 @@ $local->safe_psql(
 	 CREATE ROLE stress_a LOGIN;
 	 CREATE ROLE stress_b LOGIN;
 	 $quiet_roles");
+
+system_or_bail('psql', '-XAtq', '-v', 'ON_ERROR_STOP=1',
+	'-d', $local->connstr('postgres'),
+	'-f', "$FindBin::RealBin/../stress/local.sql");
 
 sub start_under_valgrind
 {
@@ -195,6 +199,13 @@ sub tell_driver
 
 my %done;
 
+# What waits for those who may take longer.
+sub in_time
+{
+	value("DO 'BEGIN PERFORM " . $_[0] =~ s/'/''/gr . "; EXCEPTION WHEN lock_not_available THEN NULL; END'");
+	return;
+}
+
 my %quiet = (
 	'change of a definition' => sub {
 		my $pool = any('fast', 'plain', 'always', 'small');
@@ -216,11 +227,11 @@ my %quiet = (
 		);
 	},
 	'reset of a pool' => sub {
-		value("SELECT dbpool_reset('" . any(sort keys %pools) . "')");
+		in_time("dbpool_reset('" . any(sort keys %pools) . "', '2s')");
 	},
 	'pause' => sub {
 		my $pool = any('fast', 'plain', 'small');
-		value("SELECT dbpool_pause('$pool')");
+		in_time("dbpool_pause('$pool', '2s')");
 		sleep rand 0.3;
 		value("SELECT dbpool_resume('$pool')");
 	},
@@ -396,6 +407,7 @@ is($nfailures, 0,
 # It has to have happened, or nothing was tested.
 my %least = (
 	ok => 100 * $seconds / $stretch / $stretch,
+	transactions => 5 * $seconds / $stretch / $stretch,
 	rows => 100 * $seconds / $stretch / $stretch,
 	expected_errors => $seconds / $stretch,
 	cancelled => 0.3 * $seconds / $stretch,
@@ -417,6 +429,10 @@ is(scalar keys %done, @loud / 2 + keys %quiet, 'all kinds of disturbances')
   if $seconds >= 60 && !$valgrind;
 
 is(value('SELECT count(*) FROM dbpool_requests'), '0', 'no request is left');
+is(value('SELECT count(*) FROM dbpool_transactions'), '0', 'and no transaction');
+my $both = q{SELECT string_agg(session || '.' || serial, ' ' ORDER BY session, serial) FROM };
+is(value($both . 'stress_here'), remote_value($both . 'stress_there'),
+	'what was written in two phases is here and there');
 is( value(
 		"SELECT string_agg(DISTINCT state, ' ') FROM dbpool_connections"),
 	'idle',

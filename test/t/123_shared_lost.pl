@@ -69,6 +69,15 @@ sub check_afterwards
 	return;
 }
 
+# What goes with a write to know its fate is prepared by the first of them alone.
+subtest 'a new connection' => sub {
+	my @riders = share($bench, 'p', 0, anew => 1);
+
+	$holder->value('COMMIT');
+	check_riders($bench, @riders);
+	is(repeats($control, 'p'), '0', 'no statement was sent twice');
+};
+
 # The server process says that it ends: it takes one statement after the other,
 # so those behind the first have not run.
 foreach my $held (0, 2)

@@ -82,6 +82,31 @@ ok($run->finish, 'no session sees an error, or an answer to something else')
   or diag($$out);
 is($remote->safe_psql('postgres', 'SELECT count(*) FROM log'),
 	'1600', 'each write has run once');
+
+# The number of a transaction and what is asked about it could be two servers' here: dbpool
+# does not ask. Of the server itself it does.
+create_pool($local, 'direct', $remote);
+$remote->safe_psql('postgres', q{ALTER SYSTEM SET log_statement = 'all'});
+$remote->reload;
+$remote->poll_query_until('postgres', q{SELECT current_setting('log_statement') = 'all'})
+  or die 'the remote does not log statements';
+foreach my $pool ('p', 'direct')
+{
+	my $from = -s $remote->logfile;
+	my $asked = qr/execute [^ ]+: SELECT pg_catalog\.pg_current_xact_id_if_assigned\(\)$/m;
+
+	$control->poll("SELECT dbpool_value(NULL::text, '$pool', 'SHOW log_statement')", 'all');
+	is($control->value("SELECT dbpool_exec('$pool', 'INSERT INTO log VALUES (\$1)', 0)"), '1', "$pool: a write");
+	my $log = slurp_file($remote->logfile, $from);
+	like($log, qr/INSERT INTO log/, "$pool: it is in the log");
+	if ($pool eq 'p') { unlike($log, $asked, 'behind a pooler its number is not asked for') }
+	else { like($log, $asked, 'of the server itself it is') }
+}
+$remote->safe_psql('postgres', 'ALTER SYSTEM RESET log_statement');
+$remote->reload;
+$remote->safe_psql('postgres', 'DELETE FROM log WHERE i = 0');
+$control->value('DROP SERVER direct CASCADE');
+$control->poll(q{SELECT count(*) FROM dbpool_stat_pools WHERE pool = 'direct'}, '0');
 my $stats =
   $control->value('SELECT statements, errors, repeats FROM dbpool_stat_pools');
 note("statements, errors, repeats: $stats");

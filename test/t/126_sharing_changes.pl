@@ -164,7 +164,7 @@ foreach my $change (1 .. 3)
 isnt($usual, 'Asia/Tokyo', 'which was another one');
 
 # After a reset of the pool nothing more is sent on it, so that it can be closed.
-isnt(comes_third('a reset', sub { $control->value(q{SELECT dbpool_reset('steady')}) }),
+isnt(comes_third('a reset', sub { $control->value(q{SELECT dbpool_reset('steady', '0')}) }),
 	"$first|$usual", 'it gives another connection');
 
 # So it is with a definition that has changed.

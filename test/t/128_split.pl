@@ -9,6 +9,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DbpoolTest;
+use FaultProxy;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
@@ -34,7 +35,7 @@ sub load
 	return start_pgbench(
 		$local,
 		"SELECT dbpool_exec('$pool', 'INSERT INTO t (client) VALUES (\$1)', :client_id);\n",
-		'-c', 12, '-T', 60);
+		'-c', 12, '-T', 120);
 }
 
 # --- it is split, and never larger than it may be --------------------------------------
@@ -130,6 +131,88 @@ my $there = $direct->value('SELECT count(*) FROM t');
 
 cmp_ok($there, '>=', $said, 'what was done is there');
 cmp_ok($there, '<=', $said + $cancels, 'and not more than was asked for');
+
+# --- a pause waits for the transactions of all workers --------------------------------------------
+
+my $owner = session($local);
+my $later = session($local);
+my $leased = q{SELECT worker FROM dbpool_connections WHERE pool = 'p' AND state = 'leased'};
+my $write = q{SELECT dbpool_exec('p', 'INSERT INTO t (client) VALUES (100)')};
+my (%bound, @others);
+
+# A session of the pool, which has heard of all of its workers.
+sub user
+{
+	my ($pool) = @_;
+	my $s = session($local);
+
+	$s->value("SELECT dbpool_exec('$pool', 'SELECT 1')");
+	return $s;
+}
+
+# Which worker a session has is its own matter. All connections of each but one may be leased.
+$control->query(q{ALTER SERVER p OPTIONS (SET max_size '9')});
+foreach (1 .. 12)
+{
+	last if keys %bound == 3;
+	my $s = user('p');
+	my @before = split /\n/, $control->value($leased);
+
+	$s->value('SET dbpool.transaction = bound; BEGIN');
+	$s->value($write);
+	my ($worker) = grep { my $w = $_; !grep { $_ eq $w } @before } split /\n/, $control->value($leased);
+	if (defined $worker) { $bound{$worker} = $s }
+	else { $s->query('ROLLBACK'); push @others, $s }
+}
+is(scalar keys %bound, 3, 'a transaction with each worker');
+$owner->send(q{SELECT dbpool_pause('p', '1min')});
+ok($control->poll(q{SELECT state, leased FROM dbpool_pools WHERE pool = 'p'}, 'paused|3'), 'a pause');
+$later->send($write);
+ok($control->poll(q{SELECT count(*) FROM dbpool_requests WHERE state = 'queued'}, '1'), 'holds up what is not in them');
+foreach my $worker (sort keys %bound)
+{
+	is($bound{$worker}->query($write)->{err}, '', 'a transaction goes on');
+	ok(!$owner->is_done, 'it is waited for');
+	is($bound{$worker}->query('COMMIT')->{err}, '', 'it ends');
+}
+is($owner->wait->{err}, '', 'when the last of them has ended, so has the wait');
+is($control->value(q{SELECT busy + leased + cancelling FROM dbpool_pools WHERE pool = 'p'}), '0', 'nothing runs then');
+is($control->value(q{SELECT count(*) FROM dbpool_requests WHERE state = 'queued'}), '1', 'what has come later waits');
+$owner->value(q{SELECT dbpool_resume('p')});
+is($later->wait->{err}, '', 'until the pool is resumed');
+$control->query(q{ALTER SERVER p OPTIONS (SET max_size '7')});
+
+# --- writes in doubt, of each worker -------------------------------------------------------------
+
+my $proxy = FaultProxy->start($remote);
+
+$direct->query(q{
+	CREATE TABLE slow (id int);
+	CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+		$$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$;
+	CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED
+		FOR EACH ROW EXECUTE FUNCTION wait();});
+create_pool($local, 'doubtful', undef, $proxy->options(max_size => 7, acquire_timeout => '30s'));
+($pgbench) = load('doubtful');
+ok( $control->poll(q{SELECT workers FROM dbpool_pools WHERE pool = 'doubtful'}, '3'), 'another pool is split');
+$pgbench->signal('INT');
+$pgbench->finish;
+my @writers = map { user('doubtful') } 1 .. 12;
+my $committing = q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND NOT granted};
+
+$direct->value('SELECT pg_advisory_lock(1)');
+$writers[$_]->send("SELECT dbpool_exec('doubtful', 'INSERT INTO slow VALUES (\$1)', $_)") foreach 0 .. 11;
+ok( wait_until('all connections commit', sub { $direct->value($committing) == 7 }), 'as many as there may be are committed');
+my $workers = $control->value(q{SELECT count(DISTINCT worker) FROM dbpool_connections WHERE pool = 'doubtful' AND state = 'busy'});
+is($workers, '3', 'by all workers');
+$proxy->tell('now reset');
+ok( $control->poll(q{SELECT count(*) > 0 FROM dbpool_connections WHERE pool = 'doubtful' AND state = 'checking'}, 't'), 'the remote is asked');
+cmp_ok($control->value(q{SELECT count(*) FROM dbpool_connections WHERE pool = 'doubtful'}), '<=', 7, 'by no more than there may be');
+$direct->value('SELECT pg_advisory_unlock(1)');
+is($_->wait->{err}, '', 'a write in doubt, or one that has waited, succeeds') foreach @writers;
+is($direct->value('SELECT count(*), count(DISTINCT id) FROM slow'), '12|12', 'each has run once');
+is($control->value('SELECT count(*) FROM dbpool_requests'), '0', 'nothing is left');
+$proxy->stop;
 
 # --- a worker ends --------------------------------------------------------------------------------
 

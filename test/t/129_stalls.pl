@@ -169,7 +169,7 @@ subtest 'a pool is paused' => sub {
 
 	set_stall_timeout(0);
 	my @riders = share($bench, 'two', 0);
-	$control->value("SELECT dbpool_pause('two')");
+	$control->value("SELECT dbpool_pause('two', '0')");
 	my @others = share(\%other, 'one', 0);
 	set_stall_timeout('50ms');
 	check_riders(\%other, @others[ 1 .. 5 ]);

@@ -10,6 +10,8 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DbpoolTest;
+use FakeRemote;
+use FaultProxy;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
@@ -130,7 +132,7 @@ sub check_rest
 	ok($control->poll('SELECT count(*) FROM dbpool_requests', '0'),
 		'no request is left');
 	ok( $control->poll(
-			'SELECT busy, cancelling, resetting FROM dbpool_pools', '0|0|0'),
+			"SELECT busy, cancelling, resetting FROM dbpool_pools WHERE pool = 'p'", '0|0|0'),
 		'the pool is at rest');
 	return;
 }
@@ -225,6 +227,8 @@ foreach my $phase (sort keys %lost)
 		like($answer->{err}, qr/DETAIL: .*$detail/s, 'which tells the truth');
 		unlike($answer->{err}, qr/(statement|row) \d+ of the batch/,
 			'and blames no statement');
+		# its server may not have noticed yet
+		wait_until('all its sessions end', sub { $there->query('SELECT 1')->{lost} });
 		$remote->poll_query_until('postgres', 'SELECT true')
 		  or die 'the remote does not come back';
 		$there->kill;
@@ -257,14 +261,27 @@ sub count_of
 	return scalar grep { /^$pattern$/ } split /\n/, $answer->{out};
 }
 
-foreach my $who ('remote', 'worker')
+# A way to the remote that cuts it off without a word.
+my $proxy = FaultProxy->start($remote);
+create_pool($local, 'cut', undef, $proxy->options(max_size => 2, acquire_timeout => '10s'));
+
+foreach my $who ('remote', 'link', 'worker')
 {
 	subtest "independent statements: the $who is lost" => sub {
+		my $pool = $who eq 'link' ? 'cut' : 'p';
+		local $phases{'independent statements run'}[1] =
+		  $phases{'independent statements run'}[1] =~ s/'p'/'$pool'/r;
+
 		start('independent statements run');
 		if ($who eq 'remote')
 		{
 			$there->value(
 				'SELECT pg_terminate_backend(' . remote_pid() . ')');
+		}
+		elsif ($who eq 'link')
+		{
+			$proxy->tell('now reset');
+			$there->value('ROLLBACK');
 		}
 		else
 		{
@@ -275,17 +292,173 @@ foreach my $who ('remote', 'worker')
 		is($answer->{state}, '', 'that is no error');
 		my $ok = count_of($answer, 'ok\|');
 		my $unknown = count_of($answer, 'unknown\|08007');
-		my $not = count_of($answer, 'not run\|080\d\d');
-		is($ok, '2', 'two have run');
+		my $not = count_of($answer, 'not run\|08006');
+		is($ok + $unknown + $not, '2000', 'each has its row');
+		is($ok, '2', 'two have run') if $who eq 'worker';
+		is($not, '0', 'all others are run by another connection') if $who ne 'worker';
+		# it says itself that it ends
+		is($unknown, '1', 'of the one that was running nobody knows') if $who eq 'remote';
 		cmp_ok($unknown, '>=', 1, 'of those that were sent nobody knows');
 		cmp_ok($unknown, '<=', 256, 'these are some');
-		is($ok + $unknown + $not, '2000', 'each has its row');
 		check_rest();
 		my $count = $there->value('SELECT count(*) FROM t');
 		cmp_ok($count, '>=', $ok, 'the remote has what is said to have run');
 		cmp_ok($count, '<=', $ok + $unknown, 'and not what is said to have not');
+		is($there->value('SELECT max(n) FROM (SELECT count(*) AS n FROM t GROUP BY i) AS c'),
+			'1', 'and nothing twice');
 	};
 }
+
+subtest 'a connection that breaks time and again' => sub {
+	my $kill = q{SELECT pg_terminate_backend(pg_backend_pid())};
+	my $answer = $control->query(
+		"SELECT status, sqlstate FROM dbpool_batch('p', ARRAY['SELECT 1', '$kill', '$kill', '$kill', '$kill', 'SELECT 2', 'SELECT 3'], mode => 'independent') ORDER BY number");
+
+	is( $answer->{out},
+		"ok|\n" . "unknown|08007\n" x 4 . "not run|08006\nnot run|08006",
+		'is tried three times more, and no statement twice');
+	is($control->query("SELECT number FROM dbpool_batch('p', ARRAY['SELECT 1', '$kill', 'SELECT 2'])")->{state},
+		'08006', 'of one transaction nothing stays, if the remote ends before COMMIT');
+	check_rest();
+};
+
+# The link is cut before or after messages of a batch, by lot.
+subtest 'cut at any message' => sub {
+	my $id = 0;
+	my (%outcomes, @bad);
+
+	srand $proxy->seed;
+	$there->value('CREATE TABLE ledger (id int, i int)');
+	foreach my $mode ('transaction', 'independent')
+	{
+		foreach my $from ('frontend', 'backend')
+		{
+			foreach my $round (1 .. 12)
+			{
+				my $rows = $mode eq 'transaction' ? 10 : 600;
+				my $most = ($mode eq 'transaction' ? 4 : 5) * $rows;
+				my $n = $round == 1 ? 1 : 1 + int rand $most;
+				my $how = ('reset', 'fin')[ int rand 2 ];
+				my $place = (('before', 'after')[ int rand 2 ]);
+				my $text = $mode eq 'transaction' ? 'BEGIN' : 'INSERT INTO ledger';
+
+				$id++;
+				$control->value("SELECT dbpool_ping('cut')");
+				$proxy->tell(qq{on after "$text" $from message any $n $place $how});
+				my $answer = $control->query(
+					"SELECT number, status, sqlstate FROM dbpool_batch('cut', ARRAY(SELECT format('INSERT INTO ledger VALUES ($id, %s)', i) FROM generate_series(1, $rows) i), mode => '$mode') ORDER BY number"
+				);
+				$proxy->tell('clear');
+				$remote->poll_query_until('postgres',
+					"SELECT count(*) = 0 FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid() AND backend_type = 'client backend'");
+				my %has = map { $_ => 1 } split /\n/, $there->value("SELECT i FROM ledger WHERE id = $id");
+				my $has = $there->value("SELECT count(*) FROM ledger WHERE id = $id");
+				my $where = "$mode, $place message $n of the $from by $how";
+
+				push @bad, "$where: $has rows" if $has != keys %has;
+				if ($mode eq 'transaction')
+				{
+					my $outcome = $answer->{state} || 'ok';
+
+					$outcomes{"$mode $outcome"}++;
+					push @bad, "$where: $outcome, and $has rows"
+					  unless $outcome eq 'ok' ? $has == $rows
+					  : $outcome eq '08006' ? $has == 0
+					  : $outcome eq '08007' && ($has == 0 || $has == $rows);
+					next;
+				}
+				my @lines = split /\n/, $answer->{out};
+
+				push @bad, "$where: $answer->{err}" if @lines != $rows;
+				foreach my $line (@lines)
+				{
+					my ($number, $status, $state) = split /\|/, $line;
+					my $there = exists $has{$number};
+
+					$outcomes{"$mode $status"}++;
+					push @bad, "$where: statement $number is $status $state, and there: $there"
+					  unless $status eq 'ok' ? $there
+					  : $status eq 'unknown' && $state eq '08007';
+				}
+			}
+		}
+	}
+	is(join("\n", @bad), '', 'what is told is what is there: '
+		  . join ', ', map { "$_ $outcomes{$_}" } sort keys %outcomes);
+};
+
+# Remotes that answer otherwise than they are asked: what becomes of a transaction, and of
+# independent statements.
+subtest 'a remote that lies' => sub {
+	my $begun = message('1', '') . message('2', '');
+	my $one = $begun . message('n', '') . tag('INSERT 0 1');
+	my $rows = $begun . rows_begin('a') . row('1') . tag('SELECT 1');
+	my $fatal = message('E', "SFATAL\0VFATAL\0C57P01\0Mit ends\0Ffire.c\0L1\0Rburn\0\0");
+	my $died = PostgreSQL::Test::Utils::tempdir() . '/died';
+	my $unknown = qr/^(unknown\|08\w{3}\n?){3}$/;
+	my $ok = qr/^(ok\|\n?){3}$/;
+	my %deeds = (
+		too_few => [ qr/^08007$/, $ok, sub { $one . ready() } ],
+		none => [ qr/^08007$/, $unknown, sub { ready() } ],
+		too_many => [ qr/^40000$/, $ok, sub { $one x 50 . ready() } ],
+		more_syncs => [ qr/^08007$/, qr/^ok\|\nunknown\|08P01\nunknown\|08P01$/, sub { $one . ready() x 50 } ],
+		rows_unwanted => [ qr/^08007$/, $unknown, sub { $rows x 3 . ready() } ],
+		rows_for_ever => [ qr/^57014$/, qr/^(57014|(unknown\|08007\n?){3})$/, sub { $_[0]->put($one . rows_begin('a')); $_[0]->flood(row('x' x 20_000)) } ],
+		results_for_ever => [ qr/^(40000|57014)$/, qr/^57014$/, sub { $_[0]->flood($one x 100) } ],
+		no_end => [ qr/^08007$/, $unknown, sub { $begun . rows_begin('a') . row('1') . ready() } ],
+		open => [ qr/^40000$/, $ok, sub { $one x 5 . message('Z', 'T') } ],
+		rolled_back => [ qr/^(25000|40000)$/, $ok, sub { $begun . tag('BEGIN') . $one x 3 . $begun . tag('ROLLBACK') . message('Z', 'T') } ],
+		errors => [ qr/^P0001$/, qr/^(failed\|P0001\n?){3}$/, sub { error('no') x 5 . $one . ready() } ],
+		errors_for_ever => [ qr/^P0001$/, $unknown, sub { $_[0]->flood(error('x' x 20_000)) } ],
+		notices_for_ever => [ qr/^57014$/, qr/^57014$/, sub { $_[0]->flood(notice('x' x 20_000)) } ],
+		copy_in => [ qr/^08007$/, $unknown, sub { $begun . message('G', "\0\0\0") . ready() } ],
+		copy_out => [ qr/^08007$/, $unknown, sub { $_[0]->put($begun . message('H', "\0\0\0")); $_[0]->flood(message('d', 'x' x 20_000)) } ],
+		copy_both => [ qr/^08007$/, $unknown, sub { $begun . message('W', "\0\0\0") } ],
+		closes => [ qr/^08007$/, $unknown, sub { ($one, 1) } ],
+		# once, before BEGIN: nothing has run
+		dies => [ $ok, $ok, sub {
+			return $begun . tag('BEGIN') . $one x 3 . $begun . tag('COMMIT') . ready() if -e $died;
+			append_to_file($died, '');
+			return ($fatal, 1);
+		} ],
+		stalls => [ qr/^57014$/, qr/^57014$/, sub { $_[0]->put($one); $_[0]->get while 1 } ],
+	);
+	my $fake = FakeRemote->start(map { $_ => { statement => $deeds{$_}[2] } } keys %deeds);
+	my $worker = worker_pid($control);
+	my $before = rss_kb($worker);
+	my $most = 0;
+
+	foreach my $deed (sort keys %deeds)
+	{
+		create_pool($local, $deed, undef, $fake->options($deed, max_size => 4));
+		foreach my $way (0 .. 3)
+		{
+			my ($mode, $results) = ($way % 2, $way > 1);
+			my $lied_to = session($local, options => '-c statement_timeout=500ms -c client_min_messages=error');
+
+			$lied_to->send(
+				sprintf q{SELECT status, sqlstate FROM dbpool_batch('%s', ARRAY['INSERT 1', 'INSERT 2', 'INSERT 3'], mode => '%s', results => %s) ORDER BY number},
+				$deed, ('transaction', 'independent')[$mode], $results ? 'true' : 'false');
+			until ($lied_to->is_done)
+			{
+				my $now = rss_kb($worker);
+
+				$most = $now if $now > $most;
+				$control->value('SELECT pg_sleep(0.02)');
+			}
+			my $answer = $lied_to->wait;
+
+			like($answer->{state} || $answer->{out}, $deeds{$deed}[$mode],
+				"$deed: " . ('transaction', 'independent')[$mode] . ($results ? ', with results' : ''));
+			$lied_to->quit;
+		}
+		$control->value("SET client_min_messages = error; DROP SERVER $deed CASCADE");
+	}
+	is(worker_pid($control), $worker, 'the worker lives');
+	cmp_ok($most - $before, '<', 2 * $room, 'and does not grow');
+	$fake->stop;
+	check_rest();
+};
 
 # --- memory, and others ---------------------------------------------------------------
 
@@ -392,6 +565,30 @@ subtest 'large statements count for their role' => sub {
 	$_->quit foreach @large;
 };
 
+subtest 'more connections than the role may have requests' => sub {
+	$control->value(q{
+		CREATE ROLE limited LOGIN;
+		ALTER ROLE limited SET dbpool.role_max_requests = 2;
+		GRANT USAGE ON FOREIGN SERVER p TO limited;
+		CREATE USER MAPPING FOR limited SERVER p OPTIONS (user 'limited', password_required 'false')});
+	$there->value('CREATE ROLE limited LOGIN');
+	my $limited = session($local, user => 'limited');
+	my $batch =
+	  q{SELECT count(*), sum(rows), min(status), max(status) FROM dbpool_batch('p', ARRAY(SELECT 'SELECT 1' FROM generate_series(1, 100)), mode => 'independent', parallel => 20)};
+
+	is($limited->value($batch), '100|100|ok|ok', 'are not used');
+	# as another session has all of them
+	$there->value('BEGIN; LOCK TABLE gate');
+	$there->value('GRANT SELECT ON gate TO limited');
+	my @others = map { session($local, user => 'limited') } 1 .. 2;
+	$_->send(q{SELECT count(*) FROM dbpool_query('p', 'SELECT count(*) FROM gate') AS t(n int)}) foreach @others;
+	ok($control->poll('SELECT count(*) FROM dbpool_requests', '2'), 'others have them all');
+	is($limited->query($batch)->{state}, '53400', 'but one is needed');
+	$there->value('ROLLBACK');
+	$_->wait foreach @others;
+	$_->quit foreach $limited, @others;
+};
+
 subtest 'a pool that points home' => sub {
 	create_pool($local, 'home', $local);
 	$control->value('CREATE TABLE h AS SELECT 1 AS i');
@@ -412,8 +609,8 @@ subtest 'a pool that points home' => sub {
 		}
 		else
 		{
-			like($answer->{out}, qr/^ok\|\nfailed\|40P01\n/,
-				'and that of an independent one is a row');
+			is($answer->{out}, "ok|\nfailed|40P01\nok|",
+				'and that of an independent one is a row, with others after it');
 		}
 		$victim->quit;
 	}
@@ -421,4 +618,5 @@ subtest 'a pool that points home' => sub {
 };
 
 $_->quit foreach ($control, $there);
+$proxy->stop;
 done_testing();

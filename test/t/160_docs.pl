@@ -37,7 +37,7 @@ my $top = "$FindBin::RealBin/../..";
 my %address = (db2 => '127.0.0.1', db3 => '127.0.0.2');
 my $db2 = PostgreSQL::Test::Cluster->new('db2');
 $db2->init(allows_streaming => 1, extra => [ '--encoding=UTF8', '--locale=C' ]);
-$db2->append_conf('postgresql.conf', "listen_addresses = '$address{db2}'\n");
+$db2->append_conf('postgresql.conf', "listen_addresses = '$address{db2}'\nmax_prepared_transactions = 10\n");
 unlink $db2->data_dir . '/pg_hba.conf';
 $db2->append_conf('pg_hba.conf', "local all all trust\nlocal replication all trust\nhost all all 127.0.0.0/8 scram-sha-256\n");
 $db2->start;
@@ -298,15 +298,19 @@ cmp_ok($examples, '>', 50, 'the documents have examples');
 # --- the memory that they say that dbpool takes -----------------------------------------
 
 my $performance = slurp_file("$top/docs/performance.md");
-my %count = (requests => 100, connections => 256, pools => 128);
-foreach my $what (sort keys %count)
+my %taken = (
+	requests => [100, 'requests'], connections => [256, 'connections'], pools => [128, 'pools'],
+	statements => [1000, 'statements', '; and some.*'],
+	statistics => [128, 'pools', ', for histograms'], endpoints => [128, 'pools', ', for endpoints.*']);
+foreach my $what (sort keys %taken)
 {
+	my ($count, $setting, $purpose) = (@{ $taken{$what} }, '');
 	my $size = $local->safe_psql('app', "SELECT size FROM pg_shmem_allocations WHERE name = 'dbpool $what'");
-	my ($each) = $performance =~ /^ +dbpool\.max_$what +× +(\d+) bytes$/m;
+	my ($each) = $performance =~ /^ +dbpool\.max_$setting +× +(\d+) bytes$purpose$/m;
 	my ($shown) = $performance =~ /^ dbpool $what +\| +(\d+) \|/m;
 
-	cmp_ok($size - $each * $count{$what}, '>=', 0, "dbpool.max_$what × $each bytes are taken");
-	cmp_ok($size - $each * $count{$what}, '<', 200, 'and next to no more');
+	cmp_ok($size - $each * $count, '>=', 0, "dbpool.max_$setting × $each bytes are taken for $what");
+	cmp_ok($size - $each * $count, '<', 200, 'and next to no more');
 	is($shown, $size, 'and so is what is shown of them');
 }
 {

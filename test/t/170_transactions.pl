@@ -260,6 +260,42 @@ subtest 'the last connection is for others' => sub {
 	at_rest('last');
 };
 
+# One transaction in all its states.
+subtest 'what the view shows' => sub {
+	my $columns = q{name, pool, mode, state, pid, remote_pid, isolation, read_only, savepoints, statements,
+		idle_since IS NOT NULL AND idle_since >= began_at, left(query, 40)};
+	my $shown = qq{SELECT concat_ws('|', $columns) FROM dbpool_transactions};
+	my $pid = $s->pid;
+
+	create_pool($local, 'shown', $remote, max_size => 2);
+	my $holder = bound();
+	$holder->query('BEGIN');
+	$holder->value(insert('shown'));
+	$s->query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+	$s->query('SAVEPOINT a');
+	$s->send(q{SELECT dbpool_exec('shown', 'SELECT pg_sleep(60)')});
+	ok($control->poll(qq{$shown WHERE pid = $pid}, "shown|bound|waiting|$pid|repeatable read|t|1|0|f|"), 'one that waits for a connection');
+	$holder->query('ROLLBACK');
+	ok($control->poll(qq{SELECT state FROM dbpool_transactions}, 'active'), 'it gets one');
+	my $asleep = q{FROM pg_stat_activity WHERE query ~ 'pg_sleep' AND wait_event = 'PgSleep'};
+	$theirs->poll("SELECT count(*) $asleep", '1');
+	my $remote_pid = $theirs->value("SELECT pid $asleep");
+	is($control->value($shown), "shown|bound|active|$pid|$remote_pid|repeatable read|t|1|1|f|SELECT pg_sleep(60)", 'a savepoint is there while the first statement within runs');
+	$control->value("SELECT pg_cancel_backend($pid)");
+	is($s->wait->{state}, '57014', 'it is cancelled');
+	ok($control->poll($shown, "shown|bound|idle|$pid|$remote_pid|repeatable read|t|1|1|t|SELECT pg_sleep(60)"), 'the transaction goes on');
+	$s->query('ROLLBACK TO a');
+	$s->query('RELEASE a');
+	$control->value('ALTER SERVER shown RENAME TO renamed');
+	is($s->value(q{SELECT dbpool_exec('renamed', 'SELECT 1')}), '1', 'it goes by the new name');
+	is($control->value($shown), "renamed|bound|idle|$pid|$remote_pid|repeatable read|t|0|2|t|SELECT 1", 'which is shown');
+	$theirs->value("SELECT pg_terminate_backend($remote_pid)");
+	ok($control->poll($shown, "renamed|bound|ended|$pid|repeatable read|t|0|2|t|SELECT 1"), 'a lost one has no process there');
+	$s->query('ROLLBACK');
+	$holder->quit;
+	at_rest('shown');
+};
+
 subtest 'also while connections are checked for transactions' => sub {
 	my @holders = map { bound() } 1 .. 3;
 
@@ -473,7 +509,7 @@ subtest 'forgotten ones' => sub {
 	$other->value(q{SELECT dbpool_begin('short', 'brief', idle_timeout => '10ms')});
 	$control->poll(q{SELECT state FROM dbpool_transactions WHERE name = 'brief'}, 'ended');
 	is($other->query(q{SELECT dbpool_commit('brief')})->{state}, '25P03', 'a named one has its own');
-	is($other->query(q{SELECT dbpool_rollback('brief')})->{err}, '', 'and can be rolled back all the same');
+	is($other->query(q{SELECT dbpool_rollback('brief')})->{state}, '25P01', 'and is none any more');
 	is($other->query(q{SELECT dbpool_commit('long')})->{err}, '', 'a longer one lives on');
 	at_rest('forgotten');
 };
@@ -481,13 +517,13 @@ subtest 'forgotten ones' => sub {
 subtest 'pause, reset and drop' => sub {
 	$s->query('BEGIN');
 	is($s->value(insert()), '1', 'a transaction');
-	$control->value(q{SELECT dbpool_pause('p')});
+	$control->value(q{SELECT dbpool_pause('p', '0')});
 	is($s->value(insert()), '1', 'goes on while the pool is paused');
 	is($s->query('COMMIT')->{err}, '', 'to its end');
 	$control->value(q{SELECT dbpool_resume('p')});
 	$s->query('BEGIN');
 	is($s->value(insert()), '1', 'a transaction');
-	$control->value(q{SELECT dbpool_reset('p')});
+	$control->value(q{SELECT dbpool_reset('p', '0')});
 	is($s->value(insert()), '1', 'goes on after dbpool_reset()');
 	is($s->query('COMMIT')->{err}, '', 'to its end');
 	is($theirs->value('SELECT count(*) FROM t'), '4', 'all are there');
@@ -533,6 +569,28 @@ subtest 'prepared statements' => sub {
 	$s->value(q{SELECT dbpool_exec('prepared', 'DEALLOCATE ALL')});
 	is($s->query($write)->{err}, '', 'what a session deallocates is not missed');
 	at_rest('prepared');
+};
+
+subtest 'a parallel worker' => sub {
+	my $p = bound();
+
+	# somebody has said so of a function of his own
+	$p->value(q{CREATE FUNCTION call(text) RETURNS int LANGUAGE plpgsql PARALLEL SAFE AS
+		$$ BEGIN RETURN dbpool_value(NULL::int, $1, 'SELECT 1'); END $$});
+	$p->value(q{SELECT count(set_config(name, 'on', false)) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query')});
+	my $answer = $p->query(q{SELECT call('p')});
+	is($answer->{state}, '25000', 'does not begin one');
+	like($answer->{err}, qr/a parallel worker cannot run a statement in the transaction on pool "p"/, 'which is said');
+	$p->query('BEGIN');
+	$p->value(insert());
+	is($p->query(q{SELECT call('p')})->{state}, '25000', 'nor runs a statement in one that is open');
+	$p->query('ROLLBACK');
+	$p->value(q{SELECT dbpool_begin('p', 'tx')});
+	isnt($p->query(q{SELECT call('tx')})->{err}, '', 'or in one that has a name');
+	$p->value(q{SELECT dbpool_rollback('tx')});
+	is($p->value(q{SET dbpool.transaction = autonomous; SELECT call('p')}), '1', 'a call by itself it may make');
+	$p->quit;
+	at_rest('parallel');
 };
 
 subtest 'who may use one' => sub {

@@ -9,6 +9,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DbpoolTest;
+use FaultProxy;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
@@ -136,6 +137,74 @@ subtest 'who is prepared' => sub {
 	is(found(), '1,1,0', 'committed as they were left');
 	is($remotes[1]->safe_psql('postgres', 'SELECT count(*) FROM t WHERE id < 0'), '0', 'and what was undone is not there');
 	settled('writers');
+};
+
+# As long as it is not known whether a reader's end goes well, no writer is committed.
+subtest 'who has only read ends first' => sub {
+	my $proxy = FaultProxy->start($remotes[1]);
+
+	create_pool($local, 'read', undef, $proxy->options(max_size => 5, acquire_timeout => '5s'));
+	foreach my $mode ('two_phase', 'bound')
+	{
+		my $session = session($local, options => "-c dbpool.transaction=$mode");
+
+		foreach my $case (
+			[ 'frontend message P "COMMIT" before stall', 'reset', 'before its COMMIT has come' ],
+			[ 'after "COMMIT" backend message C "COMMIT" before stall', 'reset', 'before it is known' ],
+			[ 'after "COMMIT" backend message C "COMMIT" before stall', 'cancel', '' ],
+			[ 'frontend message P "COMMIT" before stall', 'resume', '' ])
+		{
+			my ($where, $then, $when) = @$case;
+			my $name = "$mode, $then $when";
+
+			$id++;
+			$session->query('BEGIN');
+			$session->value(insert('r1'));
+			$session->value(q{SELECT * FROM dbpool_query('read', 'SELECT count(*) FROM t') AS t(n int)});
+			my $rule = $proxy->tell("on $where");
+			$session->send('COMMIT');
+			wait_until('the end has begun', sub { return $proxy->fired($rule) });
+			is(found(), '0,0,0', "$name: the writer waits for it");
+			$proxy->tell('now reset') if $then eq 'reset';
+			$local->safe_psql('postgres', "SELECT pg_cancel_backend($session->{pid})")
+			  if $then eq 'cancel' && $mode eq 'two_phase';
+			$proxy->tell('resume') if $then eq 'resume' || $mode eq 'bound';
+			my $answer = $session->wait;
+			$proxy->tell('resume');
+			$proxy->tell('clear');
+			if ($then eq 'resume' || ($then eq 'cancel' && $mode eq 'bound'))
+			{
+				is($answer->{err}, '', "$name: the commit succeeds");
+				is(found(), '1,0,0', "$name: and is there");
+				next;
+			}
+			is($answer->{state}, $then eq 'cancel' ? '57014' : '08006', "$name: the commit fails");
+			like($answer->{err}, qr/The transaction on the remote server had written nothing/, "$name: with nothing lost")
+			  if $then eq 'reset';
+			is(found(), '0,0,0', "$name: nothing is committed");
+		}
+		$session->quit;
+	}
+	settled('readers');
+	$proxy->stop;
+};
+
+subtest 'many for the first time' => sub {
+	create_pool($local, 'fresh', $remotes[0], max_size => 20);
+	my @sessions = map { two_phase() } 1 .. 12;
+
+	foreach my $session (@sessions)
+	{
+		$id++;
+		$session->query('BEGIN');
+		$session->value("INSERT INTO t VALUES ($id)");
+		$session->value(insert('fresh'));
+	}
+	$_->send('COMMIT') foreach @sessions;
+	my @errors = grep { $_ ne '' } map { $_->wait->{err} } @sessions;
+	is("@errors", '', 'more than there may be background workers');
+	$_->quit foreach @sessions;
+	settled('first');
 };
 
 subtest 'what cannot be prepared' => sub {
@@ -281,6 +350,132 @@ subtest 'crashes after the decision' => sub {
 	}
 };
 
+# The process that waits for the remotes has committed: it must not exit in the midst of that.
+subtest 'the server is gone while a commit waits' => sub {
+	my $holder = hold($remotes[1]);
+
+	begin_all();
+	$s->send('COMMIT');
+	ok(DbpoolTest::wait_until('the first is prepared', sub { prepared(0) eq '1' }), 'half of it is prepared');
+	my @stopped = ($remotes[0]->{_pid}, child_pids($remotes[0]->{_pid}));
+	suspend(@stopped);
+	$holder->quit;
+	$control->poll('SELECT count(*) FROM dbpool_prepared', '2');
+	my @gone = ($local->{_pid}, child_pids($local->{_pid}));
+	$local->kill9;
+	ok(DbpoolTest::wait_until('all processes have noticed', sub { return !kill 0, @gone }), 'all processes end');
+	resume(@stopped);
+	$local->start;
+	unlike(slurp_file($local->logfile), qr/PANIC/, 'in good order');
+	$_->kill foreach $s, $control;
+	$s = two_phase();
+	$control = session($local);
+	settled('server gone');
+	is(found(), '1,1,1', 'it is everywhere');
+};
+
+# What dbpool_stat_pools says of the first remote's pool: begun, committed, rolled back, prepared, in doubt, resolved.
+sub counted
+{
+	return $local->safe_psql('postgres',
+		q{SELECT concat_ws(',', begun, committed, rolled_back, prepared, in_doubt, resolved) FROM dbpool_stat_pools WHERE pool = 'r1'});
+}
+
+subtest 'what is counted' => sub {
+	$local->safe_psql('postgres', q{SELECT dbpool_stat_reset('r1')});
+	begin_all();
+	is($s->query('COMMIT')->{err}, '', 'prepared, and committed');
+	is(counted(), '1,1,0,1,0,0', 'one of each');
+	begin_all();
+	$s->query('ROLLBACK');
+	ok($control->poll(q{SELECT rolled_back FROM dbpool_stat_pools WHERE pool = 'r1'}, '1'), 'one rolled back');
+	is(counted(), '2,1,1,1,0,0', 'was not prepared');
+
+	# the first is prepared, and loses its connection before the decision
+	my $holder = hold($remotes[1]);
+	begin_all();
+	$s->send('COMMIT');
+	ok(DbpoolTest::wait_until('the first is prepared', sub { prepared(0) eq '1' }), 'half of it is prepared');
+	$remotes[0]->safe_psql('postgres', 'SELECT pg_terminate_backend('
+		. $control->value(q{SELECT remote_pid FROM dbpool_transactions WHERE pool = 'r1'}) . ')');
+	ok($control->poll(q{SELECT in_doubt FROM dbpool_stat_pools WHERE pool = 'r1'}, '1'), 'a lost one is in doubt');
+	is(counted(), '3,1,1,2,1,0', 'neither committed nor rolled back');
+	$holder->query('ROLLBACK');
+	is($s->wait->{err}, '', 'all are committed');
+	settled('counted');
+	is(found(), '1,1,1', 'it is everywhere');
+	is(counted(), '3,1,1,2,1,1', 'the resolver has ended it');
+	is($local->safe_psql('postgres', q{SELECT transaction_time_mean = transaction_time / 3 AND transaction_time_mean <= transaction_time_max FROM dbpool_stat_pools WHERE pool = 'r1'}),
+		't', 'all three have taken time');
+
+	# a worker that ends takes two along
+	$holder = hold($remotes[1]);
+	my $other = two_phase();
+	$other->query('BEGIN');
+	$id++;
+	$other->value(insert('r1'));
+	begin_all();
+	$s->send('COMMIT');
+	ok(DbpoolTest::wait_until('the first is prepared', sub { prepared(0) eq '1' }), 'half of it is prepared');
+	$local->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM dbpool_workers});
+	isnt($s->wait->{err}, '', 'the commit fails');
+	$holder->quit;
+	settled('worker');
+	is(counted(), '5,1,2,3,2,2', 'one was rolled back, the other was in doubt and resolved');
+	$other->quit;
+};
+
+# Of what is left behind while it looks, the resolver may have seen nothing.
+subtest 'wanted while it looks' => sub {
+	my $proxy = FaultProxy->start($remotes[0]);
+	my $commit = sub {
+		$id++;
+		$s->query('BEGIN');
+		$s->value("INSERT INTO t VALUES ($id)");
+		$s->value(insert('held'));
+		is($s->query('COMMIT')->{err}, '', 'a transaction on two servers');
+	};
+
+	settled('before');
+	create_pool($local, 'held', undef, $proxy->options, max_size => 5);
+	my $rule = $proxy->tell('on frontend message any 2 "pg_prepared_xacts" before stall');
+	$commit->();
+	ok(DbpoolTest::wait_until('the resolver looks', sub { $proxy->fired($rule) }), 'the resolver has read the rows');
+	$commit->();
+	# time to learn that it is wanted, of which nothing is to be seen
+	sleep 3;
+	$proxy->tell('clear');
+	$proxy->tell('resume');
+	settled('wanted');
+	is(found(), '1,0,1', 'all is committed');
+	$local->safe_psql('postgres', 'DROP SERVER held CASCADE');
+	$proxy->stop;
+};
+
+# What is known to have been committed needs no look at the remote.
+subtest 'a server is dropped right after a commit' => sub {
+	my $proxy = FaultProxy->start($remotes[0]);
+	my $rule;
+
+	create_pool($local, 'dropped', undef, $proxy->options(max_size => 5, acquire_timeout => '5s'));
+	$id++;
+	$s->query('BEGIN');
+	$s->value("INSERT INTO t VALUES ($id)");
+	$s->value(insert('dropped'));
+	$rule = $proxy->tell('on frontend message any "pg_prepared_xacts" before stall');
+	is($s->query('COMMIT')->{err}, '', 'a commit');
+	ok(DbpoolTest::wait_until('the resolver asks', sub { $proxy->fired($rule) > 0 }), 'the resolver looks whether it is there');
+	is(found(), '1,0,1', 'it is');
+	is($local->safe_psql('postgres', 'SELECT count(*) FROM dbpool_in_doubt'), '1', 'and the row still, too');
+	$local->safe_psql('postgres', 'DROP SERVER dropped CASCADE');
+	$proxy->tell('now reset');
+	$proxy->tell('resume');
+	settled('dropped');
+	ok($control->poll(q{SELECT count(*) FROM dbpool_two_phase WHERE serverid NOT IN (SELECT oid FROM pg_foreign_server)}, '0'),
+		'and the server is forgotten');
+	$proxy->stop;
+};
+
 subtest 'by hand' => sub {
 	my $prefix = $local->safe_psql('postgres', q{SELECT prefix FROM dbpool_two_phase t JOIN pg_foreign_server s ON s.oid = t.serverid WHERE srvname = 'r1'});
 	my $gid = "${prefix}_00000000000000aa";
@@ -292,6 +487,7 @@ subtest 'by hand' => sub {
 	$remotes[0]->safe_psql('postgres', qq{BEGIN; INSERT INTO t VALUES ($id); PREPARE TRANSACTION '$gid'});
 	is($control->query(qq{SELECT dbpool_resolve('$gid', 'commit')})->{err}, '', 'a human may decide');
 	is(found(), '1,0,0', 'as he likes');
+	like(counted(), qr/,3$/, 'which is counted');
 	$id++;
 	$remotes[0]->safe_psql('postgres', qq{BEGIN; INSERT INTO t VALUES ($id); PREPARE TRANSACTION '$gid'});
 	$remotes[1]->safe_psql('postgres', qq{BEGIN; INSERT INTO t VALUES ($id); PREPARE TRANSACTION 'not ours'});

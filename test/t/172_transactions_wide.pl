@@ -112,6 +112,8 @@ subtest 'a pool that is split' => sub {
 	is($control->value($transactions), '2', 'beside them');
 	$run->signal('INT');
 	$run->finish;
+	# its sessions notice that it has gone when their statements end
+	$control->poll(q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'}, '0');
 	unlike($$out, qr/aborted|ERROR/, 'and so did all others');
 	$_->quit foreach (@sessions, @others);
 	at_rest('split');
@@ -141,6 +143,8 @@ subtest 'a pool is not split when transactions would have all of a share' => sub
 	is($s->query('COMMIT')->{err}, '', 'and committed');
 	$run->signal('INT');
 	$run->finish;
+	# its sessions notice that it has gone when their statements end
+	$control->poll(q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'}, '0');
 	unlike($$out, qr/aborted|ERROR/, 'no statement has failed');
 	$_->quit foreach (@holders, $s);
 	at_rest('not split');
@@ -336,10 +340,13 @@ foreach my $how ('a session is killed', 'a worker is killed', 'the server is sto
 		}
 		else
 		{
+			my $checkpointer = $control->value(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'});
+
 			kill 'KILL', $victim;
-			ok($control->query('SELECT pg_sleep(60)')->{lost}, 'every session is ended');
-			$local->poll_query_until('postgres', 'SELECT true')
-			  or die 'the server does not come back';
+			wait_until('the server has begun anew', sub {
+				my ($ret, $out) = $local->psql('postgres',
+					"SELECT pid <> $checkpointer FROM pg_stat_activity WHERE backend_type = 'checkpointer'");
+				return $ret == 0 && $out eq 't' });
 		}
 		$_->quit foreach ($s, $control);
 		$control = session($local);

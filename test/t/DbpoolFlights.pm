@@ -96,7 +96,7 @@ sub line_up
 # Each session adds to an account that nobody has used before. All their statements are on one
 # connection but those before number $held, which have ended: its account is
 # locked by the holder. Returns [{session, account}] in the order there. With
-# rows, so many rows of 1000 bytes come before the one that adds.
+# rows, so many rows of 1000 bytes come before the one that adds; anew: the connection is new.
 sub share
 {
 	my ($bench, $pool, $held, %params) = @_;
@@ -115,6 +115,7 @@ sub share
 		my @calls;
 
 		learn($control, "dbpool_exec('$pool', '$sql', 0)");
+		$control->value("SELECT dbpool_reset('$pool')") if $params{anew};
 		foreach my $session (@sessions)
 		{
 			$account{ $session->pid } = ++$bench->{accounts};

@@ -113,8 +113,9 @@ sub create_pool
 	return;
 }
 
-# A psql that stays connected. Parameters: dbname, and what psql's -d takes
-# besides (options => '-c statement_timeout=1s').
+# A psql that stays connected. Parameters: dbname, what psql's -d takes besides
+# (options => '-c statement_timeout=1s'), and no_wait: it may still be logging in, in vain
+# perhaps, and its pid is not known.
 sub session
 {
 	my ($node, %params) = @_;
@@ -367,11 +368,19 @@ sub contradictions
 		SELECT format('a connection of pool "%s" is leased, and there are fewer transactions', pool)
 		FROM $schema.dbpool_pools p
 		WHERE leased > (SELECT count(*) FROM $schema.dbpool_transactions t
-			WHERE t.pool = p.pool AND t.database = p.database)});
+			WHERE t.pool = p.pool AND t.database = p.database)
+		UNION ALL
+		SELECT format('of %s transactions on pool "%s", %s have ended and %s are open', begun, pool, ended, open)
+		FROM (SELECT pool, sum(begun) AS begun, sum(committed + rolled_back + in_doubt) AS ended,
+				(SELECT count(*) FROM $schema.dbpool_transactions t
+				WHERE t.pool = s.pool AND t.database = s.database AND t.remote_pid IS NOT NULL) AS open
+			FROM $schema.dbpool_stat_pools s GROUP BY s.pool, s.database) s
+		WHERE begun > ended + open});
 }
 
 # What does not hold of a node, a line each. Whatever a test has done to it:
 #  - no count is negative, no pool has more connections than it may have;
+#  - each transaction that was begun is open, or was counted when it ended;
 #  - no connection is busy with nothing, no request belongs to nobody;
 #  - no process has crashed, no worker has thrown an error.
 sub broken_invariants
@@ -445,7 +454,7 @@ sub new
 	$in->autoflush(1);
 	$self->{stdin} = $in;
 	$self->{streams} = { out => $out, err => $err };
-	$self->{pid} = $self->value('SELECT pg_backend_pid()');
+	$self->{pid} = $self->value('SELECT pg_backend_pid()') unless $params{no_wait};
 	return $self;
 }
 
@@ -589,13 +598,26 @@ sub poll
 	return $found;
 }
 
+# Wait until a call on the pool works, when its remote is back: its breaker may still be
+# open for a moment.
+sub serves
+{
+	my ($self, $pool) = @_;
+
+	return DbpoolTest::wait_until("pool $pool serves",
+		sub { return $self->query("SELECT dbpool_ping('$pool')")->{state} eq '' });
+}
+
 # Wait until psql, which has been told to end, has done so.
 sub reap
 {
 	my ($self) = @_;
+	local $SIG{PIPE} = 'IGNORE';
 
 	waitpid($self->{client_pid}, 0) if $self->{client_pid};
 	$self->{client_pid} = 0;
+	# it may not have read all
+	close $self->{stdin};
 	return;
 }
 

@@ -221,7 +221,7 @@ sub get
 
 # Hand everything on to a node, and back. The function is given each message of the
 # node, its type and its body, and the last one of the client, and returns the body
-# that the client gets.
+# that the client gets, or undef if it gets none.
 sub relay
 {
 	my ($self, $node, $begin, $change) = @_;
@@ -240,7 +240,8 @@ sub relay
 			{
 				my ($type, $body) = $server->get;
 
-				$self->put(FakeRemote::message($type, $change->($type, $body, $sent)));
+				$body = $change->($type, $body, $sent);
+				$self->put(FakeRemote::message($type, $body)) if defined $body;
 			}
 			else
 			{

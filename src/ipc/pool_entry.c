@@ -6,7 +6,7 @@
 
 #include "storage/lwlock.h"
 
-#include "worker/worker.h"
+#include "ipc/shmem.h"
 
 /* An entry that may be given to another pool: unused, and longest so. */
 static int
@@ -20,26 +20,26 @@ entry_to_take(void)
 
 		if (!entry->in_use)
 			return i;
-		if (!entry->live && !entry->paused &&
+		if (!entry->live && !entry->paused && !entry->disabled &&
 			(best < 0 || entry->used_at < shmem_pool(best)->used_at))
 			best = i;
 	}
 	return best;
 }
 
-/* Is a pool of the same server, seen through another mapping, paused? */
-static bool
-siblings_paused(const PoolKey *key)
+/* A pool of the same server, seen through another mapping, that is paused or disabled; or NULL. */
+static PoolShared *
+stopped_sibling(const PoolKey *key)
 {
 	for (int i = 0; i < dbpool_shared->npools; i++)
 	{
 		PoolShared *entry = shmem_pool(i);
 
 		if (entry->in_use && entry->key.dbid == key->dbid &&
-			entry->key.serverid == key->serverid && entry->paused)
-			return true;
+			entry->key.serverid == key->serverid && (entry->paused || entry->disabled))
+			return entry;
 	}
-	return false;
+	return NULL;
 }
 
 /*
@@ -57,12 +57,38 @@ owner_has_all_pools(Oid owner, const PoolKey *key)
 	{
 		PoolShared *entry = shmem_pool(i);
 
-		if (entry->in_use && entry->owner == owner && (entry->live || entry->paused) &&
+		if (entry->in_use && entry->owner == owner && (entry->live || entry->paused || entry->disabled) &&
 			entry->worker == shmem_first_worker(&entry->key) &&
 			memcmp(&entry->key, key, sizeof(PoolKey)) != 0)
 			n++;
 	}
 	return n >= quota_limit(dbpool_role_max_pools, dbpool_shared->npools);
+}
+
+/* An entry is another pool's now, which is stopped by these tickets, if they are not 0. */
+static void
+begin_entry(PoolShared *entry, uint64 paused, uint64 disabled)
+{
+	SpinLockAcquire(&entry->mutex);
+	entry->paused = paused;
+	entry->rested = 0;
+	entry->disabled = disabled;
+	entry->drained = 0;
+	entry->reset = 0;
+	entry->dropped = false;
+	entry->forget_stamp = dbpool_shared->forget_stamp;
+	entry->waiting = 0;
+	entry->oldest_wait = 0;
+	entry->used_at = 0;
+	entry->connected_at = 0;
+	entry->connect_failed_at = 0;
+	entry->fell_back_at = 0;
+	entry->degraded_since = 0;
+	entry->connect_error[0] = '\0';
+	memset(entry->conns, 0, sizeof(entry->conns));
+	memset(&entry->counters, 0, sizeof(entry->counters));
+	memset(entry->alerts, 0, sizeof(entry->alerts));
+	SpinLockRelease(&entry->mutex);
 }
 
 /*
@@ -72,11 +98,14 @@ owner_has_all_pools(Oid owner, const PoolKey *key)
  * session which has not heard that its definition was changed or dropped, or
  * that its transaction has ended, cannot bring the pool back.
  *
+ * worker is the one that takes it into its memory, if live is true.  Else a session
+ * wants it for a server that nobody uses, so that it can be paused or disabled.
+ *
  * POOL_TOO_MANY when there is none, POOL_OWNER_HAS_ENOUGH when that is because
- * of the limit for one owner.
+ * of the limit for one owner.  *first is set to the entry of the first worker, or -1.
  */
 int
-pool_take_entry(const PoolKey *key, Oid owner, int *first)
+pool_take_entry(const PoolKey *key, Oid owner, int worker, bool live, int *first)
 {
 	int			index = POOL_TOO_MANY;
 	int			first_worker = shmem_first_worker(key);
@@ -89,16 +118,16 @@ pool_take_entry(const PoolKey *key, Oid owner, int *first)
 		entry = shmem_pool(i);
 		if (!entry->in_use || memcmp(&entry->key, key, sizeof(PoolKey)) != 0)
 			continue;
-		if (entry->worker == my_worker)
+		if (entry->worker == worker)
 			index = i;
 		if (entry->worker == first_worker)
 			*first = i;
 	}
-	if (first_worker == my_worker && owner_has_all_pools(owner, key))
+	if (first_worker == worker && owner_has_all_pools(owner, key))
 		index = POOL_OWNER_HAS_ENOUGH;
 	else if (index < 0 && (index = entry_to_take()) >= 0)
 	{
-		bool		paused = siblings_paused(key);
+		const PoolShared *stopped = stopped_sibling(key);
 
 		entry = shmem_pool(index);
 		/* in this order for pool_workers(), which reads without the lock */
@@ -109,30 +138,20 @@ pool_take_entry(const PoolKey *key, Oid owner, int *first)
 		entry->key = *key;
 		pg_write_barrier();
 		entry->in_use = true;
-		entry->worker = my_worker;
-		if (my_worker == first_worker)
+		entry->worker = worker;
+		if (worker == first_worker)
 			*first = index;
-		SpinLockAcquire(&entry->mutex);
-		entry->paused = paused;
-		entry->dropped = false;
-		entry->forget_stamp = dbpool_shared->forget_stamp;
-		entry->waiting = 0;
-		entry->oldest_wait = 0;
-		entry->used_at = 0;
-		entry->connected_at = 0;
-		entry->connect_failed_at = 0;
-		entry->connect_error[0] = '\0';
-		memset(entry->conns, 0, sizeof(entry->conns));
-		memset(&entry->counters, 0, sizeof(entry->counters));
-		SpinLockRelease(&entry->mutex);
+		begin_entry(entry, stopped ? stopped->paused : 0, stopped ? stopped->disabled : 0);
+		stats_reset(index);
 	}
-	if (index >= 0)
+	if (index >= 0 && live)
 	{
 		entry = shmem_pool(index);
 		entry->owner = owner;
 		SpinLockAcquire(&entry->mutex);
 		/* what was wanted of it while it was cold is done: it has nothing */
 		entry->wants = 0;
+		entry->renewed = entry->reset;
 		entry->live = true;
 		SpinLockRelease(&entry->mutex);
 	}
@@ -140,11 +159,11 @@ pool_take_entry(const PoolKey *key, Oid owner, int *first)
 	return index;
 }
 
-/* The definition is another one, maybe of another owner. */
+/* The definition of the entry's pool is another one, maybe of another owner. */
 void
-pool_set_owner(const Pool *pool)
+pool_set_owner(PoolShared *entry, Oid owner)
 {
 	LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
-	pool->shared->owner = pool->options.owner;
+	entry->owner = owner;
 	LWLockRelease(dbpool_shared->pools_lock);
 }

@@ -1,0 +1,622 @@
+/*
+ * metrics.c
+ *	  dbpool_metrics(): all that is counted, as a text that Prometheus reads.
+ *
+ * The text is that of OpenMetrics: families, each with its samples, and "# EOF".  There is one
+ * thing on which that and the older format of Prometheus do not agree: a counter's samples
+ * end in "_total", and the family's name does so in the older one only, to which Prometheus'
+ * own checks keep.  Prometheus itself takes both.
+ *
+ * What belongs to a pool is shown to those who may see the pool.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "backend/client.h"
+#include "backend/extension.h"
+#include "backend/text.h"
+#include "backend/view_row.h"
+#include "commands/dbcommands.h"
+#include "executor/spi.h"
+#include "ipc/lease.h"
+#include "ipc/request.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+PG_FUNCTION_INFO_V1(dbpool_metrics);
+
+/* Room for the samples of a pool, about. */
+#define POOL_BYTES	16384
+
+typedef enum MetricType
+{
+	METRIC_COUNTER = 0,
+	METRIC_GAUGE,
+	METRIC_HISTOGRAM
+} MetricType;
+
+/* A text in the making. */
+typedef struct Metrics
+{
+	StringInfoData text;
+	bool		strict;			/* a counter's family has no "_total" */
+	const char *family;
+	MetricType	type;
+} Metrics;
+
+/* A pool: its entries, one after the other, and the labels that tell which it is. */
+typedef struct MetricPool
+{
+	const PoolShared *entries;
+	int			n;
+	char	   *labels;
+} MetricPool;
+
+typedef enum FieldType
+{
+	FIELD_COUNT = 0,			/* uint64 */
+	FIELD_US,					/* the same, shown in seconds */
+	FIELD_INT
+} FieldType;
+
+/* A number that each entry of a pool has, and whose sum is the pool's. */
+typedef struct PoolField
+{
+	const char *family;
+	MetricType	type;
+	const char *unit;
+	const char *help;
+	size_t		offset;
+	FieldType	field;
+} PoolField;
+
+#define COUNTED(family, unit, help, name, field) \
+	{family, METRIC_COUNTER, unit, help, offsetof(PoolShared, counters.name), field}
+
+static const PoolField pool_fields[] = {
+	COUNTED("dbpool_pool_statements", NULL, "Calls that ended well.", statements, FIELD_COUNT),
+	COUNTED("dbpool_pool_errors", NULL, "Calls that had got a connection and ended with an error.", errors, FIELD_COUNT),
+	COUNTED("dbpool_pool_timeouts", NULL, "Calls that waited for a connection as long as acquire_timeout allows.", timeouts, FIELD_COUNT),
+	COUNTED("dbpool_pool_cancels", NULL, "Calls given up by their sessions.", cancels, FIELD_COUNT),
+	COUNTED("dbpool_pool_repeats", NULL, "Statements that were sent again, unseen by their sessions.", repeats, FIELD_COUNT),
+	COUNTED("dbpool_pool_connects", NULL, "Connections that were opened.", connects, FIELD_COUNT),
+	COUNTED("dbpool_pool_connect_failures", NULL, "Connections that could not be opened.", connect_failures, FIELD_COUNT),
+	COUNTED("dbpool_pool_connect_seconds", "seconds", "Time that opening connections took.", connect_us, FIELD_US),
+	COUNTED("dbpool_pool_waits", NULL, "Calls that found no free connection.", waited, FIELD_COUNT),
+	COUNTED("dbpool_pool_wait_seconds", "seconds", "Time that calls waited for a connection.", wait_us, FIELD_US),
+	COUNTED("dbpool_pool_use_seconds", "seconds", "Time that calls had a connection.", exec_us, FIELD_US),
+	COUNTED("dbpool_pool_rows", NULL, "Rows that were received.", rows, FIELD_COUNT),
+	COUNTED("dbpool_pool_sent_bytes", "bytes", "Bytes of statements, parameters and rows of bulk inserts.", bytes_sent, FIELD_COUNT),
+	COUNTED("dbpool_pool_received_bytes", "bytes", "Bytes of rows.", bytes_received, FIELD_COUNT),
+	COUNTED("dbpool_pool_transactions_begun", NULL, "Transactions over several calls that were begun.", begun, FIELD_COUNT),
+	COUNTED("dbpool_pool_transactions_committed", NULL, "Transactions that were committed.", committed, FIELD_COUNT),
+	COUNTED("dbpool_pool_transactions_rolled_back", NULL, "Transactions that were rolled back.", rolled_back, FIELD_COUNT),
+	COUNTED("dbpool_pool_transactions_prepared", NULL, "Transactions that were prepared at the remote.", prepared, FIELD_COUNT),
+	COUNTED("dbpool_pool_transactions_in_doubt", NULL, "Transactions whose connection was lost between PREPARE and its end.", in_doubt, FIELD_COUNT),
+	COUNTED("dbpool_pool_transactions_resolved", NULL, "Prepared transactions that were ended later.", resolved, FIELD_COUNT),
+	COUNTED("dbpool_pool_transaction_seconds", "seconds", "Time that transactions had a connection.", transaction_us, FIELD_US),
+	{"dbpool_pool_waiting_calls", METRIC_GAUGE, NULL, "Calls that wait for a connection.", offsetof(PoolShared, waiting), FIELD_INT},
+};
+
+/* Where the buckets that are shown end, about: microseconds. */
+static const int bounds_us[] = {
+	100, 250, 500, 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 5000000, 30000000
+};
+
+/* --- lines -------------------------------------------------------------------------------- */
+
+static void
+begin_family(Metrics *m, const char *family, MetricType type, const char *unit, const char *help)
+{
+	static const char *const types[] = {"counter", "gauge", "histogram"};
+	const char *total = type == METRIC_COUNTER && !m->strict ? "_total" : "";
+
+	m->family = family;
+	m->type = type;
+	appendStringInfo(&m->text, "# HELP %s%s %s\n# TYPE %s%s %s\n", family, total, help, family, total, types[type]);
+	if (unit != NULL)
+		appendStringInfo(&m->text, "# UNIT %s%s %s\n", family, total, unit);
+}
+
+/*
+ * A blank, a number, and the end of the line.  There are thousands of them: that is why they are not
+ * left to printf().
+ */
+static void
+put_integer(Metrics *m, int64 value)
+{
+	char		digits[24];
+	int			n;
+
+	digits[0] = ' ';
+	n = 1 + pg_lltoa(value, digits + 1);
+	digits[n++] = '\n';
+	appendBinaryStringInfo(&m->text, digits, n);
+}
+
+static void
+put_number(Metrics *m, double value)
+{
+	if (value == (double) (int64) value)
+		put_integer(m, (int64) value);
+	else
+		appendStringInfo(&m->text, " %.6f\n", value);
+}
+
+/* A sample of the family at hand; labels may be empty. */
+static void
+put_sample(Metrics *m, const char *labels, double value)
+{
+	appendStringInfoString(&m->text, m->family);
+	if (m->type == METRIC_COUNTER)
+		appendStringInfoString(&m->text, "_total");
+	if (labels[0] != '\0')
+	{
+		appendStringInfoChar(&m->text, '{');
+		appendStringInfoString(&m->text, labels);
+		appendStringInfoChar(&m->text, '}');
+	}
+	put_number(m, value);
+}
+
+/* A label's text, escaped, with its name; comma before it if it is not the first. */
+static void
+add_label(StringInfo labels, const char *name, const char *value)
+{
+	appendStringInfo(labels, "%s%s=\"", labels->len > 0 ? "," : "", name);
+	for (; *value != '\0'; value++)
+	{
+		if (*value == '\n')
+			appendStringInfoString(labels, "\\n");
+		else
+		{
+			if (*value == '"' || *value == '\\')
+				appendStringInfoChar(labels, '\\');
+			appendStringInfoChar(labels, *value);
+		}
+	}
+	appendStringInfoChar(labels, '"');
+}
+
+static char *
+pool_labels(const PoolShared *pool)
+{
+	int			encoding = database_encoding(pool->key.dbid);
+	char	   *database = get_database_name(pool->key.dbid);
+	StringInfoData labels;
+
+	initStringInfo(&labels);
+	add_label(&labels, "database", database ? database : "");
+	add_label(&labels, "pool", text_from(NameStr(pool->server), encoding));
+	add_label(&labels, "user", text_from(NameStr(pool->username), encoding));
+	return labels.data;
+}
+
+/* The labels, and one more, in memory that the next call reuses. */
+static const char *
+with_label(const char *labels, const char *name, const char *value)
+{
+	static StringInfoData buf;
+
+	if (buf.data == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		initStringInfo(&buf);
+		MemoryContextSwitchTo(old);
+	}
+	resetStringInfo(&buf);
+	appendStringInfoString(&buf, labels);
+	add_label(&buf, name, value);
+	return buf.data;
+}
+
+/* --- pools -------------------------------------------------------------------------------- */
+
+static double
+pool_sum(const MetricPool *pool, const PoolField *field)
+{
+	double		sum = 0;
+
+	for (int i = 0; i < pool->n; i++)
+	{
+		const char *at = (const char *) &pool->entries[i] + field->offset;
+
+		sum += field->field == FIELD_INT ? *(const int *) at : (double) *(const uint64 *) at;
+	}
+	return field->field == FIELD_US ? sum / 1e6 : sum;
+}
+
+static void
+put_connections(Metrics *m, const MetricPool *pools, int n)
+{
+	begin_family(m, "dbpool_pool_connections", METRIC_GAUGE, NULL, "Connections of a pool by state.");
+	for (int i = 0; i < n; i++)
+	{
+		for (int state = CONN_CONNECTING; state < CONN_CLOSED; state++)
+		{
+			double		sum = 0;
+
+			for (int e = 0; e < pools[i].n; e++)
+				sum += pools[i].entries[e].conns[state];
+			put_sample(m, with_label(pools[i].labels, "state", conn_state_name(state)), sum);
+		}
+	}
+	begin_family(m, "dbpool_pool_connections_max", METRIC_GAUGE, NULL, "Connections that a pool may have.");
+	for (int i = 0; i < n; i++)
+		put_sample(m, pools[i].labels, latest_entry(pools[i].entries, pools[i].n)->max_size);
+	begin_family(m, "dbpool_pool_connections_min", METRIC_GAUGE, NULL, "Connections of a pool that are kept open.");
+	for (int i = 0; i < n; i++)
+		put_sample(m, pools[i].labels, latest_entry(pools[i].entries, pools[i].n)->min_size);
+}
+
+/* How long the call has been waiting that has waited longest. */
+static double
+oldest_wait(const MetricPool *pool, Ticks now)
+{
+	Ticks		since = now;
+
+	for (int i = 0; i < pool->n; i++)
+	{
+		if (pool->entries[i].oldest_wait != 0)
+			since = Min(since, pool->entries[i].oldest_wait);
+	}
+	return (now - since) / 1e6;
+}
+
+static double
+utilisation(const MetricPool *pool, Ticks now)
+{
+	int			max_size = latest_entry(pool->entries, pool->n)->max_size;
+	double		busy_us = 0;
+	int64		length = 1;
+
+	for (int i = 0; i < pool->n; i++)
+	{
+		PoolShared	copy = pool->entries[i];
+		MinutePiece sum;
+
+		minute_busy(copy.counters.minute, shmem_busy_conns(&copy), copy.conns_at, now);
+		length = minute_sum(copy.counters.minute, now, &sum);
+		busy_us += sum.busy_us;
+	}
+	return max_size == 0 ? 0 : Min(busy_us / length / max_size, 1.0);
+}
+
+static void
+put_pool_states(Metrics *m, const MetricPool *pools, int n)
+{
+	Ticks		now = ticks_now();
+
+	begin_family(m, "dbpool_pool_oldest_wait_seconds", METRIC_GAUGE, "seconds",
+				 "Time that the first of the waiting calls has been waiting.");
+	for (int i = 0; i < n; i++)
+		put_sample(m, pools[i].labels, oldest_wait(&pools[i], now));
+	begin_family(m, "dbpool_pool_utilisation_ratio", METRIC_GAUGE, "ratio",
+				 "Part of max_size that was in use in the last minute.");
+	for (int i = 0; i < n; i++)
+		put_sample(m, pools[i].labels, utilisation(&pools[i], now));
+	begin_family(m, "dbpool_pool_paused", METRIC_GAUGE, NULL, "1 while the pool is paused.");
+	for (int i = 0; i < n; i++)
+		put_sample(m, pools[i].labels, latest_entry(pools[i].entries, pools[i].n)->paused != 0);
+}
+
+/* The buckets' bounds as they are shown, the last one without end. */
+static const char *const *
+bound_texts(void)
+{
+	static char texts[lengthof(bounds_us) + 1][24];
+	static const char *list[lengthof(bounds_us) + 1];
+
+	for (int i = 0; list[lengthof(bounds_us)] == NULL && i <= lengthof(bounds_us); i++)
+	{
+		if (i < lengthof(bounds_us))
+			snprintf(texts[i], sizeof(texts[i]), "%.6f\"}",
+					 histogram_bound_us(histogram_bucket(bounds_us[i])) / 1e6);
+		else
+			strcpy(texts[i], "+Inf\"}");
+		list[i] = texts[i];
+	}
+	return list;
+}
+
+static void
+put_histogram(Metrics *m, const char *labels, const HistogramSum *sum)
+{
+	const char *const *bounds = bound_texts();
+	char	   *bucket = psprintf("%s_bucket{%s,le=\"", m->family, labels);
+	int			length = (int) strlen(bucket);
+	uint64		seen = 0;
+	int			next = 0;
+
+	for (int i = 0; i <= lengthof(bounds_us); i++)
+	{
+		int			last = i < lengthof(bounds_us) ? histogram_bucket(bounds_us[i]) : HISTOGRAM_BUCKETS - 1;
+
+		while (next <= last)
+			seen += sum->counts[next++];
+		appendBinaryStringInfo(&m->text, bucket, length);
+		appendStringInfoString(&m->text, bounds[i]);
+		put_integer(m, (int64) seen);
+	}
+	pfree(bucket);
+	appendStringInfo(&m->text, "%s_sum{%s}", m->family, labels);
+	put_number(m, sum->sum_us / 1e6);
+	appendStringInfo(&m->text, "%s_count{%s}", m->family, labels);
+	put_integer(m, (int64) seen);
+}
+
+static void
+put_histograms(Metrics *m, const MetricPool *pools, int n)
+{
+	begin_family(m, "dbpool_pool_duration_seconds", METRIC_HISTOGRAM, "seconds",
+				 "How long what calls do took: queue, login, execution, network, total.");
+	for (int i = 0; i < n; i++)
+	{
+		for (int kind = 0; kind < LATENCY_KINDS; kind++)
+		{
+			HistogramSum sum = {0};
+
+			for (int e = 0; e < pools[i].n; e++)
+				histogram_add_to(&sum, &stats_of(pools[i].entries[e].index)->latency[kind]);
+			put_histogram(m, with_label(pools[i].labels, "part", latency_name(kind)), &sum);
+		}
+	}
+}
+
+/* Those that the caller may see, and their number. */
+static MetricPool *
+metric_pools(int *n)
+{
+	int			nentries;
+	PoolShared *entries = pools_by_key(&nentries);
+	MetricPool *pools = palloc(sizeof(MetricPool) * Max(nentries, 1));
+	int			same;
+
+	*n = 0;
+	for (int i = 0; i < nentries; i += same)
+	{
+		same = entries_of_pool(&entries[i], nentries - i);
+		/* of a pool that was dropped nothing is left to watch */
+		if (latest_entry(&entries[i], same)->dropped || !pool_is_shown(&entries[i].key))
+			continue;
+		pools[*n].entries = &entries[i];
+		pools[*n].n = same;
+		pools[*n].labels = pool_labels(latest_entry(&entries[i], same));
+		(*n)++;
+	}
+	return pools;
+}
+
+/* --- alerts ------------------------------------------------------------------------------- */
+
+static void
+put_alert_sample(Metrics *m, const char *labels, AlertKind kind)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, labels);
+	add_label(&buf, "alert", alert_name(kind));
+	add_label(&buf, "severity", alert_severity(kind));
+	put_sample(m, buf.data, 1);
+	pfree(buf.data);
+}
+
+static void
+put_alerts(Metrics *m, const MetricPool *pools, int n)
+{
+	AlertShared alerts[ALERT_SERVER_KINDS];
+
+	SpinLockAcquire(&dbpool_shared->alerts_mutex);
+	memcpy(alerts, dbpool_shared->alerts, sizeof(alerts));
+	SpinLockRelease(&dbpool_shared->alerts_mutex);
+	begin_family(m, "dbpool_alert", METRIC_GAUGE, NULL, "1 for each thing that is wrong now, see dbpool_alerts.");
+	for (int i = 0; i < ALERT_SERVER_KINDS; i++)
+	{
+		if (alerts[i].since != 0)
+			put_alert_sample(m, "", (AlertKind) (ALERT_POOL_KINDS + i));
+	}
+	for (int i = 0; i < n; i++)
+	{
+		for (int kind = 0; kind < ALERT_POOL_KINDS; kind++)
+		{
+			bool		is = false;
+
+			for (int e = 0; e < pools[i].n; e++)
+				is |= pools[i].entries[e].alerts[kind].since != 0;
+			if (is)
+				put_alert_sample(m, pools[i].labels, (AlertKind) kind);
+		}
+	}
+}
+
+/* --- endpoints ---------------------------------------------------------------------------- */
+
+static void
+put_endpoints(Metrics *m)
+{
+	static const EndpointState states[] = {ENDPOINT_CLOSED, ENDPOINT_HALF_OPEN, ENDPOINT_OPEN};
+	int			n;
+	EndpointShared *endpoints = endpoints_copy(&n);
+	char	  **labels = palloc(sizeof(char *) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+	{
+		StringInfoData buf;
+
+		initStringInfo(&buf);
+		add_label(&buf, "host", text_from(endpoints[i].host, PG_SQL_ASCII));
+		add_label(&buf, "port", text_from(endpoints[i].port, PG_SQL_ASCII));
+		labels[i] = buf.data;
+	}
+	begin_family(m, "dbpool_endpoint_breaker", METRIC_GAUGE, NULL, "1 for the state in which the circuit breaker of an endpoint is.");
+	for (int i = 0; i < n; i++)
+	{
+		for (int s = 0; s < lengthof(states); s++)
+			put_sample(m, with_label(labels[i], "state", endpoint_state_name(states[s])), endpoints[i].state == states[s]);
+	}
+	begin_family(m, "dbpool_endpoint_connections", METRIC_GAUGE, NULL, "Connections of all pools to an endpoint.");
+	for (int i = 0; i < n; i++)
+		put_sample(m, labels[i], endpoints[i].conns);
+	begin_family(m, "dbpool_endpoint_login_failures", METRIC_COUNTER, NULL, "Log-ins at an endpoint that were not answered, or by a server that says it is unwell.");
+	for (int i = 0; i < n; i++)
+		put_sample(m, labels[i], (double) endpoints[i].logins_failed);
+	begin_family(m, "dbpool_endpoint_losses", METRIC_COUNTER, NULL, "Open connections to an endpoint that were lost through the server.");
+	for (int i = 0; i < n; i++)
+		put_sample(m, labels[i], (double) endpoints[i].losses);
+}
+
+/* --- the server --------------------------------------------------------------------------- */
+
+static void
+put_workers(Metrics *m)
+{
+	static const char *const families[] = {"dbpool_worker_starts", "dbpool_worker_requests", "dbpool_worker_wakeups"};
+	static const char *const helps[] = {
+		"Starts of a worker since that of the server.", "Statements that a worker was given.", "Turns of a worker's event loop."
+	};
+	char		number[16];
+
+	begin_family(m, "dbpool_worker_up", METRIC_GAUGE, NULL, "1 while the worker runs.");
+	for (int i = 0; i < dbpool_shared->nworkers; i++)
+	{
+		snprintf(number, sizeof(number), "%d", i + 1);
+		put_sample(m, with_label("", "worker", number), shmem_worker_pid(i) != 0);
+	}
+	for (int f = 0; f < lengthof(families); f++)
+	{
+		begin_family(m, families[f], METRIC_COUNTER, NULL, helps[f]);
+		for (int i = 0; i < dbpool_shared->nworkers; i++)
+		{
+			WorkerShared *worker = shmem_worker(i);
+
+			snprintf(number, sizeof(number), "%d", i + 1);
+			put_sample(m, with_label("", "worker", number),
+					   f == 0 ? (double) pg_atomic_read_u32(&worker->starts) :
+					   f == 1 ? (double) worker->requests : (double) worker->wakeups);
+		}
+	}
+}
+
+static void
+put_gauge(Metrics *m, const char *family, const char *help, double value)
+{
+	begin_family(m, family, METRIC_GAUGE, NULL, help);
+	put_sample(m, "", value);
+}
+
+static void
+put_server(Metrics *m)
+{
+	int			requests = 0;
+	int			conns = 0;
+	int			pools = 0;
+	int			leases = 0;
+	int			migrations = 0;
+	uint64		posted;
+	uint64		lost;
+
+	for (int i = 0; i < request_count(); i++)
+		requests += request_word_state(request_word(request_slot(i))) != REQUEST_FREE;
+	for (int i = 0; i < dbpool_shared->nconns; i++)
+		conns += shmem_conn(i)->in_use;
+	for (int i = 0; i < dbpool_shared->npools; i++)
+		pools += shmem_pool(i)->in_use && (shmem_pool(i)->live || shmem_pool(i)->paused);
+	for (int i = 0; i < lease_count(); i++)
+		leases += lease_word_state(lease_word(lease_entry(i))) == LEASE_OPEN;
+	for (int i = 0; i < DBPOOL_SHOWN_MIGRATIONS; i++)
+		migrations += dbpool_shared->migrations[i].pid != 0;
+	put_gauge(m, "dbpool_requests", "Statements that are under way.", requests);
+	put_gauge(m, "dbpool_requests_max", "Statements that may be under way at a time.", request_count());
+	put_gauge(m, "dbpool_connections", "Connections of all pools.", conns);
+	put_gauge(m, "dbpool_connections_max", "Connections that all pools together may have.", dbpool_shared->nconns);
+	put_gauge(m, "dbpool_pools", "Pools that are in use.", pools);
+	put_gauge(m, "dbpool_pools_max", "Pools that may be in use at a time.", dbpool_shared->npools);
+	put_gauge(m, "dbpool_transactions_open", "Transactions over several calls that are open.", leases);
+	put_gauge(m, "dbpool_migrations_running", "Runs of migrations that are under way.", migrations);
+	news_count(&posted, &lost);
+	begin_family(m, "dbpool_news", METRIC_COUNTER, NULL, "News for those who listen on the channel dbpool.");
+	put_sample(m, "", posted);
+	begin_family(m, "dbpool_news_lost", METRIC_COUNTER, NULL, "News that had to be dropped before they were told.");
+	put_sample(m, "", lost);
+}
+
+/* --- tables of this database ---------------------------------------------------------------- */
+
+/* Rows of a query: values of labels, then the number. */
+static void
+put_query_samples(Metrics *m, const char *const *labels, int nlabels, const char *sql)
+{
+	if (SPI_execute(sql, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not run \"%s\"", sql);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		StringInfoData buf;
+
+		initStringInfo(&buf);
+		for (int k = 0; k < nlabels; k++)
+		{
+			const char *value = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, k + 1);
+
+			add_label(&buf, labels[k], value ? value : "");
+		}
+		put_sample(m, buf.data, atof(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, nlabels + 1)));
+	}
+}
+
+static void
+put_tables(Metrics *m)
+{
+	static const char *const doubt_labels[] = {"database", "pool", "user"};
+	static const char *const migration_labels[] = {"database", "pool", "status"};
+	const char *schema = quote_identifier(get_namespace_name(extension_schema()));
+
+	SPI_connect();
+	begin_family(m, "dbpool_pool_in_doubt", METRIC_GAUGE, NULL,
+				 "Prepared transactions that are still to be committed at their remotes, of this database.");
+	put_query_samples(m, doubt_labels, lengthof(doubt_labels),
+					  psprintf("SELECT pg_catalog.current_database(), pool, user_name, pg_catalog.count(*) "
+							   "FROM %s.dbpool_in_doubt GROUP BY pool, user_name", schema));
+	begin_family(m, "dbpool_pool_migrations", METRIC_GAUGE, NULL,
+				 "Migrations by what became of the last attempt, of this database.");
+	put_query_samples(m, migration_labels, lengthof(migration_labels),
+					  psprintf("SELECT pg_catalog.current_database(), pool, status, pg_catalog.count(*) "
+							   "FROM (SELECT DISTINCT ON (serverid, version) pool, status FROM %s.dbpool_migration_history "
+							   "ORDER BY serverid, version, id DESC) h GROUP BY pool, status", schema));
+	SPI_finish();
+}
+
+/* dbpool_metrics(strict boolean) */
+Datum
+dbpool_metrics(PG_FUNCTION_ARGS)
+{
+	Metrics		m = {.strict = !PG_ARGISNULL(0) && PG_GETARG_BOOL(0)};
+	MetricPool *pools;
+	int			n;
+
+	client_require_preload();
+	initStringInfo(&m.text);
+	pools = metric_pools(&n);
+	/* growing it would copy it over and over */
+	enlargeStringInfo(&m.text, (n + 1) * POOL_BYTES);
+	for (int f = 0; f < lengthof(pool_fields); f++)
+	{
+		const PoolField *field = &pool_fields[f];
+
+		begin_family(&m, field->family, field->type, field->unit, field->help);
+		for (int i = 0; i < n; i++)
+			put_sample(&m, pools[i].labels, pool_sum(&pools[i], field));
+	}
+	put_connections(&m, pools, n);
+	put_pool_states(&m, pools, n);
+	put_histograms(&m, pools, n);
+	put_alerts(&m, pools, n);
+	put_endpoints(&m);
+	put_workers(&m);
+	put_server(&m);
+	put_tables(&m);
+	appendStringInfoString(&m.text, "# EOF\n");
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(m.text.data, m.text.len));
+}

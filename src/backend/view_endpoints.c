@@ -1,0 +1,117 @@
+/*
+ * view_endpoints.c
+ *	  The function behind dbpool_endpoints.
+ */
+#include "postgres.h"
+
+#include "backend/view_row.h"
+#include "catalog/pg_authid.h"
+#include "ipc/endpoint.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
+
+PG_FUNCTION_INFO_V1(dbpool_get_endpoints);
+
+/*
+ * Which endpoints the caller may see: those of pools that he may see, and all as a member
+ * of pg_read_all_stats.
+ */
+static bool *
+endpoints_shown(void)
+{
+	bool	   *shown = palloc0(sizeof(bool) * endpoint_count());
+	int			n;
+	PoolShared *pools = pools_copy(&n);
+
+	memset(shown, has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS), sizeof(bool) * endpoint_count());
+	for (int i = 0; i < n; i++)
+	{
+		if (!pools[i].live || !pool_is_shown(&pools[i].key))
+			continue;
+		for (int j = 0; j < pools[i].nendpoints; j++)
+			shown[pools[i].endpoints[j]] = true;
+	}
+	return shown;
+}
+
+static void
+put_endpoint(Row *row, const EndpointShared *endpoint)
+{
+	row_put_text(row, endpoint->host, PG_SQL_ASCII);
+	row_put_text(row, endpoint->port, PG_SQL_ASCII);
+	row_put_text(row, endpoint_state_name(endpoint->state), PG_SQL_ASCII);
+	row_put_time(row, endpoint->state_since);
+	if (endpoint->role == ENDPOINT_ROLE_UNKNOWN)
+		row_put(row, (Datum) 0, true);
+	else
+		row_put_text(row, endpoint->role == ENDPOINT_STANDBY ? "standby" : "primary", PG_SQL_ASCII);
+	row_put_int(row, endpoint->conns, false);
+	row_put_int(row, endpoint->logins, false);
+	row_put_int(row, endpoint->in_row, false);
+	row_put_time(row, endpoint->state == ENDPOINT_OPEN ? endpoint->next_at : 0);
+	row_put_time(row, endpoint->answered_at);
+	row_put_time(row, endpoint->failed_at);
+	if (endpoint->error[0] == '\0')
+		row_put(row, (Datum) 0, true);
+	else
+		row_put_text(row, endpoint->error, PG_SQL_ASCII);
+	row_put(row, LSNGetDatum(endpoint->replay_lsn), endpoint->replay_at == 0);
+	row_put(row, Int64GetDatum(endpoint->lag_bytes), endpoint->replay_at == 0 || endpoint->lag_bytes < 0);
+	if (endpoint->replay_at == 0 || endpoint->lag_us < 0)
+		row_put(row, (Datum) 0, true);
+	else
+		row_put_ms(row, endpoint->lag_us);
+	row_put_time(row, endpoint->replay_at);
+	row_put_count(row, endpoint->logins_answered);
+	row_put_count(row, endpoint->logins_failed);
+	row_put_count(row, endpoint->losses);
+	row_put_count(row, endpoint->times_opened);
+}
+
+/* Copies of the endpoints in use that the caller may see, so many. */
+EndpointShared *
+endpoints_copy(int *n)
+{
+	bool	   *shown = endpoints_shown();
+	EndpointShared *copies = palloc(sizeof(EndpointShared) * endpoint_count());
+
+	*n = 0;
+	for (int i = 0; i < endpoint_count(); i++)
+	{
+		EndpointShared *copy = &copies[*n];
+
+		if (!shown[i])
+			continue;
+		/* as long as we have the lock, no other host gets the entry */
+		LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
+		SpinLockAcquire(&endpoint_shared(i)->mutex);
+		memcpy(copy, endpoint_shared(i), sizeof(*copy));
+		SpinLockRelease(&endpoint_shared(i)->mutex);
+		LWLockRelease(dbpool_shared->pools_lock);
+		if (copy->users == 0)
+			continue;
+		if (endpoint_is_calm(copy, ticks_now()))
+			copy->state = ENDPOINT_CLOSED;
+		(*n)++;
+	}
+	return copies;
+}
+
+/* Rows of dbpool_endpoints: those that pools lead to, in the order of their names. */
+Datum
+dbpool_get_endpoints(PG_FUNCTION_ARGS)
+{
+	Row			row = row_start(fcinfo);
+	int			n;
+	EndpointShared *endpoints = endpoints_copy(&n);
+
+	for (int i = 0; i < n; i++)
+	{
+		put_endpoint(&row, &endpoints[i]);
+		row_end(&row);
+	}
+	return (Datum) 0;
+}

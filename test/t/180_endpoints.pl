@@ -1,0 +1,221 @@
+
+# Endpoints: the circuit breaker, who probes, what those are told who call meanwhile.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DbpoolTest;
+use IO::Socket::INET;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $remote = make_remote();
+my $flaky = make_remote(name => 'flaky', conf => "listen_addresses = '127.0.0.1'\n");
+my $local = make_local();
+my @figures;
+my $control = session($local);
+my $there = session($remote);
+my $seconds = $ENV{BREAKER_SECONDS} || 6;
+my $callers = $ENV{BREAKER_SESSIONS} || 20;
+
+# A listener that accepts and closes, and counts; in a process of its own.
+sub closing_listener
+{
+	my ($port) = @_;
+	my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port || 0,
+		Proto => 'tcp', Listen => 1024, ReuseAddr => 1) or die "could not listen: $!";
+	my $file = PostgreSQL::Test::Utils::tempdir() . '/accepted';
+	my $pid = fork;
+
+	die "could not fork: $!" unless defined $pid;
+	if (!$pid)
+	{
+		open my $out, '>>', $file or die;
+		$out->autoflush;
+		while (my $socket = $listener->accept)
+		{
+			print $out time, "\n";
+			close $socket;
+		}
+		POSIX::_exit(0);
+	}
+	my $at = $listener->sockport;
+	close $listener;
+	return {
+		port => $at,
+		pid => $pid,
+		accepted => sub { return -e $file ? scalar(split /\n/, slurp_file($file)) : 0 },
+		stop => sub { kill 'KILL', $pid; waitpid $pid, 0; }
+	};
+}
+
+sub endpoint
+{
+	my ($port, $columns) = @_;
+	return $control->value("SELECT $columns FROM dbpool_endpoints WHERE port = '$port'");
+}
+
+sub call
+{
+	my ($pool) = @_;
+	return $control->query("SELECT dbpool_exec('$pool', 'SELECT 1')");
+}
+
+subtest 'a listener that accepts and closes' => sub {
+	$flaky->stop;
+	my $listener = closing_listener($flaky->port);
+	my @sessions = map { session($local) } 1 .. $callers;
+	my $end = time + $seconds;
+	my ($calls, $slowest) = (0, 0);
+
+	create_pool($local, 'closing', undef, host => '127.0.0.1', port => $listener->{port}, dbname => 'postgres');
+	foreach my $s (@sessions)
+	{
+		$s->send(q{
+			DO $$
+			DECLARE
+				n int := 0;
+				began timestamptz;
+				slowest interval := '0';
+			BEGIN
+				WHILE clock_timestamp() < now() + '} . $seconds . q{ s' LOOP
+					began := clock_timestamp();
+					BEGIN
+						PERFORM dbpool_exec('closing', 'SELECT 1');
+						RAISE 'it has run';
+					EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN
+						n := n + 1;
+					END;
+					slowest := greatest(slowest, clock_timestamp() - began);
+				END LOOP;
+				RAISE NOTICE 'calls % slowest %', n, extract(epoch FROM slowest);
+			END $$;});
+	}
+	foreach my $s (@sessions)
+	{
+		my $answer = $s->wait($seconds + 60);
+
+		is($answer->{state} // '', '', 'all of its calls are told so') || diag($answer->{err});
+		$answer->{err} =~ /calls (\d+) slowest ([0-9.]+)/ or die $answer->{err};
+		$calls += $1;
+		$slowest = $2 if $2 > $slowest;
+	}
+	my $attempts = $listener->{accepted}->();
+	push @figures, ("$calls calls, $attempts attempts in $seconds s, slowest call $slowest s");
+	cmp_ok($attempts, '<=', 20, 'it sees few attempts');
+	cmp_ok($attempts, '>=', 5, 'though some');
+	cmp_ok($calls, '>', 20 * $attempts, 'of many calls');
+	is(endpoint($listener->{port}, 'state'), 'open', 'the breaker is open');
+	like($control->value(qq{SELECT concat_ws('/', severity, problem) FROM dbpool_alerts
+		WHERE alert = 'breaker_open' AND endpoint = '127.0.0.1:$listener->{port}' AND since <= clock_timestamp()}),
+		qr{^warning/it is unwell: .*: connection to server at}, 'there is an alert');
+	like($control->value('SELECT dbpool_metrics()'), qr/^dbpool_endpoint_breaker\{host="127.0.0.1",port="$listener->{port}",state="open"\} 1$/m, 'and a metric');
+	my $answer = call('closing');
+	is($answer->{state}, '08001', 'a call is told at once');
+	like($answer->{err}, qr/could not open a connection of pool "closing".*closed the connection unexpectedly.*The next attempt is made in [0-9.]+ s.*was not run/s,
+		'why, and when it is tried again');
+
+	# it returns
+	$listener->{stop}->();
+	$flaky->start;
+	my $returned = time;
+	until (call('closing')->{err} eq '') { sleep 0.01; die if time > $returned + 30 }
+	my $works = time;
+	push @figures, (sprintf 'works %.2f s after its return', $works - $returned);
+	cmp_ok($works - $returned, '<', 8, 'a probe finds it');
+	$_->send(q{SELECT dbpool_exec('closing', 'SELECT pg_sleep(0.5)')}) foreach @sessions;
+	is($_->wait->{err}, '', 'everybody is served') foreach @sessions;
+	push @figures, (sprintf 'all after %.2f s', time - $works);
+	cmp_ok(time - $works, '<', 0.5 * $callers / 10 + 2, 'at the full rate soon');
+	$_->quit foreach @sessions;
+};
+
+# What is no fault of the server's has no effect on others.
+subtest 'a server that answers is well' => sub {
+	create_pool($local, 'good', $remote);
+	create_pool($local, 'wrong', $remote, dbname => 'no_such_database');
+	is(call('good')->{err}, '', 'a pool works');
+	is(call('wrong')->{state}, '08001', 'another one does not') foreach 1 .. 12;
+	is(endpoint($remote->port, 'state, failures_in_row, login_failures'), 'closed|0|0', 'nothing speaks against the server');
+	is(endpoint($remote->port, 'role'), 'primary', 'which is a primary');
+	is(call('good')->{err}, '', 'and the pool works on');
+};
+
+subtest 'as many connections as an endpoint may have' => sub {
+	my @callers = map { session($local) } 1 .. 6;
+
+	$control->value('ALTER SYSTEM SET dbpool.max_connections_per_endpoint = 3');
+	$control->value('SELECT pg_reload_conf()');
+	$control->poll('SHOW dbpool.max_connections_per_endpoint', '3');
+	create_pool($local, 'two', $remote, max_size => 6, acquire_timeout => '1s');
+	$_->send(q{SELECT dbpool_exec('two', 'SELECT pg_sleep(2)')}) foreach @callers;
+	$control->poll(q{SELECT count(*) FROM dbpool_requests WHERE pool = 'two' AND state = 'running'}, '2');
+	is(endpoint($remote->port, 'connections'), '3', 'more are not opened');
+	my @answers = map { $_->wait } @callers;
+	is((grep { $_->{err} eq '' } @answers) + 0, 2, 'who has one is served');
+	is((grep { $_->{err} =~ /max_connections_per_endpoint \(3\) allows/ } @answers) + 0, 4, 'the others are told why they have none');
+	$control->value('ALTER SYSTEM RESET dbpool.max_connections_per_endpoint');
+	$control->value('SELECT pg_reload_conf()');
+	$_->quit foreach @callers;
+};
+
+# All sessions are terminated: that alone keeps nobody waiting.
+subtest 'connections that are lost' => sub {
+	my @callers = map { session($local) } 1 .. 8;
+
+	create_pool($local, 'lost', $remote, max_size => 8);
+	$_->send(q{SELECT dbpool_exec('lost', 'SELECT pg_sleep(1)')}) foreach @callers;
+	is($_->wait->{err}, '', 'a call') foreach @callers;
+	$there->value(q{SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE application_name = 'dbpool'});
+	is(call('lost')->{err}, '', 'the next one works');
+	isnt(endpoint($remote->port, 'losses'), '0', 'the losses were counted');
+	$_->quit foreach @callers;
+};
+
+# A statement that has committed something before it was refused to write is not run again.
+subtest 'a refusal to write' => sub {
+	$there->value('CREATE TABLE written (n int)');
+	$there->value(q{CREATE PROCEDURE writes_once() LANGUAGE plpgsql AS
+		'BEGIN INSERT INTO written VALUES (1); COMMIT; SET TRANSACTION READ ONLY; INSERT INTO written VALUES (2); END'});
+	$there->value(q{CREATE FUNCTION writes_never() RETURNS int LANGUAGE plpgsql AS
+		'BEGIN SET TRANSACTION READ ONLY; INSERT INTO written VALUES (3); RETURN 1; END'});
+	create_pool($local, 'rw', $remote, max_size => 1, target_session_attrs => 'read-write');
+	my $answer = $control->query(q{SELECT dbpool_exec('rw', 'CALL writes_once()')});
+	is($answer->{state}, '25006', 'a procedure is told');
+	is($there->value('SELECT count(*) FROM written'), '1', 'what it had committed was done once');
+
+	# nor are connections made anew for each such call
+	my $before = $control->value(q{SELECT connects FROM dbpool_stat_pools WHERE pool = 'rw'});
+	my $began = time;
+	is($control->query(q{SELECT * FROM dbpool_query('rw', 'SELECT writes_never()') AS t(n int)})->{state}, '25006', 'a function is told, too')
+	  foreach 1 .. 30;
+	my $took = time - $began;
+	my $more = $control->value(q{SELECT connects FROM dbpool_stat_pools WHERE pool = 'rw'}) - $before;
+	cmp_ok($more, '<=', 2 + $took, 'about once a second it is looked for another server');
+};
+
+# An owner with long lists of hosts leaves each pool of others an entry.
+subtest 'a table that is filled' => sub {
+	foreach my $n (1 .. 3)
+	{
+		create_pool($local, "many$n", undef, host => join(',', ('127.0.0.1') x 64), connect_timeout => '2',
+			port => join(',', map { 20000 + 100 * $n + $_ } 1 .. 64), dbname => 'postgres');
+		like(call("many$n")->{err}, qr/ERROR/, 'none of the hosts is there');
+	}
+	my $n = $control->value('SELECT count(*) FROM dbpool_endpoints');
+	cmp_ok($n, '>', 64, 'many of them have an entry');
+	foreach my $n (1 .. 10)
+	{
+		create_pool($local, "one$n", undef, host => '127.0.0.1', port => 30000 + $n, dbname => 'postgres');
+		call("one$n");
+		is(endpoint(30000 + $n, 'count(*)'), '1', 'those of others have one, too');
+	}
+};
+
+note($_) foreach @figures;
+done_testing();
