@@ -100,10 +100,21 @@ AS 'MODULE_PATHNAME', 'dbpool_disable_pools' LANGUAGE C;
 COMMENT ON FUNCTION dbpool_disable(name[])
 IS 'the same for several pools, or for NULL all that the caller may operate';
 
+CREATE FUNCTION dbpool_isolate(pool name) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_isolate(name)
+IS 'has new statements and transactions fail at once as if the remote could not be reached, until dbpool_enable(): reads go to fallback_server; those under way go on';
+
+CREATE FUNCTION dbpool_isolate(pools name[])
+RETURNS TABLE (pool name, result text, sqlstate text, error text)
+AS 'MODULE_PATHNAME', 'dbpool_isolate_pools' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_isolate(name[])
+IS 'the same for several pools, or for NULL all that the caller may operate';
+
 CREATE FUNCTION dbpool_enable(pool name) RETURNS text
 AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION dbpool_enable(name)
-IS 'ends what dbpool_disable() or dbpool_drain() began';
+IS 'ends what dbpool_disable(), dbpool_drain() or dbpool_isolate() began';
 
 CREATE FUNCTION dbpool_enable(pools name[])
 RETURNS TABLE (pool name, result text, sqlstate text, error text)
@@ -186,7 +197,7 @@ CREATE FUNCTION dbpool_get_pool_transactions(
 	OUT begun bigint, OUT committed bigint, OUT rolled_back bigint,
 	OUT prepared bigint, OUT in_doubt bigint, OUT resolved bigint,
 	OUT transaction_time double precision, OUT transaction_time_max double precision,
-	OUT paused boolean, OUT disabled boolean, OUT degraded_since timestamptz)
+	OUT paused boolean, OUT disabled boolean, OUT isolated boolean, OUT degraded_since timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_pool_transactions() IS 'what dbpool_pools and dbpool_stat_pools say of transactions, and what stops a pool';
@@ -306,7 +317,7 @@ used AS (
 SELECT coalesce(l.pool, f.pool) AS pool,
 	d.datname AS database,
 	coalesce(l.user_name, f.user_name) AS user_name,
-	CASE WHEN l.private THEN 'uncommitted' WHEN h.disabled THEN 'disabled' WHEN h.paused THEN 'paused'
+	CASE WHEN l.private THEN 'uncommitted' WHEN h.isolated THEN 'isolated' WHEN h.disabled THEN 'disabled' WHEN h.paused THEN 'paused'
 		WHEN l.live THEN 'active' ELSE 'cold' END AS state,
 	l.worker, l.workers,
 	coalesce(l.idle, n.used) AS idle,
@@ -328,7 +339,8 @@ FULL JOIN used l
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) coalesce(l.dbid, f.dbid)
 -- a server is stopped with all that is seen through its mappings
 LEFT JOIN (
-	SELECT t.dbid, t.serverid, pg_catalog.bool_or(t.paused) AS paused, pg_catalog.bool_or(t.disabled) AS disabled
+	SELECT t.dbid, t.serverid, pg_catalog.bool_or(t.paused) AS paused, pg_catalog.bool_or(t.disabled) AS disabled,
+		pg_catalog.bool_or(t.isolated) AS isolated
 	FROM @extschema@.dbpool_get_pool_transactions() t
 	GROUP BY t.dbid, t.serverid) h
 	ON h.dbid OPERATOR(pg_catalog.=) d.oid AND h.serverid OPERATOR(pg_catalog.=) coalesce(l.serverid, f.serverid)
@@ -441,7 +453,7 @@ COMMENT ON COLUMN dbpool_transactions.began_at IS 'when the session began it';
 COMMENT ON COLUMN dbpool_transactions.idle_since IS 'since when it has run nothing, NULL while it does, or waits';
 COMMENT ON COLUMN dbpool_transactions.query IS 'statement it runs or last ran, the first 1023 bytes; hidden from those who may not see its session''s';
 
-COMMENT ON COLUMN dbpool_pools.state IS 'active; paused by dbpool_pause(); disabled by dbpool_disable() or dbpool_drain(); uncommitted: of a transaction that has changed the definition; or cold: not in the memory of a worker before it is next used, as after a start, a change of the definition, or ten minutes without a connection';
+COMMENT ON COLUMN dbpool_pools.state IS 'active; paused by dbpool_pause(); disabled by dbpool_disable() or dbpool_drain(); isolated by dbpool_isolate(); uncommitted: of a transaction that has changed the definition; or cold: not in the memory of a worker before it is next used, as after a start, a change of the definition, or ten minutes without a connection';
 COMMENT ON COLUMN dbpool_pools.leased IS 'connections that are in a transaction of a session, which runs nothing now';
 COMMENT ON COLUMN dbpool_pools.degraded_since IS 'since when standbys serve in place of a primary, see read_only_when_degraded; NULL: they do not';
 COMMENT ON COLUMN dbpool_connections.state IS 'connecting, idle, checking, busy, leased (in a transaction of a session, which runs nothing now), cancelling or resetting';

@@ -238,10 +238,21 @@ AS 'MODULE_PATHNAME', 'dbpool_disable_pools' LANGUAGE C;
 COMMENT ON FUNCTION dbpool_disable(name[])
 IS 'the same for several pools, or for NULL all that the caller may operate';
 
+CREATE FUNCTION dbpool_isolate(pool name) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_isolate(name)
+IS 'has new statements and transactions fail at once as if the remote could not be reached, until dbpool_enable(): reads go to fallback_server; those under way go on';
+
+CREATE FUNCTION dbpool_isolate(pools name[])
+RETURNS TABLE (pool name, result text, sqlstate text, error text)
+AS 'MODULE_PATHNAME', 'dbpool_isolate_pools' LANGUAGE C;
+COMMENT ON FUNCTION dbpool_isolate(name[])
+IS 'the same for several pools, or for NULL all that the caller may operate';
+
 CREATE FUNCTION dbpool_enable(pool name) RETURNS text
 AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION dbpool_enable(name)
-IS 'ends what dbpool_disable() or dbpool_drain() began';
+IS 'ends what dbpool_disable(), dbpool_drain() or dbpool_isolate() began';
 
 CREATE FUNCTION dbpool_enable(pools name[])
 RETURNS TABLE (pool name, result text, sqlstate text, error text)
@@ -703,7 +714,7 @@ CREATE FUNCTION dbpool_get_pool_transactions(
 	OUT begun bigint, OUT committed bigint, OUT rolled_back bigint,
 	OUT prepared bigint, OUT in_doubt bigint, OUT resolved bigint,
 	OUT transaction_time double precision, OUT transaction_time_max double precision,
-	OUT paused boolean, OUT disabled boolean, OUT degraded_since timestamptz)
+	OUT paused boolean, OUT disabled boolean, OUT isolated boolean, OUT degraded_since timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_pool_transactions() IS 'what dbpool_pools and dbpool_stat_pools say of transactions, and what stops a pool';
@@ -894,7 +905,7 @@ used AS (
 SELECT coalesce(l.pool, f.pool) AS pool,
 	d.datname AS database,
 	coalesce(l.user_name, f.user_name) AS user_name,
-	CASE WHEN l.private THEN 'uncommitted' WHEN h.disabled THEN 'disabled' WHEN h.paused THEN 'paused'
+	CASE WHEN l.private THEN 'uncommitted' WHEN h.isolated THEN 'isolated' WHEN h.disabled THEN 'disabled' WHEN h.paused THEN 'paused'
 		WHEN l.live THEN 'active' ELSE 'cold' END AS state,
 	l.worker, l.workers,
 	coalesce(l.idle, n.used) AS idle,
@@ -916,7 +927,8 @@ FULL JOIN used l
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) coalesce(l.dbid, f.dbid)
 -- a server is stopped with all that is seen through its mappings
 LEFT JOIN (
-	SELECT t.dbid, t.serverid, pg_catalog.bool_or(t.paused) AS paused, pg_catalog.bool_or(t.disabled) AS disabled
+	SELECT t.dbid, t.serverid, pg_catalog.bool_or(t.paused) AS paused, pg_catalog.bool_or(t.disabled) AS disabled,
+		pg_catalog.bool_or(t.isolated) AS isolated
 	FROM @extschema@.dbpool_get_pool_transactions() t
 	GROUP BY t.dbid, t.serverid) h
 	ON h.dbid OPERATOR(pg_catalog.=) d.oid AND h.serverid OPERATOR(pg_catalog.=) coalesce(l.serverid, f.serverid)
@@ -930,7 +942,7 @@ COMMENT ON VIEW dbpool_pools IS 'the pools that this database defines, and those
 COMMENT ON COLUMN dbpool_pools.pool IS 'name of the foreign server';
 COMMENT ON COLUMN dbpool_pools.database IS 'local database in which it is defined';
 COMMENT ON COLUMN dbpool_pools.user_name IS 'local role of the user mapping, or public';
-COMMENT ON COLUMN dbpool_pools.state IS 'active; paused by dbpool_pause(); disabled by dbpool_disable() or dbpool_drain(); uncommitted: of a transaction that has changed the definition; or cold: not in the memory of a worker before it is next used, as after a start, a change of the definition, or ten minutes without a connection';
+COMMENT ON COLUMN dbpool_pools.state IS 'active; paused by dbpool_pause(); disabled by dbpool_disable() or dbpool_drain(); isolated by dbpool_isolate(); uncommitted: of a transaction that has changed the definition; or cold: not in the memory of a worker before it is next used, as after a start, a change of the definition, or ten minutes without a connection';
 COMMENT ON COLUMN dbpool_pools.worker IS 'number of the worker that keeps it, the lowest if there are several';
 COMMENT ON COLUMN dbpool_pools.workers IS 'number of workers that keep it; more than one when it is split';
 COMMENT ON COLUMN dbpool_pools.idle IS 'connections that are free';

@@ -1,7 +1,7 @@
 /*
  * operate.c
- *	  dbpool_pause, _resume, _reset, _reload, _disable, _enable, _kill and _drain: for one pool, and
- *	  for several.
+ *	  dbpool_pause, _resume, _reset, _reload, _disable, _isolate, _enable, _kill and _drain: for one
+ *	  pool, and for several.
  *
  * A call has two steps for each pool: it begins, which takes effect at once, and finishes,
  * which may wait.  Of several pools all begin before the first finishes, so that they wait
@@ -185,15 +185,34 @@ reset_finish(Operation *op)
 
 /* What comes, and what waits, is refused, until dbpool_enable(); what is under way goes on. */
 static void
-disable_begin(Operation *op)
+refuse_begin(Operation *op, Stop stop)
 {
 	StringInfoData buf;
+	const char *now;
 
-	pool_stop(op, STOP_DISABLED);
+	pool_stop(op, stop);
+	/* a stop that was there is not replaced by another */
+	now = (op->number & TICKET_ISOLATES) != 0 ? "isolated" : "disabled";
 	initStringInfo(&buf);
-	appendStringInfoString(&buf, op->was ? "was disabled already" : "disabled");
+	if (op->was)
+		appendStringInfo(&buf, "was %s already", now);
+	else
+		appendStringInfoString(&buf, now);
 	append_uses(&buf, op, "under way");
 	op->did = buf.data;
+}
+
+static void
+disable_begin(Operation *op)
+{
+	refuse_begin(op, STOP_DISABLED);
+}
+
+/* As if a breaker had been opened by hand: fallback_server stands in. */
+static void
+isolate_begin(Operation *op)
+{
+	refuse_begin(op, STOP_ISOLATED);
 }
 
 static void
@@ -266,6 +285,7 @@ static const OperationKind pause_kind = {"dbpool_pause", "paused", true, pause_b
 static const OperationKind resume_kind = {"dbpool_resume", "resumed", false, resume_begin, NULL};
 static const OperationKind reset_kind = {"dbpool_reset", "reset", true, reset_begin, reset_finish};
 static const OperationKind disable_kind = {"dbpool_disable", "disabled", false, disable_begin, NULL};
+static const OperationKind isolate_kind = {"dbpool_isolate", "isolated", false, isolate_begin, NULL};
 static const OperationKind enable_kind = {"dbpool_enable", "enabled", false, enable_begin, NULL};
 static const OperationKind kill_kind = {"dbpool_kill", "killed", false, kill_begin, kill_finish};
 static const OperationKind drain_kind = {"dbpool_drain", "drained", true, drain_begin, drain_finish};
@@ -558,6 +578,7 @@ OPERATION(resume)
 OPERATION(reset)
 OPERATION(reload)
 OPERATION(disable)
+OPERATION(isolate)
 OPERATION(enable)
 OPERATION(kill)
 OPERATION(drain)

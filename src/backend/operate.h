@@ -16,7 +16,8 @@
 typedef enum Stop
 {
 	STOP_PAUSED,				/* it waits */
-	STOP_DISABLED				/* it is refused */
+	STOP_DISABLED,				/* it is refused, */
+	STOP_ISOLATED				/* as if its remote could not be reached */
 } Stop;
 
 typedef struct Operation Operation;

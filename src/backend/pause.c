@@ -29,7 +29,7 @@ operation_matches(const PoolKey *key, void *serverid)
 	return key->dbid == MyDatabaseId && key->serverid == *(Oid *) serverid;
 }
 
-/* The ticket of a stop in an entry. */
+/* The ticket of a stop in an entry; that of one that is isolated tells so. */
 static uint64 *
 ticket_of(PoolShared *pool, Stop stop)
 {
@@ -58,8 +58,8 @@ tell_listeners(const char *event, const NameData *server)
 static int
 set_ticket(Oid serverid, Stop stop, uint64 *ticket, const uint64 *expected, uint64 *was)
 {
-	static const char *const begun[] = {"paused", "disabled"};
-	static const char *const ended[] = {"resumed", "enabled"};
+	static const char *const begun[] = {"paused", "disabled", "isolated"};
+	static const char *const ended[] = {"resumed", "enabled", "enabled"};
 	int			n = 0;
 	NameData	changed = {""};
 
@@ -151,6 +151,8 @@ pool_stop(Operation *op, Stop stop)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pool \"%s\" cannot be %s by the transaction that makes it",
 						op->pool, op->kind->done)));
+	if (stop == STOP_ISOLATED)
+		ticket |= TICKET_ISOLATES;
 	op->stop = stop;
 	op->number = ticket;
 	op->own = true;

@@ -44,6 +44,7 @@ dbpool_get_pool_transactions(PG_FUNCTION_ARGS)
 			row_put_ms(&row, c->transaction_max_us);
 			row_put(&row, BoolGetDatum(pool->paused != 0), false);
 			row_put(&row, BoolGetDatum(pool->disabled != 0), false);
+			row_put(&row, BoolGetDatum((pool->disabled & TICKET_ISOLATES) != 0), false);
 			row_put_time(&row, pool->live ? pool->degraded_since : 0);
 		}
 		row_end(&row);

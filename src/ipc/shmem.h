@@ -41,7 +41,8 @@
  *		paused and wait as well, see that the ticket has gone.
  * A pool that is disabled, or drained, goes the same way, with the tickets "disabled" and
  * "drained", but that the worker refuses what comes and what waits.  When a session has
- * no entry to write into, as nobody has used the server, it takes one itself.
+ * no entry to write into, as nobody has used the server, it takes one itself.  One that is
+ * isolated is disabled by a ticket with TICKET_ISOLATES.
  * A reset goes the same way: the stamp of a POOL_WANT_RESET stands in "reset"; when no
  * connection is left from before the worker has seen it, it is written into "renewed".
  * That cannot be taken back.
@@ -121,6 +122,9 @@ typedef struct WorkerShared
 #define POOL_WANT_FORGET	0x01	/* the definition changed */
 #define POOL_WANT_DROP		0x08	/* and is gone; together with FORGET */
 #define POOL_WANT_RESET		0x02	/* close all connections */
+/* In the ticket of a pool that is disabled: it is refused as if its remote could not be reached. */
+#define TICKET_ISOLATES		(UINT64CONST(1) << 63)
+
 #define POOL_WANT_LOOK		0x04	/* paused or disabled was changed */
 #define POOL_WANT_RELOAD	0x40	/* look the definition up again, and
 									 * replace connections as they come free */
@@ -190,7 +194,8 @@ typedef struct PoolShared
 								 * not */
 	uint64		rested;			/* the last pause in which nothing ran any
 								 * more */
-	uint64		disabled;		/* the same of dbpool_disable() */
+	uint64		disabled;		/* the same of dbpool_disable() and
+								 * dbpool_isolate() */
 	uint64		drained;		/* and the last one in which nothing ran any
 								 * more */
 	uint64		reset;			/* stamp of the last POOL_WANT_RESET */

@@ -1,6 +1,6 @@
 /*
  * stop.c
- *	  Pools that are disabled take nothing new; those that are killed lose their
+ *	  Pools that are disabled or isolated take nothing new; those that are killed lose their
  *	  connections at once.
  *
  * Who stops a pool, and how it is waited for, stands in ipc/shmem.h.
@@ -15,8 +15,15 @@ pool_refuse(Pool *pool, Request *req)
 {
 	char		what[DBPOOL_SHOWN_ERROR];
 
-	snprintf(what, sizeof(what), "pool \"%s\" is disabled", NameStr(pool->options.server));
-	request_fail(req, "55000", what,
+	/*
+	 * another pool stands in for one that is isolated, as it does for a
+	 * remote that is away
+	 */
+	req->no_remote = (pool->disabled & TICKET_ISOLATES) != 0;
+	snprintf(what, sizeof(what), req->no_remote ? "pool \"%s\" is isolated" : "pool \"%s\" is disabled",
+			 NameStr(pool->options.server));
+	request_fail(req, req->no_remote ? "08001" : "55000", what,
+				 req->no_remote ? "dbpool_isolate() was called. The statement was not run." :
 				 "dbpool_disable() or dbpool_drain() was called. The statement was not run.",
 				 "dbpool_enable() lets the pool work again.");
 }

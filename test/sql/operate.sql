@@ -47,6 +47,16 @@ SELECT dbpool_kill('remote');
 SELECT dbpool_kill('remote');
 SELECT regress_try('SELECT dbpool_ping(''remote'')');
 
+-- one that is isolated fails as if its remote could not be reached
+SELECT dbpool_isolate('remote');
+SELECT dbpool_isolate('remote'), dbpool_disable('remote');
+SELECT regress_state('remote');
+SELECT regress_try('SELECT dbpool_ping(''remote'')');
+SELECT * FROM dbpool_isolate(ARRAY['remote', 'nonesuch']);
+SELECT dbpool_enable('remote'), dbpool_enable('remote');
+SELECT dbpool_disable('remote'), dbpool_isolate('remote');
+SELECT dbpool_enable('remote'), dbpool_value(NULL::int, 'remote', 'SELECT 1');
+
 -- one that is drained is disabled, and has no connection, whatever min_size says
 ALTER SERVER remote OPTIONS (ADD min_size '2');
 SELECT regress_try('SELECT dbpool_ping(''remote'')');

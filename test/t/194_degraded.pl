@@ -79,6 +79,21 @@ is(query('a', 'SELECT 1/0 FROM t')->{state}, '22012', 'an error there is an erro
 like(query('a', 'SELECT 1/0 FROM t')->{err}, qr/pool "b" stands in for pool "a": could not open a connection of pool "a"/,
 	'which says whose it is');
 
+# --- by hand -------------------------------------------------------------------------------
+
+$first->start;
+is($control->value(q{SELECT dbpool_isolate('a')}), 'isolated', 'a pool is isolated, with its remote there or not');
+is(query('a', 'SELECT name FROM t')->{out}, 'second', 'its reads go to the other');
+like(query('a', 'SELECT 1/0 FROM t')->{err}, qr/pool "b" stands in for pool "a": pool "a" is isolated/, 'as is said');
+is($s->query(q{SELECT dbpool_ping('a')})->{state}, '08001', 'what is no read fails as if its remote were away');
+is($control->value(q{SELECT dbpool_enable('a')}), 'enabled', 'it is enabled');
+is(query('a', 'SELECT name FROM t')->{out}, 'first', 'and serves itself');
+is($control->value(q{SELECT dbpool_disable('a')}), 'disabled', 'it is disabled');
+is(query('a', 'SELECT name FROM t')->{state}, '55000', 'and no other stands in');
+$control->value(q{SELECT dbpool_enable('a')});
+$first->stop('immediate');
+$control->value(q{SELECT dbpool_stat_reset('a')});
+
 # --- what is no read -----------------------------------------------------------------------
 
 is(query('aw', 'SELECT name FROM t')->{out}, 'second', 'a read of a pool that may write');
