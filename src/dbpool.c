@@ -14,6 +14,7 @@ int			dbpool_alert_utilisation = 90;
 int			dbpool_alert_wait = 5000;
 bool		dbpool_inherit_read_only = false;
 uint64		dbpool_min_lsn = 0;
+int			dbpool_log_parameter_max_length = 0;
 int			dbpool_workers = 1;
 int			dbpool_max_connections = 256;
 int			dbpool_max_connections_per_endpoint = 0;
@@ -132,6 +133,11 @@ dbpool_define_settings(void)
 							 "Makes remote transactions read-only while the local one is.",
 							 NULL, &dbpool_inherit_read_only,
 							 false, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dbpool.log_parameter_max_length",
+							"Sets how much of each parameter the lines about slow statements show.",
+							"Zero means that they show none, -1 all of them in full.",
+							&dbpool_log_parameter_max_length,
+							0, -1, INT_MAX / 2, PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
 	DefineCustomIntVariable("dbpool.max_connections",
 							"Sets how many remote connections all pools together may have.",
 							NULL, &dbpool_max_connections,

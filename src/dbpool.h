@@ -50,6 +50,7 @@ extern int	dbpool_alert_utilisation;
 extern int	dbpool_alert_wait;
 extern bool dbpool_inherit_read_only;
 extern uint64 dbpool_min_lsn;	/* dbpool.min_lsn; 0: none */
+extern int	dbpool_log_parameter_max_length;	/* bytes; 0: none; -1: all */
 extern int	dbpool_workers;
 extern int	dbpool_max_connections;
 extern int	dbpool_max_connections_per_endpoint;	/* 0: as many */

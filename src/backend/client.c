@@ -39,6 +39,8 @@ client_frame_end(Client *client, MessageReader *body)
 	if (end.pool >= 0 && client->slot->task.statement.serial != 0)
 		statement_count_taken(&client->slot->task.statement, end.ended_at, client->awake_at);
 	client->ended = true;
+	if (client->split_known)
+		slow_ended(client, end.ended_at);
 }
 
 /* A frame has come as a whole. */
@@ -55,6 +57,9 @@ client_frame(Client *client, char type, const char *bytes, Size len)
 			break;
 		case FRAME_STALE:
 			client->stale = true;
+			break;
+		case FRAME_SPLIT:
+			slow_split(client, &body);
 			break;
 		case FRAME_TAG:
 			if (call->transaction != NULL)
@@ -287,7 +292,11 @@ client_enter(Client *client)
 void
 client_leave(Client *client)
 {
+	bool		given_up = client->slow_ms > 0 && client->slot != NULL && !client->ended && !client_is_done(client);
+
 	client_let_go(client);
+	if (given_up)
+		slow_given_up(client);
 	if (client->entered)
 		transaction_left(client->call->transaction, client->call, client->ticket, client->running);
 }
@@ -340,6 +349,7 @@ run_once(Client *client)
 	client->entered = false;
 	client->awake_at = 0;
 	client->waits_long = false;
+	client->slow_ms = 0;
 	client->elsewhere = false;
 	client->definition = NULL;
 	client->error.len = 0;

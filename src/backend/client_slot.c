@@ -297,6 +297,34 @@ fill_ring(Client *client, Size sql_len)
 	message_put(&client->up, call->prelude.data, slot->task.prelude_len);
 }
 
+/* How the request stands to transactions, local ones and remote ones. */
+static void
+fill_transaction(Client *client)
+{
+	RequestSlot *slot = client->slot;
+	const Call *call = client->call;
+	const Definition *definition = client->definition;
+
+	slot->task.prelude_len = call->prelude.len;
+	slot->task.lease = LEASE_NONE;
+	slot->task.lease_ends = call->ends_transaction && !call->prepares_transaction;
+	slot->task.lease_prepares = call->prepares_transaction;
+	slot->task.lease_has_read = call->ends_transaction && call->transaction->only_read;
+	if (call->transaction != NULL)
+		transaction_fill(call->transaction, &slot->task);
+	else if (((dbpool_inherit_read_only && XactReadOnly) || call->stands_in_for != NULL) &&
+			 (call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT ||
+			  call->kind == REQUEST_BATCH))
+		slot->task.traces |= TRACE_READ_ONLY;
+	slot->task.min_lsn = definition->options->read_only ? dbpool_min_lsn : 0;
+	if (call->kind == REQUEST_PING && call->transaction == NULL)
+		slot->task.min_lsn = 0;
+	if (!definition->options->read_only && !call->only_looks && call->kind != REQUEST_PING &&
+		(slot->task.traces & TRACE_READ_ONLY) == 0 &&
+		(call->transaction == NULL || !call->transaction->read_only))
+		written_note(&definition->key);
+}
+
 static void
 fill_slot(Client *client)
 {
@@ -323,24 +351,7 @@ fill_slot(Client *client)
 	slot->task.traces = call->traces | (call->kind == REQUEST_BATCH ? 0 : call_traces(call));
 	slot->task.writes = call_writes(call);
 	slot->task.one_transaction = call_is_one_transaction(call);
-	slot->task.prelude_len = call->prelude.len;
-	slot->task.lease = LEASE_NONE;
-	slot->task.lease_ends = call->ends_transaction && !call->prepares_transaction;
-	slot->task.lease_prepares = call->prepares_transaction;
-	slot->task.lease_has_read = call->ends_transaction && call->transaction->only_read;
-	if (call->transaction != NULL)
-		transaction_fill(call->transaction, &slot->task);
-	else if (((dbpool_inherit_read_only && XactReadOnly) || call->stands_in_for != NULL) &&
-			 (call->kind == REQUEST_QUERY || call->kind == REQUEST_SCRIPT ||
-			  call->kind == REQUEST_BATCH))
-		slot->task.traces |= TRACE_READ_ONLY;
-	slot->task.min_lsn = definition->options->read_only ? dbpool_min_lsn : 0;
-	if (call->kind == REQUEST_PING && call->transaction == NULL)
-		slot->task.min_lsn = 0;
-	if (!definition->options->read_only && !call->only_looks && call->kind != REQUEST_PING &&
-		(slot->task.traces & TRACE_READ_ONLY) == 0 &&
-		(call->transaction == NULL || !call->transaction->read_only))
-		written_note(&definition->key);
+	fill_transaction(client);
 	slot->task.nparams = call->nparams;
 	slot->task.definition_len = definition->len;
 	slot->task.sql_len = sql_len;
@@ -367,6 +378,7 @@ fill_slot(Client *client)
 	strlcpy(slot->target, target, sizeof(slot->target));
 	SpinLockRelease(&slot->mutex);
 
+	slow_begun(client);
 	fill_ring(client, sql_len);
 }
 

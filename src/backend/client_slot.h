@@ -7,6 +7,7 @@
 #define DBPOOL_CLIENT_SLOT_H
 
 #include "backend/client.h"
+#include "ipc/statements.h"
 #include "lib/ilist.h"
 
 /* client.h has its name. */
@@ -39,6 +40,16 @@ struct Client
 	Ticks		awake_at;		/* when it last began to look at what has come */
 	bool		wants_rows;		/* the remote waits for call->rows */
 	int			columns;		/* of so many columns */
+
+	/* slow.c */
+	int			slow_ms;		/* the call is to be logged when it takes so
+								 * long; 0: it is not */
+	Ticks		submitted_at;
+	StatementRef statement;
+	bool		split_known;	/* the worker has told: */
+	SplitFrame	split;
+	char		host[NAMEDATALEN];	/* where it ran; empty: it has not */
+	char		port[20];
 };
 
 extern void clients_give_up(bool all);
@@ -61,6 +72,12 @@ extern void client_worker_died(const Client *client);
 extern void client_enter(Client *client);
 extern void client_leave(Client *client);
 extern bool client_is_stale(const Client *client);
+
+/* slow.c */
+extern void slow_begun(Client *client);
+extern void slow_split(Client *client, MessageReader *body);
+extern void slow_ended(Client *client, Ticks ended_at);
+extern void slow_given_up(const Client *client);
 
 /* fallback.c */
 extern bool fallback_take(Client *client);

@@ -76,6 +76,7 @@ static const struct PoolOption
 	{"retry_attempts", OPTION_COUNT, offsetof(PoolOptions, retry_attempts), 1, 100, 3},
 	{"retry_on", OPTION_WORD, offsetof(PoolOptions, retry_on), 0, lengthof(retried_words), RETRY_ON_NOTHING, retried_words},
 	{"shed", OPTION_BOOL, offsetof(PoolOptions, shed), 0, 1, 0},
+	{"slow_query_threshold", OPTION_DURATION, offsetof(PoolOptions, slow_query_threshold), 0, INT_MAX, 0},
 	{"statement_cache_size", OPTION_COUNT, offsetof(PoolOptions, statement_cache_size), 0, 10000, 100},
 	{"transaction", OPTION_WORD, offsetof(PoolOptions, transaction), 0, lengthof(transaction_words), TRANSACTION_AUTONOMOUS, transaction_words},
 	{"validate_after", OPTION_DURATION, offsetof(PoolOptions, validate_after), -1, INT_MAX, 500},

@@ -47,6 +47,9 @@
  *	 FRAME_LOST	  uint64 number of items of a batch that may have run.  The
  *				  connection was lost; an ERROR follows.  Of a BATCH_ONE it
  *				  comes only when none has.
+ *	 FRAME_SPLIT  a SplitFrame, then the host and the port where the statement ran,
+ *				  each with its zero; empty, when it has not.  Comes only where the
+ *				  pool has a slow_query_threshold.
  *	 FRAME_END	  an EndFrame.  Always the last.
  *
  * ErrorFields: a letter and a string with its zero each, then a zero.  The
@@ -62,6 +65,7 @@
 
 #include "clock.h"
 #include "dbpool.h"
+#include "ipc/stats.h"
 #include "lib/stringinfo.h"
 
 typedef enum ResetPolicy
@@ -114,10 +118,12 @@ typedef struct PoolOptions
 											 * asked? */
 	int			max_lag;		/* of standbys: in milliseconds; below 0: in
 								 * kilobytes; 0: any */
+	int			slow_query_threshold;	/* what takes so long is logged; 0:
+										 * nothing is */
 } PoolOptions;
 
 /* Definitions are compared by their bytes, and these are the first. */
-StaticAssertDecl(sizeof(PoolOptions) == 2 * NAMEDATALEN + 29 * sizeof(int),
+StaticAssertDecl(sizeof(PoolOptions) == 2 * NAMEDATALEN + 30 * sizeof(int),
 				 "PoolOptions has no gaps");
 
 /* PoolOptions.retry_on */
@@ -140,6 +146,7 @@ StaticAssertDecl(sizeof(PoolOptions) == 2 * NAMEDATALEN + 29 * sizeof(int),
 #define FRAME_FAILED	'F'
 #define FRAME_ITEMS		'B'
 #define FRAME_LOST		'L'
+#define FRAME_SPLIT		'P'
 #define FRAME_END		'Z'
 
 typedef struct FrameHeader
@@ -158,6 +165,16 @@ typedef struct EndFrame
 	int32		pool;			/* index of the PoolStats that are to hear
 								 * when it was taken, or -1 */
 } EndFrame;
+
+/* Where the time of a statement went, as far as the worker knows. */
+typedef struct SplitFrame
+{
+	TimeSplit	split;			/* of no call, if it is none that has one */
+	uint64		rows;			/* that command tags told */
+	int32		threshold;		/* milliseconds, above 0 */
+	int32		pool;			/* index of its PoolShared, its first worker's
+								 * of several */
+} SplitFrame;
 
 /* What an item of a batch begins with. */
 typedef struct BatchItem

@@ -86,6 +86,7 @@ begin_entry(PoolShared *entry, uint64 paused, uint64 disabled)
 	entry->degraded_since = 0;
 	entry->connect_error[0] = '\0';
 	memset(entry->conns, 0, sizeof(entry->conns));
+	memset(&entry->slow, 0, sizeof(entry->slow));
 	memset(&entry->counters, 0, sizeof(entry->counters));
 	memset(entry->alerts, 0, sizeof(entry->alerts));
 	SpinLockRelease(&entry->mutex);

@@ -172,6 +172,14 @@ typedef struct PoolCounters
 	MinutePiece minute[MINUTE_PIECES];
 } PoolCounters;
 
+/* Lines about a pool's slow statements in the log, see backend/slow.c. */
+typedef struct SlowLines
+{
+	int64		second;			/* in which there were so many: */
+	int			n;
+	uint64		left_out;		/* since the last one */
+} SlowLines;
+
 typedef struct PoolShared
 {
 	int			index;			/* of this entry, constant */
@@ -225,6 +233,7 @@ typedef struct PoolShared
 								 * worker/degraded.c; or 0 */
 	int			nendpoints;		/* where it leads to, see endpoint.h */
 	int16		endpoints[DBPOOL_MAX_PLACES];
+	SlowLines	slow;			/* sessions write it */
 	PoolCounters counters;
 	AlertShared alerts[ALERT_POOL_KINDS];	/* of a pool that is split, in the
 											 * entry of its first worker */

@@ -204,6 +204,26 @@ answer_is_full(Request *req)
 	return true;
 }
 
+/* Tell where the time of a request went that was measured, and where it ran; host may be empty. */
+void
+request_tell_split(Request *req, const char *host, int port)
+{
+	static char frame[sizeof(FrameHeader) + sizeof(SplitFrame) + NAMEDATALEN + 20];
+	FrameHeader header = {FRAME_SPLIT, 0};
+	SplitFrame	split = {.split = req->split,.rows = req->counted};
+	Size		len = sizeof(header) + sizeof(split);
+
+	split.threshold = req->pool->options.slow_query_threshold;
+	split.pool = req->pool->first >= 0 ? req->pool->first : req->pool->index;
+	len += snprintf(frame + len, NAMEDATALEN, "%s", host) + 1;
+	len += snprintf(frame + len, 20, "%d", port) + 1;
+	header.length = (uint32) (len - sizeof(header));
+	memcpy(frame, &header, sizeof(header));
+	memcpy(frame + sizeof(header), &split, sizeof(split));
+	req->split_told = true;
+	(void) try_put(req, frame, len);
+}
+
 /* The last of a request: an END frame, and it is its reader's again. */
 void
 request_end(Request *req)
@@ -221,6 +241,8 @@ request_end(Request *req)
 		if (request_is_split(req))
 			end.pool = req->pool->index;
 		end.ended_at = req->ended_at;
+		if (req->pool->options.slow_query_threshold > 0 && !req->split_told)
+			request_tell_split(req, "", 0);
 	}
 	memcpy(frame, &header, sizeof(header));
 	memcpy(frame + sizeof(header), &end, sizeof(end));
@@ -409,6 +431,7 @@ request_stale(Request *req)
 	}
 	/* it comes again */
 	req->measured = true;
+	req->split_told = true;
 	(void) try_put(req, &header, sizeof(header));
 	request_end(req);
 }

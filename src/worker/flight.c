@@ -166,8 +166,7 @@ conn_count_request(Conn *conn, Request *req, Ticks now, int64 us, bool failed)
 	uint64		statements = req->task.kind == REQUEST_BATCH ? req->items_ok : !failed;
 	uint64		errors = failed + req->items_failed;
 	MinutePiece *piece;
-	TimeSplit	split;
-	bool		measured = request_measure(req, now, us, &split);
+	bool		measured = request_measure(req, now, us);
 
 	req->remote_us = us;
 	if (!failed)
@@ -180,7 +179,7 @@ conn_count_request(Conn *conn, Request *req, Ticks now, int64 us, bool failed)
 		pool->exec_us = pool->exec_us == 0 ? us : pool->exec_us * 0.9 + us * 0.1;
 	SpinLockAcquire(&shared->mutex);
 	if (measured)
-		split_add(&shared->counters.split, &split);
+		split_add(&shared->counters.split, &req->split);
 	piece = minute_piece(shared->counters.minute, now);
 	piece->statements += statements;
 	piece->errors += errors;
@@ -196,6 +195,8 @@ conn_count_request(Conn *conn, Request *req, Ticks now, int64 us, bool failed)
 	shared->counters.bytes_sent += sent;
 	shared->counters.bytes_received += req->bytes;
 	SpinLockRelease(&shared->mutex);
+	if (measured && pool->options.slow_query_threshold > 0)
+		request_tell_split(req, NameStr(conn->shared->address), conn->shared->port);
 }
 
 /* Time since the remote began with the first flight, as far as we know. */

@@ -87,6 +87,7 @@ take_slot(Request *req, uint64 hold)
 	req->waits = false;
 	req->runs = false;
 	req->measured = false;
+	req->split_told = false;
 	req->blocked_since = 0;
 	req->blocked_us = 0;
 	req->remote_us = 0;

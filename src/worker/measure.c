@@ -42,7 +42,7 @@ split_run(const Request *req, Ticks now, int64 us, TimeSplit *split)
  * more has not come to a good end.
  */
 static void
-count_statement(const Request *req, Ticks now, const TimeSplit *split)
+count_statement(const Request *req, Ticks now)
 {
 	StatementCall call = {.n = 1,.errors = req->failed || !req->has_outcome,.rows = req->counted};
 	const Flight *flight = req->flight;
@@ -61,7 +61,7 @@ count_statement(const Request *req, Ticks now, const TimeSplit *split)
 	call.at = now;
 	call.local_queryid = req->task.local_queryid;
 	call.traceparent = "";
-	call.split = *split;
+	call.split = req->split;
 	statement_count(&req->task.statement, &call);
 }
 
@@ -71,8 +71,9 @@ count_statement(const Request *req, Ticks now, const TimeSplit *split)
  * it has been counted, or never came to a pool.
  */
 bool
-request_measure(Request *req, Ticks now, int64 us, TimeSplit *split)
+request_measure(Request *req, Ticks now, int64 us)
 {
+	TimeSplit  *split = &req->split;
 	Ticks		sent = us >= 0 ? req->started_at : now;
 	PoolStats  *stats;
 
@@ -101,7 +102,7 @@ request_measure(Request *req, Ticks now, int64 us, TimeSplit *split)
 		histogram_record(&stats->latency[LATENCY_EXECUTION], us);
 	if (!request_is_split(req))
 		memset(split, 0, sizeof(TimeSplit));
-	count_statement(req, now, split);
+	count_statement(req, now);
 	return true;
 }
 
@@ -113,17 +114,16 @@ void
 request_measure_end(Request *req)
 {
 	Ticks		now;
-	TimeSplit	split;
 	PoolShared *shared;
 
 	if (req->measured || req->pool == NULL)
 		return;
 	now = ticks_now();
-	if (!request_measure(req, now, req->runs ? now - req->started_at : -1, &split))
+	if (!request_measure(req, now, req->runs ? now - req->started_at : -1))
 		return;
 	shared = req->pool->shared;
 	SpinLockAcquire(&shared->mutex);
-	split_add(&shared->counters.split, &split);
+	split_add(&shared->counters.split, &req->split);
 	minute_piece(shared->counters.minute, now)->errors += req->failed;
 	SpinLockRelease(&shared->mutex);
 }

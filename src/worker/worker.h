@@ -144,6 +144,8 @@ struct Request
 	bool		measured;
 	Ticks		blocked_since;	/* its session does not read; or 0 */
 	int64		blocked_us;		/* so long had it not, while it ran */
+	TimeSplit	split;			/* where its time went, once it was measured */
+	bool		split_told;		/* its session knows that */
 	int64		remote_us;		/* time the remote took */
 
 	/* The request's parts, in the up ring or in large. */
@@ -403,6 +405,7 @@ extern void request_put_failed(Request *req, const char *sqlstate,
 extern void request_put_lost(Request *req, uint64 sent);
 extern void request_stale(Request *req);
 extern bool request_restart(Request *req);
+extern void request_tell_split(Request *req, const char *host, int port);
 extern void request_end(Request *req);
 extern void request_gone(Request *req);
 extern void request_release(Request *req);
@@ -420,7 +423,7 @@ answer_kept_bytes(const Request *req)
 /* When the present turn of the loop began. */
 extern Ticks turn_started_at;
 
-extern bool request_measure(Request *req, Ticks now, int64 us, TimeSplit *split);
+extern bool request_measure(Request *req, Ticks now, int64 us);
 extern void request_measure_end(Request *req);
 extern void request_measure_blocked(Request *req, bool blocked);
 

@@ -330,4 +330,9 @@ SELECT dbpool_create_pool('p', 'postgresql://h?database=app');
 SELECT dbpool_pause('Sale');
 SELECT dbpool_drop_pool('salles');
 SELECT dbpool_drop_pool('sales'), dbpool_drop_pool('Sales EU');
+-- what is slow
+CREATE SERVER p FOREIGN DATA WRAPPER dbpool OPTIONS (slow_query_threshold '-1');
+CREATE SERVER p FOREIGN DATA WRAPPER dbpool OPTIONS (slow_query_threshold '5 miles');
+CREATE SERVER p FOREIGN DATA WRAPPER dbpool OPTIONS (slow_query_threshold '1.5s');
+DROP SERVER p;
 DROP FUNCTION regress_try, regress_pool, regress_make;
