@@ -107,7 +107,7 @@ ok(worker_pid($s, $_), "worker $_ runs") foreach (1, 2);
 foreach my $name (sort keys %settings)
 {
 	$s->value("ALTER SYSTEM RESET $name");
-	$local->append_conf('postgresql.conf', "$name = $settings{$name}->[0]\n");
+	$local->append_conf('postgresql.conf', "$name = '$settings{$name}->[0]'\n");
 }
 $s->quit;
 $local->restart;
