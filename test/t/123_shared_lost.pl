@@ -29,11 +29,11 @@ sub remote_pid
 		"SELECT remote_pid FROM dbpool_connections WHERE in_flight > 0");
 }
 
-# Has it got an error that says that its statement may have run?  One that is run
+# Has it got an error that says what became of its statement?  One that is run
 # again waits for the holder as it did the first time: that is seen at once.
-sub check_doubtful
+sub check_told
 {
-	my ($rider, $lost) = @_;
+	my ($rider, $lost, $state, $fate) = @_;
 	my $again = '';
 
 	wait_until(
@@ -50,13 +50,15 @@ sub check_doubtful
 	$holder->query('COMMIT') if $again ne '';
 	my $answer = $rider->{session}->wait;
 
-	is($answer->{state}, '08007', 'its session gets an error');
-	like(
-		$answer->{err},
-		qr/DETAIL: .*may or may not have run/s,
-		'which says that it may have run');
+	is($answer->{state}, $state, 'its session gets an error');
+	like($answer->{err}, $fate, 'which says what became of it');
 	return;
 }
+
+sub check_doubtful { return check_told(@_, '08007', qr/DETAIL: .*may or may not have run/s) }
+
+# Its process has said that it ends before the statement had ended.
+sub check_rolled_back { return check_told(@_, '08006', qr/terminating connection.*was rolled back/s) }
 
 # A session can go on; with nothing left of what was.
 sub check_afterwards
@@ -87,7 +89,7 @@ foreach my $held (0, 2)
 		my $pid = remote_pid();
 
 		$there->value("SELECT pg_terminate_backend($pid)");
-		check_doubtful($riders[$held], $pid);
+		check_rolled_back($riders[$held], $pid);
 		check_riders($bench, grep { $_ != $riders[$held] } @riders);
 		$holder->value('COMMIT');
 		check_afterwards($riders[$held]->{session});
@@ -102,7 +104,7 @@ subtest 'the remote process is terminated after ALTER SERVER' => sub {
 	my $pid = remote_pid();
 	$control->value("ALTER SERVER p OPTIONS (ADD idle_timeout '5min')");
 	$there->value("SELECT pg_terminate_backend($pid)");
-	check_doubtful($riders[0], $pid);
+	check_rolled_back($riders[0], $pid);
 	my $since = time;
 	check_riders($bench, @riders[ 1 .. 5 ]);
 	cmp_ok(time - $since, '<', 5, 'soon');
