@@ -132,7 +132,10 @@ probe_piece(void *arg)
 static void
 probe(Pool *pool)
 {
-	while (!pool->paused && !pool->disabled && pool_size(pool) < pool_max(pool))
+	/* who is in doubt waits for an answer, whatever stops the pool */
+	bool		stopped = (pool->paused || pool->disabled) && pool->nqueued[QUEUE_DOUBTS] == 0;
+
+	while (!stopped && pool_size(pool) < pool_max(pool))
 	{
 		Ticks		until;
 		Probe		arg = {pool, pool_endpoint_to_probe(pool, &until), false};

@@ -215,11 +215,18 @@ wait_until('the pool is paused', sub { return $control->value(q{SELECT state FRO
 $before = $control->value($failures);
 wait_until('it is tried again', sub { return $control->value($failures) > $before });
 ok(!$pauses->is_done && !$s->is_done, 'both wait');
+# by now its breaker is open, and who probes is not to be kept from it
+wait_until('its breaker is open', sub {
+	return $control->value(q{SELECT count(*) FROM dbpool_endpoints WHERE state = 'open'}) > 0 });
+$before = $control->value($failures);
+wait_until('it is probed, though the pool is paused', sub { return $control->value($failures) > $before + 1 });
+my $resumed = time;
 $proxy->tell('resume');
 wait_until('the worker asks', sub {
 	return $control->value(q{SELECT count(*) FROM dbpool_connections WHERE state = 'checking'}) > 0 });
 commits_go();
 is($s->wait->{out}, $id, 'a remote that comes back is asked, though the pool is paused');
+cmp_ok(time - $resumed, '<', 8, 'soon');
 is($pauses->wait->{err}, '', 'and then it is');
 $control->value(q{SELECT dbpool_resume('p')});
 cmp_ok($control->value($failures), '<', $before + 60, 'it is not stormed');
