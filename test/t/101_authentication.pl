@@ -555,7 +555,8 @@ as_role(
 	FROM unnest('{esc,warm,lent,everybodys}'::name[]) AS pool;
 	CREATE TABLE some AS SELECT 1 AS n;});
 
-# What the log has got since then of the pools of dbpool, and of what was planted.
+# What the log has got since then of the pools of dbpool, and of what was planted.  Connections
+# that are let in are checked by empty statements.
 my $log_from = -s $local->logfile;
 
 sub executed
@@ -563,7 +564,7 @@ sub executed
 	my $log = slurp_file($local->logfile, $log_from);
 	$log_from = -s $local->logfile;
 	my @lines =
-	  $log =~ /^.*(?:\] (?:client backend )?dbpool(?: migration)? LOG:  (?:statement|execute)|planted: executed).*$/mg;
+	  $log =~ /^.*(?:\] (?:client backend )?dbpool(?: migration)? LOG:  (?:statement: (?=\S)|execute)|planted: executed).*$/mg;
 	return join "\n", @lines;
 }
 
