@@ -177,8 +177,15 @@ open_for_a_while(EndpointShared *entry, EndpointCost cost, Ticks now)
 	int			ms = ENDPOINT_OPEN_FIRST_MS << Min(entry->opened, 6);
 	int			last_ms = Min(ms, (int) cost);
 
-	entry->opened++;
-	entry->next_at = ticks_plus_ms(now, (int64) (Min(ms, ENDPOINT_OPEN_MOST_MS) * jitter));
+	/*
+	 * who has no other and does not wait for that does not have the others
+	 * wait longer
+	 */
+	if (entry->state != ENDPOINT_OPEN || now >= entry->next_at)
+	{
+		entry->opened++;
+		entry->next_at = ticks_plus_ms(now, (int64) (Min(ms, ENDPOINT_OPEN_MOST_MS) * jitter));
+	}
 	entry->next_last_at = ticks_plus_ms(now, (int64) (last_ms * jitter));
 	move(entry, ENDPOINT_OPEN, now);
 }

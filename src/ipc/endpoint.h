@@ -36,8 +36,8 @@
  * put another's remote out of service by what he writes into a definition.
  *
  * HOW LONG
- * OPEN lasts for 1 s, twice as long after each probe that fails, a minute at most, and
- * up to a fifth more or less, so that many servers do not probe one at the same time.  A
+ * OPEN lasts for 1 s, twice as long after each probe that was due then and fails, a minute at
+ * most, and up to a fifth more or less, so that many servers do not probe one at the same time.  A
  * pool that has nothing else to go to, and is used, does not wait for that: the last endpoint of
  * a list is never shut out.  How soon it probes follows from what that costs the remote: see
  * EndpointCost.
@@ -148,7 +148,7 @@ typedef struct EndpointShared
 	int			allowed;		/* logins at a time, while HALF_OPEN */
 	int			prober;			/* number of the worker that probes, from 1;
 								 * 0: none */
-	int			opened;			/* probes that failed since it was CLOSED */
+	int			opened;			/* due probes that failed since it was CLOSED */
 	Ticks		next_at;		/* when it is to be probed, while OPEN */
 	Ticks		next_last_at;	/* by those who have no other */
 	int			in_row;			/* failures since the last answer */

@@ -257,6 +257,17 @@ conn_idle(Conn *conn)
 		timer_set_by(&conn->janitor, due);
 }
 
+/* Has the pool more than it may have?  Probes, of which nothing is known yet, do not count. */
+static bool
+is_one_too_many(const Conn *conn)
+{
+	Pool	   *pool = conn->pool;
+
+	return pool_size(pool) > pool_max(pool) &&
+		pool_size(pool) - pool_probers(pool, conn) > pool_max(pool) &&
+		!pool_renew_may_exceed(pool) && !pool_seeks(pool);
+}
+
 /* A connection has nothing to do: who wants it? */
 void
 conn_ready(Conn *conn)
@@ -266,8 +277,8 @@ conn_ready(Conn *conn)
 	Assert(conn->flights.n == 0 && conn->waiter == NULL);
 	if (!conn_is_current(conn))
 		conn_close(conn, "the definition of the pool was changed");
-	else if (pool_size(pool) > pool_max(pool) && !pool_renew_may_exceed(pool) && !pool_seeks(pool))
-		conn_close(conn, "another worker shares the pool");
+	else if (is_one_too_many(conn))
+		conn_close(conn, "the pool has as many as it may have");
 	else if (conn->expires_at != 0 && ticks_now() >= conn->expires_at)
 		conn_close(conn, "it has reached max_lifetime");
 	else if (conn->session.unsuited)

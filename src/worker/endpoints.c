@@ -272,6 +272,22 @@ pool_probes(Pool *pool)
 	return n;
 }
 
+/* Of these, those that probe an endpoint which is out; without the one given. */
+int
+pool_probers(Pool *pool, const Conn *but)
+{
+	int			n = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pool->conns[CONN_CONNECTING])
+	{
+		const Conn *conn = dlist_container(Conn, node, iter.cur);
+
+		n += conn != but && conn_is_prober(conn);
+	}
+	return n;
+}
+
 /* --- connections ----------------------------------------------------------------------- */
 
 /* It is about to log in there.  ENDPOINT_NONE has no limits. */

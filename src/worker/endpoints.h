@@ -19,6 +19,7 @@ extern void pool_leave_endpoints(Pool *pool);
 extern EndpointVerdict pool_endpoints_look(Pool *pool, Ticks now, Ticks *until);
 extern int	pool_endpoint_to_probe(Pool *pool, Ticks *until);
 extern int	pool_probes(Pool *pool);
+extern int	pool_probers(Pool *pool, const Conn *but);
 extern const EndpointShared *pool_endpoint_out(const Pool *pool, EndpointShared *copy);
 
 extern void pool_recheck_endpoints(Pool *pool);

@@ -127,7 +127,8 @@ probe_piece(void *arg)
 
 /*
  * If one of the pool's endpoints is out, and it is time to find out whether it still is,
- * open a connection for that.
+ * open a connection for that.  A pool that has all it may have elsewhere gives up an idle
+ * one, or has one too many until it is known: else nobody would find out.
  */
 static void
 probe(Pool *pool)
@@ -135,11 +136,11 @@ probe(Pool *pool)
 	/* who is in doubt waits for an answer, whatever stops the pool */
 	bool		stopped = (pool->paused || pool->disabled) && pool->nqueued[QUEUE_DOUBTS] == 0;
 
-	while (!stopped && pool_size(pool) < pool_max(pool))
+	while (!stopped)
 	{
 		Ticks		until;
 		Probe		arg = {pool, pool_endpoint_to_probe(pool, &until), false};
-		int			size = pool_size(pool);
+		int			size;
 
 		if (arg.endpoint == ENDPOINT_NONE)
 		{
@@ -147,6 +148,10 @@ probe(Pool *pool)
 				timer_set_by(&pool->upkeep, until);
 			break;
 		}
+		pool_renew_make_place(pool);
+		size = pool_size(pool);
+		if (size > pool_max(pool))
+			break;
 		(void) work_guard(probe_piece, &arg, open_recover, pool);
 		if (pool_size(pool) == size)
 			break;
@@ -295,7 +300,7 @@ growth_due(Pool *pool, bool crowded, Ticks *until)
 
 	*until = 0;
 	/* a new one may be one too many, until it has been opened or not */
-	if (size >= pool_max(pool) + (renews && size == pool_max(pool) ? 1 : 0))
+	if (size - pool_probers(pool, NULL) >= pool_max(pool) + (renews && size == pool_max(pool) ? 1 : 0))
 		return GROW_FULL;
 	/* it doubles at most, so that a slow remote is not stormed */
 	if (connecting >= Max(open, 1))

@@ -136,6 +136,35 @@ subtest 'a listener that accepts and closes' => sub {
 };
 
 # What is no fault of the server's has no effect on others.
+# All that the pool may have is open elsewhere, and busy: nobody needs a connection, but the one
+# that finds out.
+subtest 'a full pool probes as well' => sub {
+	create_pool($local, 'crammed', undef, host => '127.0.0.1,' . $remote->host,
+		port => $flaky->port . ',' . $remote->port, dbname => 'postgres', max_size => 2);
+	$flaky->stop('immediate');
+	my @busy = map { session($local) } 1 .. 2;
+	$there->value('SELECT pg_advisory_lock(5)');
+	$_->send(q{SELECT dbpool_exec('crammed', 'SELECT pg_advisory_lock_shared(5)')}) foreach @busy;
+	ok($control->poll(q{SELECT busy FROM dbpool_pools WHERE pool = 'crammed'}, '2'), 'all of its connections are busy');
+	# another pool finds out that it is away, and goes
+	create_pool($local, 'flaky', undef, host => '127.0.0.1', port => $flaky->port, dbname => 'postgres');
+	wait_until('its breaker is open', sub { call('flaky'); return endpoint($flaky->port, 'state') eq 'open' });
+	$control->value('SET client_min_messages = error; DROP SERVER flaky CASCADE; DROP SERVER closing CASCADE');
+	my $before = endpoint($flaky->port, 'login_failures');
+	ok($control->poll(sprintf(q{SELECT login_failures > %d FROM dbpool_endpoints WHERE port = '%d'}, $before, $flaky->port), 't'),
+		'it is probed');
+	$flaky->start;
+	my $returned = time;
+	ok($control->poll(sprintf(q{SELECT state <> 'open' FROM dbpool_endpoints WHERE port = '%d'}, $flaky->port), 't'),
+		'and found to be well');
+	# that another pool, which had nothing else, has tried often does not count
+	cmp_ok(time - $returned, '<', 30, 'soon');
+	ok($control->poll(q{SELECT idle + busy + connecting FROM dbpool_pools WHERE pool = 'crammed'}, '2'), 'the pool has as many as it may have');
+	$there->value('SELECT pg_advisory_unlock(5)');
+	is($_->wait->{err}, '', 'who was served elsewhere goes on') foreach @busy;
+	$control->value('SET client_min_messages = error; DROP SERVER crammed CASCADE; RESET client_min_messages');
+};
+
 subtest 'a server that answers is well' => sub {
 	create_pool($local, 'good', $remote);
 	create_pool($local, 'wrong', $remote, dbname => 'no_such_database');
@@ -203,17 +232,17 @@ subtest 'a refusal to write' => sub {
 subtest 'a table that is filled' => sub {
 	foreach my $n (1 .. 3)
 	{
-		create_pool($local, "many$n", undef, host => join(',', ('127.0.0.1') x 64), connect_timeout => '2',
-			port => join(',', map { 20000 + 100 * $n + $_ } 1 .. 64), dbname => 'postgres');
+		create_pool($local, "many$n", undef, host => join(',', map { "127.77.$n.$_" } 1 .. 64), connect_timeout => '2',
+			port => join(',', (2) x 64), dbname => 'postgres');
 		like(call("many$n")->{err}, qr/ERROR/, 'none of the hosts is there');
 	}
 	my $n = $control->value('SELECT count(*) FROM dbpool_endpoints');
 	cmp_ok($n, '>', 64, 'many of them have an entry');
 	foreach my $n (1 .. 10)
 	{
-		create_pool($local, "one$n", undef, host => '127.0.0.1', port => 30000 + $n, dbname => 'postgres');
+		create_pool($local, "one$n", undef, host => '127.77.0.1', port => 2 + $n, dbname => 'postgres');
 		call("one$n");
-		is(endpoint(30000 + $n, 'count(*)'), '1', 'those of others have one, too');
+		is(endpoint(2 + $n, 'count(*)'), '1', 'those of others have one, too');
 	}
 };
 
