@@ -755,6 +755,15 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_statements_info() IS 'the row of dbpool_stat_statements_info';
 
+CREATE FUNCTION dbpool_get_history(
+	OUT dbid oid, OUT pool name, OUT user_name name, OUT began_at timestamptz, OUT ended_at timestamptz,
+	OUT calls bigint, OUT errors bigint, OUT timeouts bigint,
+	OUT p50 double precision, OUT p95 double precision, OUT p99 double precision, OUT queue_p95 double precision,
+	OUT utilisation double precision)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_history() IS 'the rows of dbpool_stat_history';
+
 CREATE FUNCTION dbpool_get_histograms(
 	OUT dbid oid, OUT serverid oid, OUT userid oid, OUT kind text, OUT pool name, OUT user_name name,
 	OUT le double precision, OUT count bigint, OUT cumulative bigint)
@@ -1245,6 +1254,26 @@ COMMENT ON COLUMN dbpool_stat_statements_info.max_statements IS 'how many there 
 COMMENT ON COLUMN dbpool_stat_statements_info.evictions IS 'how many were forgotten to make room for others; many say that dbpool.max_statements is too low';
 COMMENT ON COLUMN dbpool_stat_statements_info.stats_reset IS 'when those of a whole database were last forgotten by dbpool_stat_reset() or dbpool_stat_statements_reset()';
 
+CREATE VIEW dbpool_stat_history AS
+SELECT h.pool, d.datname AS database, h.user_name, h.began_at, h.ended_at, h.calls, h.errors, h.timeouts,
+	h.p50, h.p95, h.p99, h.queue_p95, h.utilisation
+FROM @extschema@.dbpool_get_history() h
+JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) h.dbid;
+COMMENT ON VIEW dbpool_stat_history IS 'what each pool did in each minute of the last hour (dbpool.history_interval, sixty of them), since the server started, the pool was first used, or dbpool_stat_reset(); times are in milliseconds, percentiles off by 3.1 % at most; nothing of pools that one may not see';
+COMMENT ON COLUMN dbpool_stat_history.pool IS 'name of the pool';
+COMMENT ON COLUMN dbpool_stat_history.database IS 'local database in which it is defined';
+COMMENT ON COLUMN dbpool_stat_history.user_name IS 'local role of the user mapping, or public';
+COMMENT ON COLUMN dbpool_stat_history.began_at IS 'when that minute began; the same for all pools';
+COMMENT ON COLUMN dbpool_stat_history.ended_at IS 'when it ended';
+COMMENT ON COLUMN dbpool_stat_history.calls IS 'calls that ended in it, each statement of a batch being one';
+COMMENT ON COLUMN dbpool_stat_history.errors IS 'of these, those that ended with an error, also those that got no connection';
+COMMENT ON COLUMN dbpool_stat_history.timeouts IS 'of these, those that waited for a connection as long as acquire_timeout allows';
+COMMENT ON COLUMN dbpool_stat_history.p50 IS 'time that half of the calls did not exceed, from the call to its end; NULL without calls';
+COMMENT ON COLUMN dbpool_stat_history.p95 IS 'the same of 95 % of them';
+COMMENT ON COLUMN dbpool_stat_history.p99 IS 'the same of 99 % of them';
+COMMENT ON COLUMN dbpool_stat_history.queue_p95 IS 'time that 95 % of them did not exceed waiting for a connection, and on a shared one for those before them';
+COMMENT ON COLUMN dbpool_stat_history.utilisation IS 'part of max_size that was in use, from 0 to 1';
+
 CREATE VIEW dbpool_histograms AS
 SELECT h.pool, d.datname AS database, h.user_name, h.kind, h.le, h.count, h.cumulative
 FROM @extschema@.dbpool_get_histograms() h
@@ -1340,4 +1369,9 @@ AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dbpool_metrics(boolean)
 IS 'returns all that is counted as OpenMetrics text, of pools that the current role may see; strict: counters'' families have names without _total';
 
-GRANT SELECT ON dbpool_alerts, dbpool_summary, dbpool_workers, dbpool_pools, dbpool_connections, dbpool_requests, dbpool_transactions, dbpool_in_doubt, dbpool_endpoints, dbpool_progress_bulk_insert, dbpool_progress_migrate, dbpool_stat_pools, dbpool_stat_latency, dbpool_stat_statements, dbpool_stat_statements_info, dbpool_histograms TO PUBLIC;
+CREATE FUNCTION dbpool_report() RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dbpool_report()
+IS 'returns a page of HTML about the pools that the current role may see: what is wrong, how pools and endpoints are, the last hour, and the statements that take most of the time';
+
+GRANT SELECT ON dbpool_alerts, dbpool_summary, dbpool_workers, dbpool_pools, dbpool_connections, dbpool_requests, dbpool_transactions, dbpool_in_doubt, dbpool_endpoints, dbpool_progress_bulk_insert, dbpool_progress_migrate, dbpool_stat_pools, dbpool_stat_latency, dbpool_stat_statements, dbpool_stat_statements_info, dbpool_stat_history, dbpool_histograms TO PUBLIC;

@@ -12,6 +12,7 @@
 int			dbpool_alert_errors = 5;
 int			dbpool_alert_utilisation = 90;
 int			dbpool_alert_wait = 5000;
+int			dbpool_history_interval = 60000;
 bool		dbpool_inherit_read_only = false;
 uint64		dbpool_min_lsn = 0;
 int			dbpool_log_parameter_max_length = 0;
@@ -129,6 +130,10 @@ void
 dbpool_define_settings(void)
 {
 	define_alert_settings();
+	DefineCustomIntVariable("dbpool.history_interval",
+							"Sets how long a row of dbpool_stat_history is, of which sixty are kept for each pool.",
+							NULL, &dbpool_history_interval,
+							60000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("dbpool.inherit_read_only",
 							 "Makes remote transactions read-only while the local one is.",
 							 NULL, &dbpool_inherit_read_only,

@@ -48,6 +48,7 @@ typedef enum TransactionMode
 extern int	dbpool_alert_errors;
 extern int	dbpool_alert_utilisation;
 extern int	dbpool_alert_wait;
+extern int	dbpool_history_interval;	/* milliseconds */
 extern bool dbpool_inherit_read_only;
 extern uint64 dbpool_min_lsn;	/* dbpool.min_lsn; 0: none */
 extern int	dbpool_log_parameter_max_length;	/* bytes; 0: none; -1: all */

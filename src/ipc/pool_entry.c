@@ -144,6 +144,7 @@ pool_take_entry(const PoolKey *key, Oid owner, int worker, bool live, int *first
 			*first = index;
 		begin_entry(entry, stopped ? stopped->paused : 0, stopped ? stopped->disabled : 0);
 		stats_reset(index);
+		samples_forget(index);
 	}
 	if (index >= 0 && live)
 	{

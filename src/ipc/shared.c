@@ -125,6 +125,32 @@ shmem_first_worker(const PoolKey *key)
 	return (int) (hash % (uint32) dbpool_shared->nworkers);
 }
 
+/*
+ * Which of the entries of a pool stands for it: that of its first worker, or the first one
+ * there is.  index is that of any of them; the caller has pools_lock.
+ */
+int
+shmem_first_entry(int index)
+{
+	PoolShared *entry = &shmem_pools[index];
+	int			worker = shmem_first_worker(&entry->key);
+	int			first = index;
+
+	if (entry->worker == worker)
+		return index;
+	for (int i = 0; i < dbpool_shared->npools; i++)
+	{
+		PoolShared *other = &shmem_pools[i];
+
+		if (!other->in_use || memcmp(&other->key, &entry->key, sizeof(PoolKey)) != 0)
+			continue;
+		if (other->worker == worker)
+			return i;
+		first = Min(first, i);
+	}
+	return first;
+}
+
 /* Wake a worker, if it is there and asleep. */
 void
 shmem_wake_worker(int worker)

@@ -28,13 +28,14 @@ shmem_on_request(void)
 	size = add_size(size, MAXALIGN(mul_size(sizeof(WorkerShared), dbpool_workers)));
 	size = add_size(size, MAXALIGN(mul_size(sizeof(PoolShared), dbpool_max_pools)));
 	size = add_size(size, MAXALIGN(stats_bytes()));
+	size = add_size(size, MAXALIGN(samples_shmem_bytes()));
 	size = add_size(size, MAXALIGN(mul_size(sizeof(ConnShared), dbpool_max_connections)));
 	size = add_size(size, MAXALIGN(lease_shmem_bytes()));
 	size = add_size(size, MAXALIGN(endpoint_shmem_bytes()));
 	size = add_size(size, request_shmem_bytes());
 	size = add_size(size, statements_shmem_bytes());
 	RequestAddinShmemSpace(size);
-	RequestNamedLWLockTranche("dbpool", 2);
+	RequestNamedLWLockTranche("dbpool", 3);
 }
 
 static void
@@ -122,6 +123,7 @@ shmem_on_startup(void)
 	bool		found;
 	bool		ignored;
 	char	   *stats;
+	char	   *samples;
 	char	   *leases;
 	char	   *endpoints;
 	char	   *requests;
@@ -141,6 +143,7 @@ shmem_on_startup(void)
 								  mul_size(sizeof(ConnShared), dbpool_max_connections),
 								  &ignored);
 	stats = ShmemInitStruct("dbpool statistics", stats_bytes(), &ignored);
+	samples = ShmemInitStruct("dbpool samples", samples_shmem_bytes(), &ignored);
 	leases = ShmemInitStruct("dbpool leases", lease_shmem_bytes(), &ignored);
 	endpoints = ShmemInitStruct("dbpool endpoints", endpoint_shmem_bytes(), &ignored);
 	requests = ShmemInitStruct("dbpool requests", request_shmem_bytes(), &ignored);
@@ -158,6 +161,7 @@ shmem_on_startup(void)
 		init_arrays();
 	}
 	stats_init(stats, found);
+	samples_shmem_init(samples, &(GetNamedLWLockTranche("dbpool"))[2].lock, found);
 	lease_shmem_init(leases, found);
 	endpoint_shmem_init(endpoints, found);
 	request_shmem_init(requests, found);
@@ -167,6 +171,7 @@ shmem_on_startup(void)
 	{
 		on_shmem_exit(stats_file_save, (Datum) 0);
 		stats_file_load();
+		samples_begin();
 	}
 }
 

@@ -11,6 +11,7 @@
  *					views show, and what backends want done to it; outlives the
  *					worker
  *	 PoolStats		beside each PoolShared: how long its calls took (stats.h)
+ *	 PoolSamples	likewise: what it did in each minute of the last hour (samples.h)
  *	 ConnShared		one per open connection: what the views show
  *	 RequestSlot	one per statement that a backend has with a worker, with
  *					its two rings (request.h)
@@ -57,6 +58,7 @@
 #include "ipc/quota.h"
 #include "ipc/errand.h"
 #include "ipc/news.h"
+#include "ipc/samples.h"
 #include "ipc/stats.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
@@ -167,6 +169,9 @@ typedef struct PoolCounters
 								 * a human; by whom they are counted */
 	uint64		transaction_us; /* of those that have ended */
 	uint64		transaction_max_us;
+	uint64		unserved;		/* ended with an error otherwise than by an
+								 * answer, and are not in errors */
+	uint64		busy_us;		/* of all connections together, up to conns_at */
 	Ticks		reset_at;
 	TimeSplit	split;			/* but for what sessions add, see PoolStats */
 	MinutePiece minute[MINUTE_PIECES];
@@ -346,6 +351,9 @@ typedef struct DbpoolShared
 	slock_t		alerts_mutex;
 	AlertShared alerts[ALERT_SERVER_KINDS];
 
+	/* When the samples were taken that there are; see samples.h. */
+	SpansShared spans;
+
 	/* What those who listen have not been told yet; see news.c. */
 	NewsShared	news;
 
@@ -390,6 +398,7 @@ extern void stats_file_save(int code, Datum arg);
 extern void stats_file_load(void);
 
 extern int	shmem_first_worker(const PoolKey *key);
+extern int	shmem_first_entry(int index);
 extern void shmem_wake_worker(int worker);
 
 extern uint64 shmem_want(bool (*matches) (const PoolKey *key, void *arg),

@@ -38,25 +38,6 @@ static Timer look;
 
 /* --- a look at the pools ---------------------------------------------------------------------- */
 
-/* Index of the entry of the pool's first worker; that of another one if it has none. */
-static int
-first_entry(int index)
-{
-	PoolShared *entry = shmem_pool(index);
-	int			worker = shmem_first_worker(&entry->key);
-
-	if (entry->worker == worker)
-		return index;
-	for (int i = 0; i < dbpool_shared->npools; i++)
-	{
-		PoolShared *other = shmem_pool(i);
-
-		if (other->in_use && other->worker == worker && memcmp(&other->key, &entry->key, sizeof(PoolKey)) == 0)
-			return i;
-	}
-	return index;
-}
-
 static Ticks
 earlier(Ticks a, Ticks b)
 {
@@ -87,7 +68,7 @@ look_at_entry(int index, Found *all, Ticks now)
 	int			busy;
 	Ticks		since;
 
-	all[index].first = first_entry(index);
+	all[index].first = shmem_first_entry(index);
 	found = &all[all[index].first];
 	found->used = true;
 	SpinLockAcquire(&entry->mutex);

@@ -31,6 +31,8 @@ show_counts(Pool *pool, Ticks now)
 
 	SpinLockAcquire(&shared->mutex);
 	minute_busy(shared->counters.minute, shmem_busy_conns(shared), shared->conns_at, now);
+	if (now > shared->conns_at)
+		shared->counters.busy_us += shmem_busy_conns(shared) * (now - shared->conns_at);
 	memcpy(shared->conns, pool->nconns, sizeof(pool->nconns));
 	shared->conns_at = now;
 	SpinLockRelease(&shared->mutex);

@@ -93,6 +93,7 @@ loop_run(void)
 			ProcessConfigFile(PGC_SIGHUP);
 			connections_watch();
 			deadlock_watch_anew();
+			sampler_watch();
 		}
 		n = WaitEventSetWait(set, work_is_waiting() ? 0 : timer_wait_ms(),
 							 events, MEMBERS,

@@ -167,6 +167,7 @@ dbpool_worker_main(Datum arg)
 	deadlock_init();
 	errands_init(start_warmer);
 	alerts_init();
+	sampler_init();
 	endpoints_init();
 	forget_predecessor();
 

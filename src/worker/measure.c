@@ -125,6 +125,7 @@ request_measure_end(Request *req)
 	SpinLockAcquire(&shared->mutex);
 	split_add(&shared->counters.split, &req->split);
 	minute_piece(shared->counters.minute, now)->errors += req->failed;
+	shared->counters.unserved += req->failed;
 	SpinLockRelease(&shared->mutex);
 }
 

@@ -634,6 +634,11 @@ extern void deadlock_watch_anew(void);
 
 extern void alerts_init(void);
 
+/* --- sampler.c: what pools did in each minute of the last hour -------------------------------- */
+
+extern void sampler_init(void);
+extern void sampler_watch(void);
+
 /* --- errands.c: processes that do something in a database ----------------------------------- */
 
 extern void errands_init(void (*warmer) (void));

@@ -301,7 +301,7 @@ my $performance = slurp_file("$top/docs/performance.md");
 my %taken = (
 	requests => [100, 'requests'], connections => [256, 'connections'], pools => [128, 'pools'],
 	statements => [1000, 'statements', '; and some.*'],
-	statistics => [128, 'pools', ', for histograms'], endpoints => [128, 'pools', ', for endpoints.*']);
+	samples => [128, 'pools', ', for samples'], statistics => [128, 'pools', ', for histograms'], endpoints => [128, 'pools', ', for endpoints.*']);
 foreach my $what (sort keys %taken)
 {
 	my ($count, $setting, $purpose) = (@{ $taken{$what} }, '');
