@@ -811,3 +811,20 @@ COMMENT ON FUNCTION dbpool_report()
 IS 'returns a page of HTML about the pools that the current role may see: what is wrong, how pools and endpoints are, the last hour, and the statements that take most of the time';
 
 GRANT SELECT ON dbpool_transactions, dbpool_in_doubt, dbpool_alerts, dbpool_summary TO PUBLIC;
+
+-- dbpool_requests says to which trace a call belongs; what it was made of had no place for that
+CREATE FUNCTION dbpool_get_traced_requests(
+	OUT dbid oid, OUT pid int, OUT usesysid oid, OUT query text, OUT pool name, OUT state text,
+	OUT submitted_at timestamptz, OUT running_since timestamptz, OUT remote_pid int, OUT traceparent text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dbpool_get_requests' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_traced_requests() IS 'the rows of dbpool_requests';
+
+CREATE OR REPLACE VIEW dbpool_requests AS
+SELECT q.pool, d.datname AS database, q.pid, r.rolname AS usename, q.state, q.submitted_at,
+	q.running_since, q.remote_pid, q.query, q.traceparent
+FROM @extschema@.dbpool_get_traced_requests() q
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) q.dbid
+LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) q.usesysid;
+COMMENT ON COLUMN dbpool_requests.traceparent IS 'trace context to which it belongs, NULL if it has none';
+DROP FUNCTION dbpool_get_requests();

@@ -795,12 +795,12 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_connections() IS 'the rows of dbpool_connections';
 
-CREATE FUNCTION dbpool_get_requests(
+CREATE FUNCTION dbpool_get_traced_requests(
 	OUT dbid oid, OUT pid int, OUT usesysid oid, OUT query text, OUT pool name, OUT state text,
-	OUT submitted_at timestamptz, OUT running_since timestamptz, OUT remote_pid int)
+	OUT submitted_at timestamptz, OUT running_since timestamptz, OUT remote_pid int, OUT traceparent text)
 RETURNS SETOF record
-AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION dbpool_get_requests() IS 'the rows of dbpool_requests';
+AS 'MODULE_PATHNAME', 'dbpool_get_requests' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_traced_requests() IS 'the rows of dbpool_requests';
 
 CREATE FUNCTION dbpool_get_bulk_inserts(
 	OUT pid int, OUT dbid oid, OUT target text, OUT pool name, OUT phase text,
@@ -996,8 +996,8 @@ COMMENT ON COLUMN dbpool_connections.query IS 'statement it runs or last ran, th
 
 CREATE VIEW dbpool_requests AS
 SELECT q.pool, d.datname AS database, q.pid, r.rolname AS usename, q.state, q.submitted_at,
-	q.running_since, q.remote_pid, q.query
-FROM @extschema@.dbpool_get_requests() q
+	q.running_since, q.remote_pid, q.query, q.traceparent
+FROM @extschema@.dbpool_get_traced_requests() q
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) q.dbid
 LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) q.usesysid;
 COMMENT ON VIEW dbpool_requests IS 'the statements that local sessions have with the workers; most is NULL for those who may not see the session''s';
@@ -1010,6 +1010,7 @@ COMMENT ON COLUMN dbpool_requests.submitted_at IS 'when the session asked';
 COMMENT ON COLUMN dbpool_requests.running_since IS 'when it got a connection, NULL while it waits';
 COMMENT ON COLUMN dbpool_requests.remote_pid IS 'process ID of the remote server process that runs it';
 COMMENT ON COLUMN dbpool_requests.query IS 'the statement, its first 1023 bytes; hidden from those who may not see the session''s';
+COMMENT ON COLUMN dbpool_requests.traceparent IS 'trace context to which it belongs, NULL if it has none';
 
 CREATE VIEW dbpool_transactions AS
 SELECT t.name, t.pool, d.datname AS database, t.mode, t.gid, t.state, t.pid, r.rolname AS usename, t.remote_pid,

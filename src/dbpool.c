@@ -41,6 +41,8 @@ static const struct config_enum_entry transaction_modes[] = {
 	{NULL, 0, false}
 };
 
+char	   *dbpool_traceparent = "";
+
 static char *min_lsn_text = "";
 
 /* Read a position as pg_lsn has it; false when it is none. */
@@ -73,6 +75,35 @@ assign_min_lsn(const char *value, void *extra)
 {
 	if (value == NULL || !dbpool_parse_lsn(value, &dbpool_min_lsn))
 		dbpool_min_lsn = 0;
+}
+
+/* So many digits of hexadecimal numbers, in small letters, not all of them 0 unless that may be. */
+static bool
+is_hex(const char *text, size_t n, bool zero)
+{
+	return strspn(text, "0123456789abcdef") >= n && (zero || strspn(text, "0") < n);
+}
+
+/*
+ * Is it the traceparent of a W3C Trace Context: version, trace, parent, flags?  Versions to
+ * come may have more behind that, which would be of no use here.
+ */
+bool
+dbpool_is_traceparent(const char *text)
+{
+	return strnlen(text, TRACEPARENT_BYTES) == TRACEPARENT_BYTES - 1 &&
+		text[2] == '-' && text[35] == '-' && text[52] == '-' &&
+		is_hex(text, 2, true) && strncmp(text, "ff", 2) != 0 &&
+		is_hex(text + 3, 32, false) && is_hex(text + 36, 16, false) && is_hex(text + 53, 2, true);
+}
+
+static bool
+check_traceparent(char **value, void **extra, GucSource source)
+{
+	if ((*value)[0] == '\0' || dbpool_is_traceparent(*value))
+		return true;
+	GUC_check_errdetail("The traceparent of a W3C Trace Context is expected, as \"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\", or nothing.");
+	return false;
 }
 
 static void
@@ -187,6 +218,11 @@ dbpool_define_settings(void)
 							"It is cancelled and run again. Zero means for as long as it takes.",
 							&dbpool_stall_timeout,
 							100, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("dbpool.traceparent",
+							   "Sets the trace to which calls belong.",
+							   "The traceparent of a W3C Trace Context, which remotes find in a setting of that name. Nothing means that of sqlcommenter's comment in the statement, if there is one.",
+							   &dbpool_traceparent,
+							   "", PGC_USERSET, 0, check_traceparent, NULL, NULL);
 	DefineCustomEnumVariable("dbpool.transaction",
 							 "Sets which calls are one transaction on the remote server.",
 							 "By \"server\" the server's option transaction does.",

@@ -68,8 +68,14 @@ extern int	dbpool_split_threshold;
 extern int	dbpool_stall_timeout;
 extern int	dbpool_transaction; /* a TransactionMode */
 
+/* A traceparent of W3C Trace Context, with its zero. */
+#define TRACEPARENT_BYTES	56
+
+extern char *dbpool_traceparent;	/* dbpool.traceparent; empty: none */
+
 /* Makes them known to the server; in the postmaster. */
 extern bool dbpool_parse_lsn(const char *text, uint64 *lsn);
+extern bool dbpool_is_traceparent(const char *text);
 extern void dbpool_define_settings(void);
 
 /* A background process, as far as all of dbpool's are alike. */

@@ -118,6 +118,9 @@ extern bool call_writes(const Call *call);
 extern bool call_is_one_transaction(const Call *call);
 extern int	batch_traces(const char *sql, const char *params, Size params_len, Size *looked);
 
+/* trace.c */
+extern void trace_find(char *traceparent);
+
 /* params.c */
 extern void params_collect(FunctionCallInfo fcinfo, int first, Call *call);
 extern int	modes_enter(bool money);

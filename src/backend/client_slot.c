@@ -362,6 +362,7 @@ fill_slot(Client *client)
 	slot->task.item_most = call->item_most;
 	slot->task.statement = statement_of_call(call, definition);
 	slot->task.local_queryid = statement_local_queryid();
+	trace_find(slot->task.traceparent);
 
 	text_clip(sql, call->shown ? call->shown : call->sql, sizeof(sql));
 	text_clip(target, call->target ? call->target : "", sizeof(target));

@@ -46,6 +46,8 @@ struct Client
 								 * long; 0: it is not */
 	Ticks		submitted_at;
 	StatementRef statement;
+	char		traceparent[TRACEPARENT_BYTES]; /* likewise, if slow_ms is not
+												 * 0 */
 	bool		split_known;	/* the worker has told: */
 	SplitFrame	split;
 	char		host[NAMEDATALEN];	/* where it ran; empty: it has not */

@@ -163,6 +163,8 @@ slow_put(const Client *client, int64 us, const TimeSplit *split, uint64 left_out
 		appendStringInfo(&line, ", role \"%s\"", GetUserNameFromId(GetUserId(), false));
 	if (application_name != NULL && application_name[0] != '\0')
 		appendStringInfo(&line, ", application \"%s\"", application_name);
+	if (client->traceparent[0] != '\0')
+		appendStringInfo(&line, ", traceparent %s", client->traceparent);
 	ereport(LOG_SERVER_ONLY,
 			(errmsg_internal("%s: %s", line.data, text),
 			 params ? errdetail_internal("Parameters: %s", params) : 0,
@@ -195,6 +197,8 @@ slow_begun(Client *client)
 		client->definition->options->slow_query_threshold;
 	client->submitted_at = client->slot->submitted_at;
 	client->statement = client->slot->task.statement;
+	if (client->slow_ms > 0)
+		strlcpy(client->traceparent, client->slot->task.traceparent, sizeof(client->traceparent));
 	client->split_known = false;
 }
 

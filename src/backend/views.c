@@ -244,6 +244,10 @@ dbpool_get_requests(PG_FUNCTION_ARGS)
 		row_put_time(&row, copy.submitted_at);
 		row_put_time(&row, copy.running_since);
 		row_put_int(&row, copy.remote_pid, copy.remote_pid == 0);
+		if (copy.task.traceparent[0] != '\0')
+			row_put(&row, CStringGetTextDatum(copy.task.traceparent), false);
+		else
+			row_put(&row, (Datum) 0, true);
 		row_end(&row);
 	}
 	return (Datum) 0;

@@ -265,6 +265,8 @@ typedef struct TaskHeader
 								 * COMMIT */
 	StatementRef statement;		/* where it is counted; for the views */
 	int64		local_queryid;	/* likewise: of the statement that calls */
+	char		traceparent[TRACEPARENT_BYTES]; /* to which it belongs; empty:
+												 * none */
 } TaskHeader;
 
 typedef struct RequestSlot

@@ -52,9 +52,6 @@ typedef struct StatementRef
 /* Two of a Histogram's buckets are one here. */
 #define STATEMENT_BUCKETS	(HISTOGRAM_BUCKETS / 2)
 
-/* A traceparent of W3C Trace Context, with its zero. */
-#define TRACEPARENT_BYTES	56
-
 typedef struct StatementCounters
 {
 	uint64		calls;

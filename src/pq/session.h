@@ -74,6 +74,17 @@
 	CONN_NUMBER_SQL ", pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())"
 
 /*
+ * Sets to which trace what follows belongs, worker/trace.c: a format, for the value and for
+ * whether it ends with the transaction.  It is to fail nowhere.  So nothing is set where there is a dbpool that knows
+ * no such setting: in a server without dbpool any name with a dot may be set, in one
+ * with it none that it does not know.
+ */
+#define CONN_TRACE_SQL \
+	"SELECT CASE WHEN pg_catalog.current_setting('dbpool.workers', true) IS NULL" \
+	" OR pg_catalog.current_setting('dbpool.traceparent', true) IS NOT NULL" \
+	" THEN pg_catalog.set_config('dbpool.traceparent', %s, %s) END"
+
+/*
  * What a session may leave behind; our settings are to follow.  This is the list
  * of DISCARD ALL (reference page of DISCARD), but that what dbpool itself has
  * prepared stays, with its plans, unless somebody else has prepared something.

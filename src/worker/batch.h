@@ -62,6 +62,13 @@ extern bool batch_fails(Conn *conn, Flight *flight, Cause cause, char *frame);
 extern void batch_item_aborted(const Conn *conn, Flight *flight);
 extern bool batch_synced(Conn *conn, Flight *flight);
 
+/* Is the answer to its BEGIN to come? */
+static inline bool
+batch_begins(const Flight *flight)
+{
+	return flight->batch->beginning;
+}
+
 /* The batch of the first flight, or NULL. */
 static inline Batch *
 conn_head_batch(Conn *conn)

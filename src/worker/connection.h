@@ -142,6 +142,7 @@ typedef struct ConnSession
 										 * empty: not known */
 	bool		timed;			/* it keeps the times of commits */
 	bool		asks_prepared;	/* the question for numbers is */
+	bool		trace_prepared; /* what tells of traces is */
 	bool		foreign_prepared;	/* somebody has used PREPARE */
 	bool		degraded;		/* it is at a standby, as there is no primary */
 	bool		unsuited;		/* the server has not the role any more that
@@ -181,6 +182,7 @@ typedef struct ConnLease
 	uint64		hold;
 	int			statements;		/* requests that it was given for it */
 	bool		committed;		/* the last statement was a COMMIT that did */
+	bool		traced;			/* a statement had a trace */
 	bool		strayed;		/* it has begun or committed one by itself */
 	bool		preparing;		/* the last request was to prepare it */
 	bool		prepared;		/* its transaction is a prepared one now */
@@ -354,6 +356,7 @@ extern bool conn_needs_preparing(const Conn *conn, const Request *req);
 typedef enum Cause
 {
 	CAUSE_QUESTION,				/* not its, but the question's after it */
+	CAUSE_TRACE,				/* nor its: what tells of its trace */
 	CAUSE_OWN,					/* its own fault, or so it seems */
 	CAUSE_CANCEL,				/* it was cancelled */
 	CAUSE_CONFLICT,				/* it was in the way of another, and was
@@ -387,6 +390,7 @@ extern int	outcome_again_ms(const Request *req);
 
 extern bool conn_has_room(Conn *conn, const Statement *statement);
 extern bool conn_make_room(Conn *conn, Statement *statement);
+extern bool conn_prepares_own(const Conn *conn);
 extern bool conn_prepare_question(Conn *conn, Flight *flight);
 extern bool conn_send_question(Conn *conn);
 extern bool conn_send_prepared(Conn *conn, Flight *flight, int nparams,
@@ -396,6 +400,17 @@ extern void conn_unprepare(Conn *conn, const Statement *statement,
 						   bool deallocated);
 extern void conn_prepared_is_old(Conn *conn, Statement *statement);
 extern void conn_forget_prepared(Conn *conn);
+
+/* --- trace.c --------------------------------------------------------------------------- */
+
+/* The name of what is prepared for it. */
+#define TRACE_NAME	"dbpool_trace"
+
+extern bool trace_is_due(const Conn *conn, const Request *req);
+extern bool trace_goes_alone(const Conn *conn, const Request *req);
+extern bool trace_send(Conn *conn, Flight *flight, const Request *req);
+extern const char *trace_alone_sql(Conn *conn, Flight *flight, const Request *req);
+extern bool trace_is_next(const Flight *flight);
 
 /* --- connection_session.c ---------------------------------------------------------------- */
 

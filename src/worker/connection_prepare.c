@@ -102,6 +102,7 @@ void
 conn_forget_prepared(Conn *conn)
 {
 	conn->session.asks_prepared = false;
+	conn->session.trace_prepared = false;
 	while (!dlist_is_empty(&conn->prepared.lru))
 		drop(conn, dlist_head_element(Prepared, node, &conn->prepared.lru), true);
 	while (!dlist_is_empty(&conn->prepared.doomed))
@@ -130,11 +131,11 @@ deallocate_doomed(Conn *conn)
 }
 
 /*
- * May the question for the number of a flight's transaction (outcome.c) be prepared?  Not
- * where a transaction would fail with it.
+ * May the question for the number of a flight's transaction (outcome.c) be prepared, and what
+ * tells of its trace?  Not where a transaction would fail with it.
  */
-static bool
-prepares_question(const Conn *conn)
+bool
+conn_prepares_own(const Conn *conn)
 {
 	const Pool *pool = conn->pool;
 
@@ -150,7 +151,7 @@ bool
 conn_prepare_question(Conn *conn, Flight *flight)
 {
 	flight->asks = true;
-	flight->asks_parse = prepares_question(conn) && !conn->session.asks_prepared;
+	flight->asks_parse = conn_prepares_own(conn) && !conn->session.asks_prepared;
 	/* those that are sent behind it, before its answer is in, find it there */
 	conn->session.asks_prepared |= flight->asks_parse;
 	return !flight->asks_parse || wire_send_prepare(conn, QUESTION_NAME, outcome_number_sql(conn));
@@ -160,7 +161,7 @@ conn_prepare_question(Conn *conn, Flight *flight)
 bool
 conn_send_question(Conn *conn)
 {
-	bool		sent = prepares_question(conn) ?
+	bool		sent = conn_prepares_own(conn) ?
 	wire_send_prepared(conn, QUESTION_NAME, 0, NULL, false) :
 	wire_send_query(conn, outcome_number_sql(conn), 0, NULL);
 

@@ -70,6 +70,7 @@ send_pipelined(Conn *conn, Request *req, const char *const *values, bool asks)
 	if (!conn_set_pipelined(conn, true) ||
 		(prepared && !conn_make_room(conn, req->statement)) ||
 		!wire_send_prelude(conn, req) ||
+		(trace_is_due(conn, req) && !trace_send(conn, flight, req)) ||
 		(asks && !conn_prepare_question(conn, flight)))
 		return false;
 	/* a COMMIT leaves nothing that could be asked about */
@@ -85,17 +86,23 @@ send_pipelined(Conn *conn, Request *req, const char *const *values, bool asks)
 	return sent && wire_send_sync(conn);
 }
 
-/* The prelude by itself. */
+/* The prelude by itself, and what tells of the trace. */
 static bool
 send_prelude_alone(Conn *conn, Request *req)
 {
 	const char *end = req->prelude + req->task.prelude_len;
 	StringInfoData script;
 
+	Assert(conn->flights.n == 1);
 	initStringInfo(&script);
 	for (const char *sql = req->prelude; sql < end; sql += strlen(sql) + 1)
 	{
 		appendStringInfo(&script, "%s;", sql);
+		req->flight->prelude++;
+	}
+	if (trace_goes_alone(conn, req))
+	{
+		appendStringInfoString(&script, trace_alone_sql(conn, req->flight, req));
 		req->flight->prelude++;
 	}
 	req->flight->prelude_alone = true;
@@ -147,11 +154,15 @@ send_piece(void *arg)
 	/* first: libpq may send by itself, and the statement may look */
 	if (conn_head(conn)->req == req)
 		conn_show_request(conn, req);
-	if (req->task.kind == REQUEST_BATCH)
+	if (req->task.kind == REQUEST_BATCH && (req->task.batch & BATCH_EACH) && conn->lease.shared == NULL &&
+		trace_goes_alone(conn, req))
+		sent = send_prelude_alone(conn, req);
+	else if (req->task.kind == REQUEST_BATCH)
 		sent = batch_begin(conn, req);
-	else if (asks || (req->task.kind == REQUEST_QUERY && statement_is_plain(req->statement)))
+	else if (asks || (req->task.kind == REQUEST_QUERY && statement_is_plain(req->statement)) ||
+			 (req->task.one_transaction && trace_is_due(conn, req)))
 		sent = send_pipelined(conn, req, sending->values, asks);
-	else if (req->task.prelude_len > 0)
+	else if (req->task.prelude_len > 0 || trace_goes_alone(conn, req))
 		sent = send_prelude_alone(conn, req);
 	else
 		sent = send_alone(conn, req, sending->values);
@@ -180,7 +191,8 @@ conn_prelude_ended(Conn *conn)
 		values = message_params(req->params, req->task.nparams);
 	conn->io.flushed = false;
 	req->flight->prelude_alone = false;
-	if (!send_alone(conn, req, values) || !conn_flush(conn))
+	if (!(req->task.kind == REQUEST_BATCH ? batch_begin(conn, req) : send_alone(conn, req, values)) ||
+		!conn_flush(conn))
 		conn_lost(conn);
 }
 

@@ -35,7 +35,7 @@ is_to_repeat(const Conn *conn, const Flight *flight, Cause cause)
 	if (flight->req == NULL || flight->req->repeats >= REPEATS_MOST ||
 		conn->lease.shared != NULL || flight->batch != NULL)
 		return false;
-	if (cause == CAUSE_QUESTION)
+	if (cause == CAUSE_QUESTION || cause == CAUSE_TRACE)
 		return true;
 	if (cause == CAUSE_READ_ONLY)
 		return conn->session.unsuited && is_whole(flight->req);
@@ -266,6 +266,8 @@ conn_flight_ended(Conn *conn)
 		conn_unprepare(conn, flight->statement, true);
 	if (flight->asks_parse)
 		conn->session.asks_prepared = false;
+	if (flight->tracing > 1)
+		conn->session.trace_prepared = false;
 	if (req != NULL && !repeat)
 	{
 		check_end(conn, req, alone && conn_in_transaction(conn),

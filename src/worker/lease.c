@@ -144,6 +144,7 @@ lease_attach(Conn *conn, Request *req)
 	conn->lease.suspected = 0;
 	conn->lease.committed = false;
 	conn->lease.strayed = false;
+	conn->lease.traced = false;
 	conn->lease.preparing = false;
 	conn->lease.prepared = false;
 	conn->pool->nleased++;

@@ -60,7 +60,7 @@ count_statement(const Request *req, Ticks now)
 	call.shared = flight != NULL && request_can_ride(req);
 	call.at = now;
 	call.local_queryid = req->task.local_queryid;
-	call.traceparent = "";
+	call.traceparent = req->task.traceparent;
 	call.split = req->split;
 	statement_count(&req->task.statement, &call);
 }

@@ -279,6 +279,7 @@ settle_definition(Pool *pool, Request *req)
 	memcpy(&pool->options, pool->definition, sizeof(PoolOptions));
 	statements_mistrust(pool->statements);
 	pool->no_runs = false;
+	pool->no_traces = false;
 	pool_set_owner(pool->shared, pool->options.owner);
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->shared->dropped = false;

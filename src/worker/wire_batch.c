@@ -60,6 +60,9 @@ batch_begin(Conn *conn, Request *req)
 		if (!wire_send_query(conn, "BEGIN", 0, NULL))
 			return false;
 	}
+	if ((batch->leased || (batch->flags & BATCH_ONE)) && trace_is_due(conn, req) &&
+		!trace_send(conn, req->flight, req))
+		return false;
 	copy_ask(req, 0);
 	return true;
 }
@@ -260,7 +263,7 @@ batch_send(Conn *conn)
 	Size		turn = 0;
 	Size		unflushed = 0;
 
-	if (req == NULL || batch->ended || conn->loss.broken || !conn->io.flushed ||
+	if (req == NULL || flight->prelude_alone || batch->ended || conn->loss.broken || !conn->io.flushed ||
 		batch->sent - batch->done > BATCH_WINDOW / 2 || batch->bytes > BATCH_WINDOW_BYTES / 2)
 		return;
 	while (batch->sent - batch->done < BATCH_WINDOW && batch->bytes < BATCH_WINDOW_BYTES &&
@@ -322,7 +325,8 @@ batch_rests(const Flight *flight)
 {
 	const Batch *batch = flight->batch;
 
-	return !batch->ended && flight->prelude == 0 && !batch->beginning && batch->done == batch->sent;
+	return !batch->ended && !flight->prelude_alone && flight->prelude == 0 && flight->tracing == 0 && !batch->beginning &&
+		batch->done == batch->sent;
 }
 
 /* An item has its answer: let the window go on.  Returns the microseconds that it took. */

@@ -134,13 +134,15 @@ batch_fails(Conn *conn, Flight *flight, Cause cause, char *frame)
 		}
 		return req != NULL;
 	}
-	if (req != NULL && !req->failed && flight->prelude == 0 && !batch->beginning)
+	if (req != NULL && !req->failed && flight->prelude == 0 && flight->tracing == 0 && !batch->beginning)
 		put_items(req, batch->done, -1);
 	show = flight_failed(conn, flight, cause);
 	if (batch->beginning)
 		batch->beginning = false;
-	else if (batch->done < batch->sent && flight->prelude == 0)
+	else if (batch->done < batch->sent && flight->prelude == 0 && flight->tracing == 0)
 		(void) batch_item_done(batch, NULL);
+	else if (flight->prelude == 0)
+		flight->tracing = 0;
 	(void) batch_stop(conn, flight);
 	return show;
 }
@@ -151,7 +153,9 @@ batch_item_aborted(const Conn *conn, Flight *flight)
 {
 	Batch	   *batch = flight->batch;
 
-	if (!conn->loss.last_words && (batch->flags & BATCH_EACH) == 0 && batch->done < batch->sent)
+	if (flight->tracing > 0)
+		flight->tracing--;
+	else if (!conn->loss.last_words && (batch->flags & BATCH_EACH) == 0 && batch->done < batch->sent)
 		(void) batch_item_done(batch, NULL);
 }
 

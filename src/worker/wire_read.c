@@ -69,8 +69,25 @@ is_of_question(const Flight *flight, const PGresult *res)
 {
 	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
 
-	return question_is_next(flight) && sqlstate != NULL &&
+	return (question_is_next(flight) || trace_is_next(flight)) && sqlstate != NULL &&
 		(strncmp(sqlstate, "26", 2) == 0 || strncmp(sqlstate, "42", 2) == 0);
+}
+
+/*
+ * The same of what tells of its trace, which fails on no PostgreSQL.  Elsewhere it is not tried
+ * again; but what is prepared may be gone, as with the question.
+ */
+static bool
+is_of_trace(Conn *conn, const Flight *flight, const PGresult *res)
+{
+	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+
+	if (!trace_is_next(flight) || sqlstate == NULL ||
+		(strncmp(sqlstate, "42", 2) != 0 && strncmp(sqlstate, "22", 2) != 0 && strncmp(sqlstate, "0A", 2) != 0) ||
+		strcmp(sqlstate, "42P05") == 0)
+		return false;
+	conn->pool->no_traces = true;
+	return true;
 }
 
 /* A field of the only row; NULL when there is none. */
@@ -155,16 +172,18 @@ error_result(Conn *conn, PGresult *res)
 				sizeof(conn->loss.error));
 		conn_lost(conn);
 	}
-	else if (flight != NULL && flight->batch != NULL)
+	else if (flight != NULL && flight->batch != NULL && !flight->prelude_alone)
 	{
 		char		frame;
 
+		(void) is_of_trace(conn, flight, res);
 		if (batch_fails(conn, flight, wire_cause_of(res), &frame))
 			reply_error(flight->req, res, frame);
 	}
 	else if (flight != NULL)
 	{
-		Cause		cause = is_of_question(flight, res) ? CAUSE_QUESTION : wire_cause_of(res);
+		Cause		cause = is_of_trace(conn, flight, res) ? CAUSE_TRACE :
+		is_of_question(flight, res) ? CAUSE_QUESTION : wire_cause_of(res);
 
 		/* what stands behind is not executed */
 		flight->asks = false;
@@ -328,6 +347,8 @@ one_result(Conn *conn, PGresult *res)
 				wire_own_result(conn, res);
 			else if (flight->prelude > 0)
 				prelude_result(conn, flight);
+			else if (flight->tracing > 0 && (flight->batch == NULL || !batch_begins(flight)))
+				flight->tracing--;
 			else if (flight->batch != NULL)
 			{
 				if (batch_result(conn, flight, res, status == PGRES_SINGLE_TUPLE))
@@ -376,8 +397,8 @@ want_rows(Conn *conn)
 {
 	Flight	   *flight = conn_head(conn);
 
-	if (flight != NULL && flight->prelude == 0 && conn->io.pipelined && !flight->row_mode &&
-		!question_is_next(flight))
+	if (flight != NULL && flight->prelude == 0 && flight->tracing == 0 && conn->io.pipelined &&
+		!flight->row_mode && !question_is_next(flight))
 		flight->row_mode = PQsetSingleRowMode(conn->io.pg) == 1;
 }
 

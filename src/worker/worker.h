@@ -232,6 +232,8 @@ struct Pool
 								 * done */
 	uint32		reset_generation;	/* what is older is from before the reset */
 	bool		synchronous;	/* commits have been seen to wait for standbys */
+	bool		no_traces;		/* the remote cannot be told of them, see
+								 * trace.c */
 	bool		no_runs;		/* the remote does not tell of its runs, see
 								 * outcome.c */
 	bool		loses_prepared; /* what was prepared has been seen to get
@@ -330,6 +332,9 @@ struct Flight
 	uint64		xid;			/* that number, or 0 */
 	double		numbered_at;	/* and when it was told, by the remote's
 								 * clock, in seconds; or 0 */
+	int			tracing;		/* so many answers to what tells its trace
+								 * come, see trace.c */
+	bool		tracing_alone;	/* that is the last of its prelude */
 	int			prelude;		/* those to so many statements of its prelude
 								 * do */
 	bool		prelude_alone;	/* and its own has not been sent so far */

@@ -68,7 +68,7 @@ sub all_that_shows
 		'dbpool_pools', 'dbpool_connections',
 		'dbpool_requests', 'dbpool_stat_pools',
 		'dbpool_workers', 'dbpool_get_pools()',
-		'dbpool_get_connections()', 'dbpool_get_requests()')
+		'dbpool_get_connections()', 'dbpool_get_traced_requests()')
 	{
 		$all .= $observer->value("SELECT * FROM $relation") . "\n";
 	}

@@ -37,6 +37,8 @@ my %settings = (
 	'dbpool.session_max_requests' => [ 16, 20, [ 0, -1, 100001, "'many'" ] ],
 	'dbpool.split_threshold' => [ 80, 50, [ -1, 101, "'many'" ] ],
 	'dbpool.stall_timeout' => [ '100ms', 50, [ -1, "'1 mile'" ], '50ms' ],
+	'dbpool.traceparent' => [ '', "'00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'", [ "'00'", 1 ],
+		'00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01' ],
 	'dbpool.transaction' => [ 'server', 'bound', ["'many'", 1] ],
 	'dbpool.workers' => [ 1, 2, [ 0, -1, 1000000, "'many'" ] ]);
 
@@ -44,6 +46,7 @@ my %settings = (
 my %context = (
 	'dbpool.inherit_read_only' => 'user',
 	'dbpool.min_lsn' => 'user',
+	'dbpool.traceparent' => 'user',
 	'dbpool.transaction' => 'user',
 	'dbpool.alert_errors' => 'sighup',
 	'dbpool.alert_utilisation' => 'sighup',
