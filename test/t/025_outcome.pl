@@ -497,11 +497,15 @@ subtest 'a remote that lies' => sub {
 
 # --- restarts ------------------------------------------------------------------------------
 
+# What fails is tried again within a budget, to which each success adds a tenth of what a failure takes.
+sub refill { return $s->value(q{SELECT count(dbpool_exec('p', 'SELECT 1')) FROM generate_series(1, 100)}) }
+
 # The remote is shut down in good order while a write is in doubt; $how runs before it starts.
 sub restarted
 {
 	my ($how) = @_;
 
+	refill();
 	commits_wait();
 	send_write("SELECT dbpool_exec('p', 'INSERT INTO t VALUES (\$1)', " . ++$id . ')');
 	$proxy->tell('now reset');
@@ -565,6 +569,7 @@ foreach my $case ('is not committed', 'is committed', 'is committed, and its tim
 	my $sql = "SELECT dbpool_exec('p', 'INSERT INTO t VALUES (\$1) -- crash', " . ++$id . ')';
 
 	keep_times() if $case =~ /time/;
+	refill();
 	if ($case ne 'is not committed') { send_untold($sql) }
 	else { commits_wait(); send_write($sql) }
 	$remote->stop('immediate');
