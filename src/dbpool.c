@@ -157,14 +157,10 @@ define_role_settings(void)
 							16, 1, 100000, PGC_SUSET, 0, NULL, NULL, NULL);
 }
 
-void
-dbpool_define_settings(void)
+/* What holds for calls. */
+static void
+define_call_settings(void)
 {
-	define_alert_settings();
-	DefineCustomIntVariable("dbpool.history_interval",
-							"Sets how long a row of dbpool_stat_history is, of which sixty are kept for each pool.",
-							NULL, &dbpool_history_interval,
-							60000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("dbpool.inherit_read_only",
 							 "Makes remote transactions read-only while the local one is.",
 							 NULL, &dbpool_inherit_read_only,
@@ -174,6 +170,32 @@ dbpool_define_settings(void)
 							"Zero means that they show none, -1 all of them in full.",
 							&dbpool_log_parameter_max_length,
 							0, -1, INT_MAX / 2, PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomStringVariable("dbpool.min_lsn",
+							   "Sets how far servers are to have replayed that calls on read-only pools are run on.",
+							   "A pg_lsn. Nothing means that any will do.",
+							   &min_lsn_text,
+							   "", PGC_USERSET, 0, check_min_lsn, assign_min_lsn, NULL);
+	DefineCustomStringVariable("dbpool.traceparent",
+							   "Sets the trace to which calls belong.",
+							   "The traceparent of a W3C Trace Context, which remotes find in a setting of that name. Nothing means that of sqlcommenter's comment in the statement, if there is one.",
+							   &dbpool_traceparent,
+							   "", PGC_USERSET, 0, check_traceparent, NULL, NULL);
+	DefineCustomEnumVariable("dbpool.transaction",
+							 "Sets which calls are one transaction on the remote server.",
+							 "By \"server\" the server's option transaction does.",
+							 &dbpool_transaction, TRANSACTION_SERVER, transaction_modes,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+void
+dbpool_define_settings(void)
+{
+	define_alert_settings();
+	define_call_settings();
+	DefineCustomIntVariable("dbpool.history_interval",
+							"Sets how long a row of dbpool_stat_history is, of which sixty are kept for each pool.",
+							NULL, &dbpool_history_interval,
+							60000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("dbpool.max_connections",
 							"Sets how many remote connections all pools together may have.",
 							NULL, &dbpool_max_connections,
@@ -192,11 +214,6 @@ dbpool_define_settings(void)
 							"Sets how many pools can be in use at a time.",
 							NULL, &dbpool_max_pools,
 							128, 1, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	DefineCustomStringVariable("dbpool.min_lsn",
-							   "Sets how far servers are to have replayed that calls on read-only pools are run on.",
-							   "A pg_lsn. Nothing means that any will do.",
-							   &min_lsn_text,
-							   "", PGC_USERSET, 0, check_min_lsn, assign_min_lsn, NULL);
 	DefineCustomIntVariable("dbpool.max_requests",
 							"Sets how many statements can be under way at a time.",
 							"Zero means as many as max_connections.",
@@ -218,16 +235,6 @@ dbpool_define_settings(void)
 							"It is cancelled and run again. Zero means for as long as it takes.",
 							&dbpool_stall_timeout,
 							100, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomStringVariable("dbpool.traceparent",
-							   "Sets the trace to which calls belong.",
-							   "The traceparent of a W3C Trace Context, which remotes find in a setting of that name. Nothing means that of sqlcommenter's comment in the statement, if there is one.",
-							   &dbpool_traceparent,
-							   "", PGC_USERSET, 0, check_traceparent, NULL, NULL);
-	DefineCustomEnumVariable("dbpool.transaction",
-							 "Sets which calls are one transaction on the remote server.",
-							 "By \"server\" the server's option transaction does.",
-							 &dbpool_transaction, TRANSACTION_SERVER, transaction_modes,
-							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("dbpool.workers",
 							"Sets the number of background workers that share out the pools.",
 							NULL, &dbpool_workers,
