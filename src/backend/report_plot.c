@@ -33,7 +33,10 @@ typedef struct PlotScale
 static double
 plot_value(const PlotPoint *point, size_t offset)
 {
-	return *(const double *) ((const char *) point + offset);
+	double		value;
+
+	memcpy(&value, (const char *) point + offset, sizeof(value));
+	return value;
 }
 
 static double
