@@ -295,10 +295,11 @@ client_leave(Client *client)
 	bool		given_up = client->slow_ms > 0 && client->slot != NULL && !client->ended && !client_is_done(client);
 
 	client_let_go(client);
-	if (given_up)
-		slow_given_up(client);
 	if (client->entered)
 		transaction_left(client->call->transaction, client->call, client->ticket, client->running);
+	/* last, as it may run out of memory */
+	if (given_up)
+		slow_given_up(client);
 }
 
 /*

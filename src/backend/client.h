@@ -116,6 +116,7 @@ extern bool error_has_no_remote(const char *body, Size len);
 extern int	call_traces(const Call *call);
 extern bool call_writes(const Call *call);
 extern bool call_is_one_transaction(const Call *call);
+extern bool call_steers(const Call *call);
 extern int	batch_traces(const char *sql, const char *params, Size params_len, Size *looked);
 
 /* trace.c */

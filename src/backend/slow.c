@@ -140,6 +140,9 @@ slow_put(const Client *client, int64 us, const TimeSplit *split, uint64 left_out
 {
 	char		text[DBPOOL_SHOWN_SQL];
 	const char *params = slow_params(client->call);
+
+	/* after an error, nothing is looked up; and a role may have been dropped */
+	const char *role = split != NULL ? GetUserNameFromId(GetUserId(), true) : NULL;
 	StringInfoData line;
 
 	slow_text(client, text);
@@ -158,9 +161,8 @@ slow_put(const Client *client, int64 us, const TimeSplit *split, uint64 left_out
 	if (client->error.len > 0)
 		appendStringInfoString(&line, ", failed");
 	appendStringInfo(&line, ", process %d", MyProcPid);
-	/* after an error, nothing is looked up */
-	if (split != NULL)
-		appendStringInfo(&line, ", role \"%s\"", GetUserNameFromId(GetUserId(), false));
+	if (role != NULL)
+		appendStringInfo(&line, ", role \"%s\"", role);
 	if (application_name != NULL && application_name[0] != '\0')
 		appendStringInfo(&line, ", application \"%s\"", application_name);
 	if (client->traceparent[0] != '\0')

@@ -200,6 +200,38 @@ is_listed(const char *word, Size len, const char *const *words, int n)
 	return false;
 }
 
+/* Its first word, of letters. */
+static const char *
+first_word(const char *sql, Size *len)
+{
+	sql = skip_to_word(sql);
+	*len = 0;
+	while (isalpha((unsigned char) sql[*len]))
+		(*len)++;
+	return sql;
+}
+
+/*
+ * Does its text begin with what steers a transaction, or what is to come before its queries?  In a
+ * transaction over calls, no query of ours comes before that: ROLLBACK TO is all that a
+ * failed one takes, and a LOCK is to be there before the next snapshot.
+ */
+bool
+call_steers(const Call *call)
+{
+	static const char *const words[] = {
+		"set", "reset", "lock", "savepoint", "release", "rollback", "abort", "begin", "start",
+		"commit", "end", "prepare", "discard"
+	};
+	const char *word;
+	Size		len;
+
+	if (call->kind != REQUEST_QUERY && call->kind != REQUEST_SCRIPT)
+		return false;
+	word = first_word(call->sql, &len);
+	return is_listed(word, len, words, lengthof(words));
+}
+
 /*
  * Is it the text of one statement that is one transaction when it runs by itself?  Not one
  * that may commit on its way, as CALL and DO may, and VACUUM does; nor
@@ -212,13 +244,11 @@ call_is_one_transaction(const Call *call)
 	static const char *const words[] = {"select", "insert", "update", "delete", "merge", "with", "values", "table"};
 	const char *sql;
 	const char *semicolon;
-	Size		len = 0;
+	Size		len;
 
 	if ((call->kind != REQUEST_QUERY && call->kind != REQUEST_SCRIPT) || call->ends_transaction)
 		return false;
-	sql = skip_to_word(call->sql);
-	while (isalpha((unsigned char) sql[len]))
-		len++;
+	sql = first_word(call->sql, &len);
 	semicolon = call->kind == REQUEST_SCRIPT ? strchr(sql, ';') : NULL;
 	return is_listed(sql, len, words, lengthof(words)) &&
 		(semicolon == NULL || semicolon[1 + strspn(semicolon + 1, " \t\r\n;")] == '\0');
@@ -230,15 +260,13 @@ call_writes(const Call *call)
 {
 	static const char *const words[] = {"insert", "update", "delete", "merge", "with"};
 	const char *sql;
-	Size		len = 0;
+	Size		len;
 
 	if (call->kind != REQUEST_QUERY)
 		return false;
 	if (call->ends_transaction)
 		return true;
-	sql = skip_to_word(call->sql);
-	while (isalpha((unsigned char) sql[len]))
-		len++;
+	sql = first_word(call->sql, &len);
 	for (int i = 0; i < lengthof(words); i++)
 	{
 		if (len == strlen(words[i]) && pg_strncasecmp(sql, words[i], len) == 0)

@@ -260,6 +260,8 @@ typedef struct TaskHeader
 								 * COMMIT */
 	bool		one_transaction;	/* its text is one statement, which cannot
 									 * end the transaction it runs in */
+	bool		steers;			/* its text begins with what steers the
+								 * transaction it runs in */
 	bool		lease_prepares; /* its transaction is prepared by this request */
 	bool		lease_has_read; /* and has surely done nothing else; of a
 								 * COMMIT */

@@ -469,6 +469,7 @@ extern bool conn_set_pipelined(Conn *conn, bool on);
 extern bool conn_send_simple(Conn *conn, const char *sql);
 extern bool conn_in_transaction(const Conn *conn);
 extern bool conn_transaction_works(const Conn *conn);
+extern bool conn_transaction_failed(const Conn *conn);
 extern bool conn_is_bad(const Conn *conn);
 extern const char *conn_setting(const Conn *conn, const char *name);
 extern int	conn_remote_pid(const Conn *conn);

@@ -410,9 +410,12 @@ static bool
 conn_prelude_is_over(Conn *conn)
 {
 	const Request *req = conn_head_request(conn);
+	const Flight *flight = conn_head(conn);
 
-	return conn_head(conn)->prelude_alone && conn_head(conn)->errors == 0 &&
-		req != NULL && req->task.kind != REQUEST_PING;
+	return flight->prelude_alone && flight->errors == 0 &&
+		req != NULL && req->task.kind != REQUEST_PING &&
+	/* a batch that was stopped before it has begun */
+		!(req->task.kind == REQUEST_BATCH && req->copy == COPY_ENDED);
 }
 
 /* All results of what was sent outside a pipeline have been read. */

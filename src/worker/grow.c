@@ -127,8 +127,8 @@ probe_piece(void *arg)
 
 /*
  * If one of the pool's endpoints is out, and it is time to find out whether it still is,
- * open a connection for that.  A pool that has all it may have elsewhere gives up an idle
- * one, or has one too many until it is known: else nobody would find out.
+ * open a connection for that.  A pool that has all it may have has one too many until it is
+ * known: else nobody would find out.  Those that there are may be all that can be had.
  */
 static void
 probe(Pool *pool)
@@ -148,7 +148,6 @@ probe(Pool *pool)
 				timer_set_by(&pool->upkeep, until);
 			break;
 		}
-		pool_renew_make_place(pool);
 		size = pool_size(pool);
 		if (size > pool_max(pool))
 			break;

@@ -15,7 +15,8 @@
  * which is reset afterwards.  A pool whose sessions are never reset does without.
  *
  * In a transaction over calls it stays set, or is put back by a ROLLBACK TO: so from the first
- * statement on that has a trace, all are told theirs, or that they have none.
+ * statement on that has a trace, all are told theirs, or that they have none; but for what steers
+ * the transaction (call_steers()), before which nothing may come.
  */
 #include "postgres.h"
 
@@ -27,6 +28,14 @@ bool
 trace_is_due(const Conn *conn, const Request *req)
 {
 	if (req->task.traceparent[0] == '\0' && (conn->lease.shared == NULL || !conn->lease.traced))
+		return false;
+
+	/*
+	 * nothing may come before that; and a transaction that has failed takes
+	 * nothing else
+	 */
+	if (conn->lease.shared != NULL &&
+		(req->task.steers || (req->task.prelude_len == 0 && conn_transaction_failed(conn))))
 		return false;
 	return !conn->pool->no_traces && !req->task.lease_ends && !req->task.lease_prepares &&
 		req->task.kind != REQUEST_PING && req->task.kind != REQUEST_WARM &&

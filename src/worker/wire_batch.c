@@ -82,6 +82,9 @@ batch_stop(Conn *conn, Flight *flight)
 	drop_item(batch);
 	if (flight->req != NULL)
 		flight->req->copy = COPY_ENDED;
+	/* it has not begun: what is under way is no pipeline */
+	if (flight->prelude_alone)
+		return true;
 	conn->io.flushed = false;
 	if (wire_send_sync(conn) && conn_flush(conn))
 		return true;

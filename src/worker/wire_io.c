@@ -115,6 +115,13 @@ conn_transaction_works(const Conn *conn)
 	return PQtransactionStatus(conn->io.pg) == PQTRANS_INTRANS;
 }
 
+/* Or in one that has, and with nothing under way? */
+bool
+conn_transaction_failed(const Conn *conn)
+{
+	return PQtransactionStatus(conn->io.pg) == PQTRANS_INERROR;
+}
+
 /* Has libpq given the connection up?  What it has read may still be taken. */
 bool
 conn_is_bad(const Conn *conn)

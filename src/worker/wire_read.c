@@ -295,9 +295,11 @@ take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
 static void
 prelude_result(Conn *conn, Flight *flight)
 {
-	if (--flight->prelude > 0)
+	/* what only tells of the trace may fail, and what was before it has run */
+	if (--flight->prelude == 0 || (flight->prelude == 1 && flight->tracing_alone))
+		lease_begun(conn);
+	if (flight->prelude > 0)
 		return;
-	lease_begun(conn);
 	/* nothing comes after it */
 	if (flight->req != NULL && flight->req->task.kind == REQUEST_PING)
 		flight->req->has_outcome = true;

@@ -163,6 +163,34 @@ is( $control->value(qq{
 is(written(), $trace[7], 'all of them');
 is(seen(), '', 'nothing of it is left');
 
+# What steers a transaction has nothing before it: a failed one takes nothing else.
+set_trace($trace[8]);
+$control->value(q{SELECT dbpool_begin('p', 'steered')});
+$control->value(q{SELECT dbpool_savepoint('steered', 's')});
+foreach my $back (q{dbpool_rollback_to('steered', 's')}, q{dbpool_exec('steered', 'ROLLBACK TO s')})
+{
+	is($control->query(q{SELECT dbpool_exec('steered', 'SELECT 1/0')})->{state}, '22012', 'the transaction has failed');
+	is($control->query("SELECT $back")->{err}, '', "$back takes it back");
+	is($control->value(q{SELECT dbpool_value(NULL::text, 'steered', 'SELECT trace()')}), $trace[8], 'and it goes on');
+}
+is($control->query(q{SELECT dbpool_rollback('steered')})->{err}, '', 'it ends');
+
+# A batch that is given up before it has begun, while the remote is told of its trace
+my $hangs = session($local);
+$hangs->value("SET dbpool.traceparent = '$trace[8]'");
+is($hangs->value(q{SELECT count(*) FROM dbpool_batch('p', ARRAY['SELECT 1', 'SELECT 2'])}), '2', 'a batch runs');
+my $behind = $control->value(q{SELECT remote_pid FROM dbpool_connections WHERE pool = 'p'});
+suspend($behind);
+$hangs->send(q{SELECT count(*) FROM dbpool_batch('p', ARRAY['SELECT 1', 'SELECT 2'])});
+$control->poll(q{SELECT count(*) FROM dbpool_requests WHERE pool = 'p' AND state = 'running'}, '1');
+$control->value('SELECT pg_cancel_backend(' . $hangs->pid . ')');
+is($hangs->wait->{state}, '57014', 'it is cancelled');
+resume($behind);
+set_trace('');
+is(seen(), '', 'the pool works');
+is($control->value(q{SELECT remote_pid FROM dbpool_connections WHERE pool = 'p'}), $behind, 'on the same connection');
+$hangs->quit;
+
 # --- sqlcommenter -------------------------------------------------------------------------------
 
 my $with = q{SELECT dbpool_value(NULL::text, 'p', 'SELECT trace()')};
