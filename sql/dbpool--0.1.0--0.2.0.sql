@@ -204,8 +204,8 @@ COMMENT ON FUNCTION dbpool_get_pool_transactions() IS 'what dbpool_pools and dbp
 
 CREATE FUNCTION dbpool_get_pool_retries(
 	OUT dbid oid, OUT serverid oid, OUT userid oid, OUT private boolean,
-	OUT retries bigint, OUT retries_refused bigint, OUT refused bigint, OUT shed bigint,
-	OUT fallbacks bigint)
+	OUT retries bigint, OUT retries_refused bigint, OUT hedged bigint, OUT hedge_wins bigint,
+	OUT refused bigint, OUT shed bigint, OUT fallbacks bigint)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_pool_retries() IS 'what dbpool_stat_pools says of retries, and of calls that are turned away';
@@ -393,6 +393,8 @@ SELECT (pg_catalog.array_agg(p.pool ORDER BY p.used_at DESC NULLS LAST))[1] AS p
 	pg_catalog.max(t.transaction_time_max) AS transaction_time_max,
 	pg_catalog.max(e.retries) AS retries,
 	pg_catalog.max(e.retries_refused) AS retries_refused,
+	pg_catalog.max(e.hedged) AS hedged,
+	pg_catalog.max(e.hedge_wins) AS hedge_wins,
 	pg_catalog.max(e.refused) AS refused,
 	pg_catalog.max(e.shed) AS shed,
 	pg_catalog.max(e.fallbacks) AS fallbacks,
@@ -414,6 +416,7 @@ LEFT JOIN (
 LEFT JOIN (
 	SELECT u.dbid, u.serverid, u.userid, pg_catalog.sum(u.retries)::bigint AS retries,
 		pg_catalog.sum(u.retries_refused)::bigint AS retries_refused,
+		pg_catalog.sum(u.hedged)::bigint AS hedged, pg_catalog.sum(u.hedge_wins)::bigint AS hedge_wins,
 		pg_catalog.sum(u.refused)::bigint AS refused, pg_catalog.sum(u.shed)::bigint AS shed,
 		pg_catalog.sum(u.fallbacks)::bigint AS fallbacks
 	FROM @extschema@.dbpool_get_pool_retries() u
@@ -477,6 +480,8 @@ COMMENT ON COLUMN dbpool_stat_pools.transaction_time_mean IS 'mean such time, NU
 COMMENT ON COLUMN dbpool_stat_pools.transaction_time_max IS 'longest such time';
 COMMENT ON COLUMN dbpool_stat_pools.retries IS 'tries of statements after one that had failed, see retry_attempts';
 COMMENT ON COLUMN dbpool_stat_pools.retries_refused IS 'statements that were not tried again, as the budget for that was used up';
+COMMENT ON COLUMN dbpool_stat_pools.hedged IS 'reads that were sent to another host as well, as they took long, see hedge';
+COMMENT ON COLUMN dbpool_stat_pools.hedge_wins IS 'of these, answered by that host first';
 COMMENT ON COLUMN dbpool_stat_pools.refused IS 'calls that were refused, as max_waiting others waited for a connection';
 COMMENT ON COLUMN dbpool_stat_pools.shed IS 'calls that were given up while they waited, as the pool was overloaded and shed is on';
 COMMENT ON COLUMN dbpool_stat_pools.fallbacks IS 'calls that were run on the pool that fallback_server names, as no connection could be opened';

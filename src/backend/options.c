@@ -20,6 +20,7 @@ typedef enum OptionType
 	OPTION_DURATION,			/* milliseconds, with PostgreSQL's units */
 	OPTION_SECONDS,				/* likewise, a bare number is seconds */
 	OPTION_LAG,					/* milliseconds, or below 0 kilobytes */
+	OPTION_PERCENTILE,			/* tenths of a percent, or "off": 0 */
 	OPTION_WORD,				/* one of a few */
 	OPTION_SCHEMA,				/* a name; not in PoolOptions, as no worker
 								 * needs it */
@@ -55,6 +56,7 @@ static const struct PoolOption
 	{"failover_wait", OPTION_DURATION, offsetof(PoolOptions, failover_wait), 0, INT_MAX, 0},
 	{"fallback_server", OPTION_SERVER, 0, 0, 0, 0},
 	{"health_check_interval", OPTION_DURATION, offsetof(PoolOptions, health_check_interval), 0, INT_MAX, 30000},
+	{"hedge", OPTION_PERCENTILE, offsetof(PoolOptions, hedge), 500, 999, 0},
 	{"history_format", OPTION_WORD, offsetof(PoolOptions, history_format), 0, lengthof(history_words), HISTORY_DBPOOL, history_words},
 	{"history_schema", OPTION_SCHEMA, 0, 0, 0, 0},
 	{"idle_timeout", OPTION_DURATION, offsetof(PoolOptions, idle_timeout), 0, INT_MAX, 600000},
@@ -210,6 +212,25 @@ parse_lag(const struct PoolOption *option, const char *value)
 	pg_unreachable();
 }
 
+/* A percentile, as "95%" or "99.5%", in tenths of a percent; or off. */
+static int
+parse_percentile(const struct PoolOption *option, const char *value)
+{
+	Size		digits = strspn(value, "0123456789");
+	int			tenths;
+
+	if (strcmp(value, "off") == 0)
+		return 0;
+	tenths = digits > 0 && digits <= 3 ? atoi(value) * 10 : 0;
+	value += digits;
+	if (value[0] == '.' && isdigit((unsigned char) value[1]))
+	{
+		tenths += value[1] - '0';
+		value += 2;
+	}
+	return strcmp(value, "%") == 0 && tenths >= option->min && tenths <= option->max ? tenths : -1;
+}
+
 /* The value of a pool's option as a number. */
 static int
 parse_value(const struct PoolOption *option, const char *value)
@@ -222,6 +243,14 @@ parse_value(const struct PoolOption *option, const char *value)
 		return parse_word(option, value);
 	if (option->type == OPTION_LAG)
 		return parse_lag(option, value);
+	if (option->type == OPTION_PERCENTILE)
+	{
+		result = parse_percentile(option, value);
+		if (result < 0)
+			option_bad_value(option->keyword, value, "The valid range is 50% to 99.9%, by tenths.",
+							 "A percentile is expected, as \"95%\": a read that has taken longer than so many of the same text is sent to another host as well. \"off\" sends none.");
+		return result;
+	}
 	if (is_name(option))
 	{
 		if (value[0] == '\0' || strlen(value) >= NAMEDATALEN)
@@ -302,6 +331,47 @@ check_degraded(List *defs, const PoolOptions *options)
 				 errdetail("A call that makes its session read-write would leave it so for others.")));
 }
 
+/* How many hosts does the server name? */
+static int
+count_hosts(List *defs)
+{
+	int			most = 1;
+	ListCell   *lc;
+
+	foreach(lc, defs)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+		int			n = 1;
+
+		if (strcmp(def->defname, "host") != 0 && strcmp(def->defname, "hostaddr") != 0)
+			continue;
+		for (const char *c = defGetString(def); *c != '\0'; c++)
+			n += *c == ',';
+		most = Max(most, n);
+	}
+	return most;
+}
+
+/* What is sent twice has to do no harm, and to have somewhere to go. */
+static void
+check_hedge(List *defs, const PoolOptions *options)
+{
+	if (options->hedge == 0)
+		return;
+	if (!options->read_only)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"hedge\" needs \"read_only\" to be on"),
+				 errdetail("It has statements run twice, which what writes must not."),
+				 errhint("Make a second server for reads, with \"read_only\" and the same hosts.")));
+	if (count_hosts(defs) < 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"hedge\" needs two hosts or more"),
+				 errdetail("A read that takes long is sent to another host as well."),
+				 errhint("List the hosts in \"host\", separated by commas.")));
+}
+
 /* Read the options of a server (DefElems); those not given get their defaults. */
 void
 options_read(List *defs, PoolOptions *options)
@@ -328,6 +398,7 @@ options_read(List *defs, PoolOptions *options)
 				 errmsg("option \"min_size\" (%d) must not be greater than \"max_size\" (%d)",
 						options->min_size, options->max_size)));
 	check_degraded(defs, options);
+	check_hedge(defs, options);
 	/* what a call has changed in its session would stay */
 	if (options->read_only && options->reset == RESET_NEVER)
 		ereport(ERROR,

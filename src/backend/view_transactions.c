@@ -72,6 +72,8 @@ dbpool_get_pool_retries(PG_FUNCTION_ARGS)
 		{
 			row_put_count(&row, pool->counters.retries);
 			row_put_count(&row, pool->counters.retries_refused);
+			row_put_count(&row, pool->counters.hedged);
+			row_put_count(&row, pool->counters.hedge_wins);
 			row_put_count(&row, pool->counters.refused);
 			row_put_count(&row, pool->counters.shed);
 			row_put_count(&row, pool->counters.fallbacks);

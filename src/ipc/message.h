@@ -120,10 +120,12 @@ typedef struct PoolOptions
 								 * kilobytes; 0: any */
 	int			slow_query_threshold;	/* what takes so long is logged; 0:
 										 * nothing is */
+	int			hedge;			/* percentile after which a read is sent to
+								 * another host as well, in tenths; 0: never */
 } PoolOptions;
 
 /* Definitions are compared by their bytes, and these are the first. */
-StaticAssertDecl(sizeof(PoolOptions) == 2 * NAMEDATALEN + 30 * sizeof(int),
+StaticAssertDecl(sizeof(PoolOptions) == 2 * NAMEDATALEN + 31 * sizeof(int),
 				 "PoolOptions has no gaps");
 
 /* PoolOptions.retry_on */

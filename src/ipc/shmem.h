@@ -143,6 +143,8 @@ typedef struct PoolCounters
 	uint64		repeats;		/* sent again, unseen by their sessions */
 	uint64		retries;		/* tried again, see worker/retry.c */
 	uint64		retries_refused;	/* not, as the budget was used up */
+	uint64		hedged;			/* copies sent, see worker/hedge.c */
+	uint64		hedge_wins;		/* that have answered first */
 	uint64		refused;		/* came when max_waiting others waited */
 	uint64		shed;			/* turned away while they waited */
 	uint64		fallbacks;		/* run on another pool, which their sessions

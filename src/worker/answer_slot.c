@@ -62,6 +62,14 @@ slot_started(Request *req, const Conn *conn)
 	return true;
 }
 
+static void
+slot_moved(Request *req, const Conn *conn)
+{
+	SpinLockAcquire(&req->slot->mutex);
+	req->slot->remote_pid = conn->shared->remote_pid;
+	SpinLockRelease(&req->slot->mutex);
+}
+
 static bool
 slot_unstarted(Request *req)
 {
@@ -96,6 +104,7 @@ slot_gone(Request *req)
 const Answer answer_slot = {
 	.ring = slot_ring,
 	.started = slot_started,
+	.moved = slot_moved,
 	.unstarted = slot_unstarted,
 	.wake = slot_wake,
 	.ended = slot_ended,

@@ -113,6 +113,15 @@ decayed(const Pool *pool, int at, Ticks now)
 	return 1.0 + (known->slow - 1.0) * exp(-age_s / BALANCE_DECAY_S);
 }
 
+/* The same of one by its number; 1: as fast as usual, as far as is known. */
+double
+balance_slow(const Pool *pool, int endpoint, Ticks now)
+{
+	int			at = endpoint_place(pool, endpoint);
+
+	return at < 0 ? 1.0 : decayed(pool, at, now);
+}
+
 /* A statement has ended well, us after the remote had begun with it. */
 void
 balance_took(Conn *conn, const Flight *flight, double us, Ticks now)
@@ -211,7 +220,8 @@ better_of_two(const Pool *pool, const int *among, int n, const Load *loads, Tick
 
 /*
  * At which endpoint is a request to run, of those that have a connection for it?  rides: it may
- * join others.  ENDPOINT_NONE: there is no choice.
+ * join others.  ENDPOINT_NONE: there is no choice.  Where connections are at several only for
+ * copies of reads (hedge.c), it is the first in the order of the hosts.
  */
 int
 balance_choose(Pool *pool, const Request *req, bool rides, Ticks now)
@@ -220,7 +230,7 @@ balance_choose(Pool *pool, const Request *req, bool rides, Ticks now)
 	int			among[DBPOOL_MAX_PLACES];
 	int			n = 0;
 
-	if (!pool_is_balanced(pool))
+	if (!pool_is_balanced(pool) && !pool_keeps_order(pool))
 		return ENDPOINT_NONE;
 	weigh(pool, req, loads, now);
 	for (int i = 0; i < pool->nendpoints; i++)
@@ -228,6 +238,8 @@ balance_choose(Pool *pool, const Request *req, bool rides, Ticks now)
 		if (loads[i].idle || (rides && loads[i].rides))
 			among[n++] = i;
 	}
+	if (n > 0 && pool_keeps_order(pool))
+		return pool->endpoints[among[0]];
 	return n == 0 ? ENDPOINT_NONE : pool->endpoints[better_of_two(pool, among, n, loads, now)];
 }
 

@@ -39,6 +39,12 @@ check_flights(Conn *conn)
 		/* a request and its flight know each other, and who waits is theirs */
 		Assert(req == NULL || (req->active && !req->ending && !req->queued && !flight->chore));
 		Assert(req == NULL || (req->flight == flight && req->conn == conn && req->pool == conn->pool));
+		/* a copy is alone, but for chores, and its request has another flight */
+		Assert(flight->hedges == NULL ||
+			   (req == NULL && flight->hedges->hedge.flight == flight && flight->hedges->hedge.conn == conn &&
+				flight->hedges->flight != NULL && flight->hedges->conn != conn && flight->hedges->hedge.watched &&
+				!flight->hedges->put && !conn->flights.joinable));
+		Assert(req == NULL || req->hedge.watched || (req->hedge.flight == NULL && !req->hedge.due.armed));
 		Assert(flight->awaited == NULL || (req == NULL && flight->awaited->kept));
 		Assert(flight->statement == NULL || flight->statement->refs > 0);
 		Assert(!flight->reused || flight->prepared);

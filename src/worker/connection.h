@@ -326,7 +326,10 @@ conn_mark(Conn *conn)
 extern Flight *flight_make(void);
 extern void flight_free(Flight *flight);
 extern void flight_add(Conn *conn, Flight *flight, Request *req);
+extern void flight_add_copy(Conn *conn, Flight *flight, Request *req);
 extern void flight_remove(Conn *conn, Flight *flight);
+extern void hedge_end(Request *req);
+extern void hedge_take_over(Request *req);
 extern void chore_add(Conn *conn);
 extern int64 conn_head_us(Conn *conn, Ticks now);
 extern void conn_count_request(Conn *conn, Request *req, Ticks now, int64 us, bool failed);
@@ -345,6 +348,7 @@ extern void conn_lost_at_end(Conn *conn);
 #define CONN_ANSWER_MS		5000
 
 extern void conn_start(Conn *conn, Request *req);
+extern void conn_start_copy(Conn *conn, Request *req);
 extern void conn_prelude_ended(Conn *conn);
 extern void conn_check(Conn *conn, Request *req);
 extern void conn_check_again(Conn *conn);
@@ -393,7 +397,7 @@ extern bool conn_make_room(Conn *conn, Statement *statement);
 extern bool conn_prepares_own(const Conn *conn);
 extern bool conn_prepare_question(Conn *conn, Flight *flight);
 extern bool conn_send_question(Conn *conn);
-extern bool conn_send_prepared(Conn *conn, Flight *flight, int nparams,
+extern bool conn_send_prepared(Conn *conn, Flight *flight, const Request *req,
 							   const char *const *values);
 extern void conn_note_types(Conn *conn, const Flight *flight, int n, const Oid *types);
 extern void conn_unprepare(Conn *conn, const Statement *statement,
@@ -627,11 +631,11 @@ conn_copies(Conn *conn)
 	return req != NULL && req->copy == COPY_COPYING && req->task.kind == REQUEST_COPY;
 }
 
-/* Has its session given it up? */
+/* Does nobody wait for it any more?  Its session has given it up, or has another's answer. */
 static inline bool
 flight_is_orphan(const Flight *flight)
 {
-	return flight != NULL && flight->req == NULL && !flight->chore;
+	return flight != NULL && flight->req == NULL && !flight->chore && flight->hedges == NULL;
 }
 
 #endif							/* DBPOOL_CONNECTION_H */

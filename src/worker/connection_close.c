@@ -32,6 +32,18 @@ waiter_leaves(Conn *conn, const char *reason)
 		retry_lost(req, conn->opened_at, reason);
 }
 
+/* The first flight's request, to which that is an end; not if a copy of it runs elsewhere. */
+static Request *
+head_to_end(Conn *conn)
+{
+	Request    *req = conn_head_request(conn);
+
+	if (req == NULL || req->hedge.flight == NULL)
+		return req;
+	hedge_take_over(req);
+	return NULL;
+}
+
 /*
  * Close a connection.  Whoever still has a request on it has to have taken it
  * off before; one that is left is told that the connection was lost.  The
@@ -52,7 +64,7 @@ conn_close(Conn *conn, const char *reason)
 		char		what[DBPOOL_SHOWN_ERROR];
 		Doubt	   *doubt;
 
-		req = conn_head_request(conn);
+		req = head_to_end(conn);
 		snprintf(what, sizeof(what), "It was closed because %s.", reason);
 		doubt = req != NULL && conn_head(conn)->xid != 0 ?
 			outcome_doubt(conn, what, conn_head_us(conn, ticks_now())) : NULL;
@@ -236,9 +248,9 @@ conn_lost(Conn *conn)
 		waiter_leaves(conn, conn->loss.error);
 	for (; conn->flights.n > 0; behind = true)
 	{
+		Request    *req = head_to_end(conn);
 		Fate		fate = fate_of_lost(conn, behind);
 		int64		us = conn_head_us(conn, ticks_now());
-		Request    *req = conn_head_request(conn);
 		bool		opens = conn->lease.statements == 1;
 		bool		gone = false;
 		Doubt	   *doubt = NULL;

@@ -270,9 +270,9 @@ is_waited_for_like_this(const Prepared *prepared, const Request *req)
 		memcmp(req->types, prepared->types, sizeof(Oid) * n) == 0;
 }
 
-/* Run the statement of a flight prepared, preparing it first if need be. */
+/* Run the statement of a flight of that request prepared, preparing it first if need be. */
 bool
-conn_send_prepared(Conn *conn, Flight *flight, int nparams, const char *const *values)
+conn_send_prepared(Conn *conn, Flight *flight, const Request *req, const char *const *values)
 {
 	Statement  *statement = flight->statement;
 	Prepared   *prepared = find(conn, statement);
@@ -284,7 +284,7 @@ conn_send_prepared(Conn *conn, Flight *flight, int nparams, const char *const *v
 	{
 		flight->reused = true;
 		flight->preparation = prepared->number;
-		binary = conn->session.integer_datetimes && is_waited_for_like_this(prepared, flight->req);
+		binary = conn->session.integer_datetimes && is_waited_for_like_this(prepared, req);
 		dlist_move_head(&conn->prepared.lru, &prepared->node);
 	}
 	else
@@ -294,6 +294,6 @@ conn_send_prepared(Conn *conn, Flight *flight, int nparams, const char *const *v
 			return false;
 		flight->preparation = last_preparation;
 	}
-	return wire_send_prepared(conn, prepared_name(statement->serial, name), nparams, values,
+	return wire_send_prepared(conn, prepared_name(statement->serial, name), req->task.nparams, values,
 							  binary);
 }

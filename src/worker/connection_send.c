@@ -32,6 +32,7 @@
 #include "compat.h"
 #include "pq/session.h"
 #include "worker/batch.h"
+#include "worker/hedge.h"
 
 /* A request above this makes libpq's buffers so large that they are given up. */
 #define BIG_REQUEST_BYTES	(16 * 1024 * 1024)
@@ -55,10 +56,8 @@ worth_preparing(const Pool *pool, const Statement *statement)
  * its number, see outcome.c.
  */
 static bool
-send_pipelined(Conn *conn, Request *req, const char *const *values, bool asks)
+send_pipelined(Conn *conn, Request *req, Flight *flight, const char *const *values, bool asks)
 {
-	Flight	   *flight = req->flight;
-
 	/* in a transaction, what has been lost could not be sent again */
 	bool		prepared = req->repeats < REPEATS_UNPREPARED && !req->task.lease_ends &&
 	!(conn->lease.shared != NULL && conn->pool->loses_prepared) &&
@@ -78,7 +77,7 @@ send_pipelined(Conn *conn, Request *req, const char *const *values, bool asks)
 	if (flight->asks_first && !conn_send_question(conn))
 		return false;
 	if (prepared)
-		sent = conn_send_prepared(conn, flight, nparams, values);
+		sent = conn_send_prepared(conn, flight, req, values);
 	else
 		sent = wire_send_query(conn, req->sql, nparams, values);
 	if (sent && asks && !flight->asks_first)
@@ -139,6 +138,7 @@ typedef struct Sending
 {
 	Conn	   *conn;
 	Request    *req;
+	Flight	   *flight;			/* of the request, or of its copy */
 	const char **values;		/* of its parameters */
 } Sending;
 
@@ -152,7 +152,7 @@ send_piece(void *arg)
 	bool		sent;
 
 	/* first: libpq may send by itself, and the statement may look */
-	if (conn_head(conn)->req == req)
+	if (conn_head(conn) == sending->flight)
 		conn_show_request(conn, req);
 	if (req->task.kind == REQUEST_BATCH && (req->task.batch & BATCH_EACH) && conn->lease.shared == NULL &&
 		trace_goes_alone(conn, req))
@@ -161,7 +161,7 @@ send_piece(void *arg)
 		sent = batch_begin(conn, req);
 	else if (asks || (req->task.kind == REQUEST_QUERY && statement_is_plain(req->statement)) ||
 			 (req->task.one_transaction && trace_is_due(conn, req)))
-		sent = send_pipelined(conn, req, sending->values, asks);
+		sent = send_pipelined(conn, req, sending->flight, sending->values, asks);
 	else if (req->task.prelude_len > 0 || trace_goes_alone(conn, req))
 		sent = send_prelude_alone(conn, req);
 	else
@@ -228,7 +228,7 @@ take_up(Conn *conn, Request *req)
 void
 conn_start(Conn *conn, Request *req)
 {
-	Sending		sending = {conn, req, NULL};
+	Sending		sending = {conn, req, NULL, NULL};
 	Flight	   *flight;
 
 	Assert(!req->queued && req->flight == NULL && req->conn == NULL);
@@ -266,6 +266,32 @@ conn_start(Conn *conn, Request *req)
 		conn_move(conn, CONN_BUSY, "a statement");
 	}
 	flight_add(conn, flight, req);
+	sending.flight = flight;
+	if (conn->pool->options.hedge > 0)
+		hedge_watch(conn, req);
+	SpinLockAcquire(&conn->shared->mutex);
+	conn->shared->statements++;
+	SpinLockRelease(&conn->shared->mutex);
+	(void) work_guard(send_piece, &sending, conn_recover, conn);
+}
+
+/*
+ * Run a copy of a request, which runs on another connection, on an idle one (hedge.c).  Throws
+ * only as long as the connection has nothing of it.
+ */
+void
+conn_start_copy(Conn *conn, Request *req)
+{
+	Sending		sending = {conn, req, NULL, NULL};
+
+	Assert(conn->state == CONN_IDLE && req->task.kind == REQUEST_QUERY && statement_is_plain(req->statement));
+	sending.values = message_params(req->params, req->task.nparams);
+	sending.flight = flight_make();
+	conn->io.flushed = false;
+	conn->flights.joinable = false;
+	conn->flights.makes_way = false;
+	conn_move(conn, CONN_BUSY, "a copy of a statement");
+	flight_add_copy(conn, sending.flight, req);
 	SpinLockAcquire(&conn->shared->mutex);
 	conn->shared->statements++;
 	SpinLockRelease(&conn->shared->mutex);

@@ -131,6 +131,63 @@ flight_add(Conn *conn, Flight *flight, Request *req)
 	}
 }
 
+/* The copy of the request, which runs elsewhere, see hedge.c. */
+void
+flight_add_copy(Conn *conn, Flight *flight, Request *req)
+{
+	Assert(req->flight != NULL && req->conn != conn && req->hedge.flight == NULL && conn->flights.n == 0);
+	dlist_push_tail(&conn->flights.list, &flight->node);
+	conn->shared->in_flight = ++conn->flights.n;
+	flight->hedges = req;
+	flight->sent_at = ticks_now();
+	flight->statement = req->statement;
+	flight->statement->refs++;
+	req->hedge.flight = flight;
+	req->hedge.conn = conn;
+}
+
+/* Milliseconds for the copy to end by itself, see connection_cancel.c. */
+#define COPY_MS		20
+
+/* Nobody wants a copy of the request any more; if there is one, it has lost. */
+void
+hedge_end(Request *req)
+{
+	Flight	   *copy = req->hedge.flight;
+
+	req->hedge.watched = false;
+	timer_stop(&req->hedge.due);
+	if (copy == NULL)
+		return;
+	copy->hedges = NULL;
+	req->hedge.conn->flights.orphans++;
+	conn_set_deadline(req->hedge.conn, COPY_MS);
+	req->hedge.flight = NULL;
+	req->hedge.conn = NULL;
+}
+
+/* The copy is the request's flight from now on, and that which was is an orphan. */
+void
+hedge_take_over(Request *req)
+{
+	Flight	   *copy = req->hedge.flight;
+	Conn	   *conn = req->hedge.conn;
+	Pool	   *pool = req->pool;
+
+	Assert(copy != NULL && copy->hedges == req && copy->req == NULL && !req->put);
+	copy->hedges = NULL;
+	req->hedge.flight = NULL;
+	req->hedge.conn = NULL;
+	conn_orphan(req->conn, req->flight);
+	copy->req = req;
+	req->flight = copy;
+	req->conn = conn;
+	req->answer->moved(req, conn);
+	SpinLockAcquire(&pool->shared->mutex);
+	pool->shared->counters.hedge_wins++;
+	SpinLockRelease(&pool->shared->mutex);
+}
+
 /* The first flight is through, or will never be: take it off. */
 void
 flight_remove(Conn *conn, Flight *flight)
@@ -138,8 +195,14 @@ flight_remove(Conn *conn, Flight *flight)
 	Assert(flight == conn_head(conn));
 	if (flight->req != NULL)
 	{
+		hedge_end(flight->req);
 		flight->req->flight = NULL;
 		flight->req->conn = NULL;
+	}
+	else if (flight->hedges != NULL)
+	{
+		flight->hedges->hedge.flight = NULL;
+		flight->hedges->hedge.conn = NULL;
 	}
 	else if (!flight->chore)
 		conn->flights.orphans--;
@@ -218,6 +281,7 @@ conn_orphan(Conn *conn, Flight *flight)
 	Assert(req != NULL && req->flight == flight);
 	if (conn_head(conn) == flight)
 		reply_drop_rows(conn);
+	hedge_end(req);
 	req->flight = NULL;
 	req->conn = NULL;
 	flight->req = NULL;

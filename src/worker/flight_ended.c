@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "worker/balance.h"
+#include "worker/hedge.h"
 #include "worker/replay.h"
 
 /* After an error that another preparation might have spared, none is tried so long. */
@@ -136,6 +137,10 @@ flight_failed(Conn *conn, Flight *flight, Cause cause)
 		mend_prepared(conn, flight, cause);
 		return false;
 	}
+	/* a copy's error is not told, and its request waits for the other answer */
+	if (flight->hedges != NULL)
+		hedge_end(flight->hedges);
+	hedge_speaks(flight);
 	/* in a lease the session is told, and may try again */
 	if (conn->lease.shared != NULL && flight->prepared &&
 		(cause != CAUSE_TYPES_OLD || flight->reused))
@@ -255,6 +260,12 @@ conn_flight_ended(Conn *conn)
 	bool		changed = has_changed_session(conn, flight);
 
 	Assert(conn->flights.n > 0);
+	if (repeat && req != NULL && req->hedge.flight != NULL)
+	{
+		/* that is the next try */
+		hedge_take_over(req);
+		req = NULL;
+	}
 	if (pool->wanted != WANTED_ANY && !conn_suits(conn))
 	{
 		conn->session.unsuited = true;

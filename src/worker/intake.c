@@ -17,8 +17,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
-#include "worker/connection.h"
-#include "worker/worker.h"
+#include "worker/hedge.h"
 
 /* All of the request is here: find its pool. */
 static void
@@ -78,6 +77,9 @@ take_slot(Request *req, uint64 hold)
 	req->tries = 1;
 	req->repeats = 0;
 	req->flight = NULL;
+	req->hedge.watched = false;
+	req->hedge.flight = NULL;
+	req->hedge.conn = NULL;
 	req->doubt = NULL;
 	req->statement = NULL;
 	req->rides = false;
@@ -290,6 +292,7 @@ requests_init(void)
 		requests[i].shown = request_slot(i)->sql;
 		timer_init(&requests[i].deadline, request_deadline, request_recover,
 				   &requests[i]);
+		timer_init(&requests[i].hedge.due, hedge_due, hedge_recover, &requests[i]);
 	}
 	for (int i = 0; i < dbpool_shared->nrequests; i++)
 	{

@@ -247,6 +247,27 @@ statement_took(Statement *statement, double us)
 }
 
 /*
+ * A statement of a pool with hedged reads was answered, or has not been, after so long: the
+ * percentile, part of 1, moves a little towards it.  It takes so many runs at first to know where it
+ * is, and begins with the shortest of them, as it rises faster than it falls.
+ */
+void
+statement_answered(Statement *statement, double us, double part, int first)
+{
+	double		step = Max(statement->late_us, 100) * 0.05;
+
+	if (statement->answers < first)
+	{
+		statement->late_us = statement->answers == 0 ? us : Min(us, statement->late_us);
+		statement->answers++;
+	}
+	else if (us > statement->late_us)
+		statement->late_us += step * part;
+	else
+		statement->late_us -= step * (1 - part);
+}
+
+/*
  * A statement has held up others for so long, and has not ended: it is not
  * short any more, for some 70 runs at least.
  */

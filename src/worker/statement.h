@@ -33,6 +33,9 @@ typedef struct Statement
 								 * and writes */
 	double		usual_us;		/* time at the remote, lower quartile */
 	double		worst_us;		/* longest of late; decays */
+	double		late_us;		/* of hedged reads: percentile of the time to
+								 * the first word of the answer */
+	int			answers;		/* that were counted for it, up to some */
 	double		worst_bytes;	/* largest result of late; decays */
 	char		text[FLEXIBLE_ARRAY_MEMBER];
 } Statement;
@@ -44,6 +47,7 @@ extern void statements_mistrust(StatementCache *cache);
 extern void statements_renew(StatementCache *cache);
 extern Statement *statement_use(struct Pool *pool, const char *text, Size len);
 extern void statement_took(Statement *statement, double us);
+extern void statement_answered(Statement *statement, double us, double part, int first);
 extern void statement_stalled(Statement *statement, double us);
 extern void statement_ran(Statement *statement, bool plain, uint64 bytes);
 extern void statement_renew(Statement *statement);

@@ -14,6 +14,7 @@
 
 #include "compat.h"
 #include "worker/batch.h"
+#include "worker/hedge.h"
 
 /* A statement has one error, that of a remote that ends perhaps another. */
 #define MAX_ERRORS		10
@@ -256,8 +257,10 @@ wire_own_result(Conn *conn, const PGresult *res)
 static bool
 take_result(Conn *conn, Flight *flight, PGresult *res, ExecStatusType status)
 {
-	Request    *req = flight->req;
+	Request    *req;
 
+	hedge_speaks(flight);
+	req = flight->req;
 	if (status != PGRES_SINGLE_TUPLE)
 	{
 		flight->read_to_end = true;

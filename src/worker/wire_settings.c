@@ -11,7 +11,7 @@
 #include "compat.h"
 #include "ipc/home.h"
 #include "pq/session.h"
-#include "worker/connection.h"
+#include "worker/hedge.h"
 
 /*
  * Does the remote process end with that notice, and say no more?  So it does at an immediate
@@ -37,7 +37,6 @@ static void
 notice_receiver(void *arg, const PGresult *res)
 {
 	Conn	   *conn = arg;
-	Request    *req = conn_head_request(conn);
 	const char *function = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
 
 	/* commits wait for standbys here by now: cancel no more of them */
@@ -58,8 +57,11 @@ notice_receiver(void *arg, const PGresult *res)
 		if (function != NULL && strcmp(function, "quickdie") == 0)
 			return;
 	}
-	if (req != NULL && (conn->flights.n == 1 || !conn_head(conn)->read_to_end))
-		reply_error(req, res, FRAME_NOTICE);
+	if (conn->flights.n == 0 || (conn->flights.n > 1 && conn_head(conn)->read_to_end))
+		return;
+	hedge_speaks(conn_head(conn));
+	if (conn_head_request(conn) != NULL)
+		reply_error(conn_head_request(conn), res, FRAME_NOTICE);
 }
 
 /*

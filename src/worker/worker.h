@@ -68,6 +68,8 @@ typedef struct Answer
 	Ring	   *(*ring) (const Request *req);
 	/* it has got a connection; false: nobody waits for it any more */
 	bool		(*started) (Request *req, const Conn *conn);
+	/* it runs on another one now */
+	void		(*moved) (Request *req, const Conn *conn);
 	/* it is without one again; likewise */
 	bool		(*unstarted) (Request *req);
 	/* there is something to be read, and no room, or no end so far */
@@ -97,6 +99,16 @@ typedef struct Doubt
 	int64		us;				/* it took, until its connection was lost */
 	char		lost[DBPOOL_SHOWN_ERROR];	/* why that was */
 } Doubt;
+
+/* A copy of a request at another host, see hedge.c. */
+typedef struct Hedge
+{
+	bool		watched;		/* there may be one: nothing has been put */
+	Timer		due;			/* when it is time for one; armed only while
+								 * it is watched */
+	Flight	   *flight;			/* it, as long as nobody has won; or NULL */
+	Conn	   *conn;			/* where it is */
+} Hedge;
 
 struct Request
 {
@@ -129,6 +141,7 @@ struct Request
 	Pool	   *pool;			/* NULL until it is queued */
 	Conn	   *conn;			/* while checking or running for it */
 	Flight	   *flight;			/* while running */
+	Hedge		hedge;			/* likewise */
 	Doubt	   *doubt;			/* what it was may have run; or NULL */
 	Statement  *statement;		/* what is known of its text, or NULL */
 	Timer		deadline;		/* for getting a connection, or its next try */
@@ -288,6 +301,7 @@ struct Pool
 	Ticks		empty_since;	/* nobody waits; 0: somebody does */
 	Ticks		judged_from;	/* who came before that may wait long */
 	int			retry_tokens;	/* the budget, see retry.c */
+	int			hedge_tokens;	/* for copies of reads, see hedge.c */
 	Ticks		counted_loss_at;	/* when the last connection was lost for
 									 * which a token was taken */
 	double		connect_us;		/* moving averages; 0 when unknown */
@@ -315,6 +329,8 @@ struct Flight
 {
 	dlist_node	node;			/* in conn->flights.list */
 	Request    *req;			/* NULL: nobody waits for the answer */
+	Request    *hedges;			/* or it is the copy of this one's, and both
+								 * run, see hedge.c; or NULL */
 	Statement  *statement;		/* what is known of its text, or NULL */
 	Ticks		sent_at;
 	double		cost_us;		/* time it was expected to take, in
