@@ -152,7 +152,7 @@ send_piece(void *arg)
 	bool		sent;
 
 	/* first: libpq may send by itself, and the statement may look */
-	if (conn_head(conn) == sending->flight)
+	if (conn->flights.n == 1)
 		conn_show_request(conn, req);
 	if (req->task.kind == REQUEST_BATCH && (req->task.batch & BATCH_EACH) && conn->lease.shared == NULL &&
 		trace_goes_alone(conn, req))
