@@ -156,7 +156,8 @@ subtest 'changed under load' => sub {
 		qw(-c 4 -T 4));
 	my $end = time + 3.5;
 
-	$s->value(q{ALTER SERVER p OPTIONS (SET max_size '3')});
+	# from here on nothing is to take too long
+	$s->value(q{ALTER SERVER p OPTIONS (SET max_size '3', SET connect_timeout '20s')});
 	while (time < $end)
 	{
 		state $n = 0;
