@@ -14,6 +14,7 @@
 #include "access/transam.h"
 #include "backend/client.h"
 #include "backend/extension.h"
+#include "backend/metrics.h"
 #include "backend/text.h"
 #include "backend/view_row.h"
 #include "commands/dbcommands.h"
@@ -28,22 +29,6 @@ PG_FUNCTION_INFO_V1(dbpool_metrics);
 
 /* Room for the samples of a pool, about. */
 #define POOL_BYTES	16384
-
-typedef enum MetricType
-{
-	METRIC_COUNTER = 0,
-	METRIC_GAUGE,
-	METRIC_HISTOGRAM
-} MetricType;
-
-/* A text in the making. */
-typedef struct Metrics
-{
-	StringInfoData text;
-	bool		strict;			/* a counter's family has no "_total" */
-	const char *family;
-	MetricType	type;
-} Metrics;
 
 /* A pool: its entries, one after the other, and the labels that tell which it is. */
 typedef struct MetricPool
@@ -104,80 +89,7 @@ static const int bounds_us[] = {
 	100, 250, 500, 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 5000000, 30000000
 };
 
-/* --- lines -------------------------------------------------------------------------------- */
-
-static void
-begin_family(Metrics *m, const char *family, MetricType type, const char *unit, const char *help)
-{
-	static const char *const types[] = {"counter", "gauge", "histogram"};
-	const char *total = type == METRIC_COUNTER && !m->strict ? "_total" : "";
-
-	m->family = family;
-	m->type = type;
-	appendStringInfo(&m->text, "# HELP %s%s %s\n# TYPE %s%s %s\n", family, total, help, family, total, types[type]);
-	if (unit != NULL)
-		appendStringInfo(&m->text, "# UNIT %s%s %s\n", family, total, unit);
-}
-
-/*
- * A blank, a number, and the end of the line.  There are thousands of them: that is why they are not
- * left to printf().
- */
-static void
-put_integer(Metrics *m, int64 value)
-{
-	char		digits[24];
-	int			n;
-
-	digits[0] = ' ';
-	n = 1 + pg_lltoa(value, digits + 1);
-	digits[n++] = '\n';
-	appendBinaryStringInfo(&m->text, digits, n);
-}
-
-static void
-put_number(Metrics *m, double value)
-{
-	if (value == (double) (int64) value)
-		put_integer(m, (int64) value);
-	else
-		appendStringInfo(&m->text, " %.6f\n", value);
-}
-
-/* A sample of the family at hand; labels may be empty. */
-static void
-put_sample(Metrics *m, const char *labels, double value)
-{
-	appendStringInfoString(&m->text, m->family);
-	if (m->type == METRIC_COUNTER)
-		appendStringInfoString(&m->text, "_total");
-	if (labels[0] != '\0')
-	{
-		appendStringInfoChar(&m->text, '{');
-		appendStringInfoString(&m->text, labels);
-		appendStringInfoChar(&m->text, '}');
-	}
-	put_number(m, value);
-}
-
-/* A label's text, escaped, with its name; comma before it if it is not the first. */
-static void
-add_label(StringInfo labels, const char *name, const char *value)
-{
-	appendStringInfo(labels, "%s%s=\"", labels->len > 0 ? "," : "", name);
-	for (; *value != '\0'; value++)
-	{
-		if (*value == '\n')
-			appendStringInfoString(labels, "\\n");
-		else
-		{
-			if (*value == '"' || *value == '\\')
-				appendStringInfoChar(labels, '\\');
-			appendStringInfoChar(labels, *value);
-		}
-	}
-	appendStringInfoChar(labels, '"');
-}
+/* --- pools -------------------------------------------------------------------------------- */
 
 static char *
 pool_labels(const PoolShared *pool)
@@ -187,32 +99,11 @@ pool_labels(const PoolShared *pool)
 	StringInfoData labels;
 
 	initStringInfo(&labels);
-	add_label(&labels, "database", database ? database : "");
-	add_label(&labels, "pool", text_from(NameStr(pool->server), encoding));
-	add_label(&labels, "user", text_from(NameStr(pool->username), encoding));
+	metrics_label(&labels, "database", database ? database : "");
+	metrics_label(&labels, "pool", text_from(NameStr(pool->server), encoding));
+	metrics_label(&labels, "user", text_from(NameStr(pool->username), encoding));
 	return labels.data;
 }
-
-/* The labels, and one more, in memory that the next call reuses. */
-static const char *
-with_label(const char *labels, const char *name, const char *value)
-{
-	static StringInfoData buf;
-
-	if (buf.data == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		initStringInfo(&buf);
-		MemoryContextSwitchTo(old);
-	}
-	resetStringInfo(&buf);
-	appendStringInfoString(&buf, labels);
-	add_label(&buf, name, value);
-	return buf.data;
-}
-
-/* --- pools -------------------------------------------------------------------------------- */
 
 static double
 pool_sum(const MetricPool *pool, const PoolField *field)
@@ -231,7 +122,7 @@ pool_sum(const MetricPool *pool, const PoolField *field)
 static void
 put_connections(Metrics *m, const MetricPool *pools, int n)
 {
-	begin_family(m, "dbpool_pool_connections", METRIC_GAUGE, NULL, "Connections of a pool by state.");
+	metrics_family(m, "dbpool_pool_connections", METRIC_GAUGE, NULL, "Connections of a pool by state.");
 	for (int i = 0; i < n; i++)
 	{
 		for (int state = CONN_CONNECTING; state < CONN_CLOSED; state++)
@@ -240,15 +131,15 @@ put_connections(Metrics *m, const MetricPool *pools, int n)
 
 			for (int e = 0; e < pools[i].n; e++)
 				sum += pools[i].entries[e].conns[state];
-			put_sample(m, with_label(pools[i].labels, "state", conn_state_name(state)), sum);
+			metrics_sample(m, metrics_with_label(pools[i].labels, "state", conn_state_name(state)), sum);
 		}
 	}
-	begin_family(m, "dbpool_pool_connections_max", METRIC_GAUGE, NULL, "Connections that a pool may have.");
+	metrics_family(m, "dbpool_pool_connections_max", METRIC_GAUGE, NULL, "Connections that a pool may have.");
 	for (int i = 0; i < n; i++)
-		put_sample(m, pools[i].labels, latest_entry(pools[i].entries, pools[i].n)->max_size);
-	begin_family(m, "dbpool_pool_connections_min", METRIC_GAUGE, NULL, "Connections of a pool that are kept open.");
+		metrics_sample(m, pools[i].labels, latest_entry(pools[i].entries, pools[i].n)->max_size);
+	metrics_family(m, "dbpool_pool_connections_min", METRIC_GAUGE, NULL, "Connections of a pool that are kept open.");
 	for (int i = 0; i < n; i++)
-		put_sample(m, pools[i].labels, latest_entry(pools[i].entries, pools[i].n)->min_size);
+		metrics_sample(m, pools[i].labels, latest_entry(pools[i].entries, pools[i].n)->min_size);
 }
 
 /* How long the call has been waiting that has waited longest. */
@@ -289,17 +180,17 @@ put_pool_states(Metrics *m, const MetricPool *pools, int n)
 {
 	Ticks		now = ticks_now();
 
-	begin_family(m, "dbpool_pool_oldest_wait_seconds", METRIC_GAUGE, "seconds",
-				 "Time that the first of the waiting calls has been waiting.");
+	metrics_family(m, "dbpool_pool_oldest_wait_seconds", METRIC_GAUGE, "seconds",
+				   "Time that the first of the waiting calls has been waiting.");
 	for (int i = 0; i < n; i++)
-		put_sample(m, pools[i].labels, oldest_wait(&pools[i], now));
-	begin_family(m, "dbpool_pool_utilisation_ratio", METRIC_GAUGE, "ratio",
-				 "Part of max_size that was in use in the last minute.");
+		metrics_sample(m, pools[i].labels, oldest_wait(&pools[i], now));
+	metrics_family(m, "dbpool_pool_utilisation_ratio", METRIC_GAUGE, "ratio",
+				   "Part of max_size that was in use in the last minute.");
 	for (int i = 0; i < n; i++)
-		put_sample(m, pools[i].labels, utilisation(&pools[i], now));
-	begin_family(m, "dbpool_pool_paused", METRIC_GAUGE, NULL, "1 while the pool is paused.");
+		metrics_sample(m, pools[i].labels, utilisation(&pools[i], now));
+	metrics_family(m, "dbpool_pool_paused", METRIC_GAUGE, NULL, "1 while the pool is paused.");
 	for (int i = 0; i < n; i++)
-		put_sample(m, pools[i].labels, latest_entry(pools[i].entries, pools[i].n)->paused != 0);
+		metrics_sample(m, pools[i].labels, latest_entry(pools[i].entries, pools[i].n)->paused != 0);
 }
 
 /* The buckets' bounds as they are shown, the last one without end. */
@@ -338,20 +229,20 @@ put_histogram(Metrics *m, const char *labels, const HistogramSum *sum)
 			seen += sum->counts[next++];
 		appendBinaryStringInfo(&m->text, bucket, length);
 		appendStringInfoString(&m->text, bounds[i]);
-		put_integer(m, (int64) seen);
+		metrics_put_integer(m, (int64) seen);
 	}
 	pfree(bucket);
 	appendStringInfo(&m->text, "%s_sum{%s}", m->family, labels);
-	put_number(m, sum->sum_us / 1e6);
+	metrics_put_number(m, sum->sum_us / 1e6);
 	appendStringInfo(&m->text, "%s_count{%s}", m->family, labels);
-	put_integer(m, (int64) seen);
+	metrics_put_integer(m, (int64) seen);
 }
 
 static void
 put_histograms(Metrics *m, const MetricPool *pools, int n)
 {
-	begin_family(m, "dbpool_pool_duration_seconds", METRIC_HISTOGRAM, "seconds",
-				 "How long what calls do took: queue, login, execution, network, total.");
+	metrics_family(m, "dbpool_pool_duration_seconds", METRIC_HISTOGRAM, "seconds",
+				   "How long what calls do took: queue, login, execution, network, total.");
 	for (int i = 0; i < n; i++)
 	{
 		for (int kind = 0; kind < LATENCY_KINDS; kind++)
@@ -360,7 +251,7 @@ put_histograms(Metrics *m, const MetricPool *pools, int n)
 
 			for (int e = 0; e < pools[i].n; e++)
 				histogram_add_to(&sum, &stats_of(pools[i].entries[e].index)->latency[kind]);
-			put_histogram(m, with_label(pools[i].labels, "part", latency_name(kind)), &sum);
+			put_histogram(m, metrics_with_label(pools[i].labels, "part", latency_name(kind)), &sum);
 		}
 	}
 }
@@ -398,9 +289,9 @@ put_alert_sample(Metrics *m, const char *labels, AlertKind kind)
 
 	initStringInfo(&buf);
 	appendStringInfoString(&buf, labels);
-	add_label(&buf, "alert", alert_name(kind));
-	add_label(&buf, "severity", alert_severity(kind));
-	put_sample(m, buf.data, 1);
+	metrics_label(&buf, "alert", alert_name(kind));
+	metrics_label(&buf, "severity", alert_severity(kind));
+	metrics_sample(m, buf.data, 1);
 	pfree(buf.data);
 }
 
@@ -412,7 +303,7 @@ put_alerts(Metrics *m, const MetricPool *pools, int n)
 	SpinLockAcquire(&dbpool_shared->alerts_mutex);
 	memcpy(alerts, dbpool_shared->alerts, sizeof(alerts));
 	SpinLockRelease(&dbpool_shared->alerts_mutex);
-	begin_family(m, "dbpool_alert", METRIC_GAUGE, NULL, "1 for each thing that is wrong now, see dbpool_alerts.");
+	metrics_family(m, "dbpool_alert", METRIC_GAUGE, NULL, "1 for each thing that is wrong now, see dbpool_alerts.");
 	for (int i = 0; i < ALERT_SERVER_KINDS; i++)
 	{
 		if (alerts[i].since != 0)
@@ -447,25 +338,25 @@ put_endpoints(Metrics *m)
 		StringInfoData buf;
 
 		initStringInfo(&buf);
-		add_label(&buf, "host", text_from(endpoints[i].host, PG_SQL_ASCII));
-		add_label(&buf, "port", text_from(endpoints[i].port, PG_SQL_ASCII));
+		metrics_label(&buf, "host", text_from(endpoints[i].host, PG_SQL_ASCII));
+		metrics_label(&buf, "port", text_from(endpoints[i].port, PG_SQL_ASCII));
 		labels[i] = buf.data;
 	}
-	begin_family(m, "dbpool_endpoint_breaker", METRIC_GAUGE, NULL, "1 for the state in which the circuit breaker of an endpoint is.");
+	metrics_family(m, "dbpool_endpoint_breaker", METRIC_GAUGE, NULL, "1 for the state in which the circuit breaker of an endpoint is.");
 	for (int i = 0; i < n; i++)
 	{
 		for (int s = 0; s < lengthof(states); s++)
-			put_sample(m, with_label(labels[i], "state", endpoint_state_name(states[s])), endpoints[i].state == states[s]);
+			metrics_sample(m, metrics_with_label(labels[i], "state", endpoint_state_name(states[s])), endpoints[i].state == states[s]);
 	}
-	begin_family(m, "dbpool_endpoint_connections", METRIC_GAUGE, NULL, "Connections of all pools to an endpoint.");
+	metrics_family(m, "dbpool_endpoint_connections", METRIC_GAUGE, NULL, "Connections of all pools to an endpoint.");
 	for (int i = 0; i < n; i++)
-		put_sample(m, labels[i], endpoints[i].conns);
-	begin_family(m, "dbpool_endpoint_login_failures", METRIC_COUNTER, NULL, "Log-ins at an endpoint that were not answered, or by a server that says it is unwell.");
+		metrics_sample(m, labels[i], endpoints[i].conns);
+	metrics_family(m, "dbpool_endpoint_login_failures", METRIC_COUNTER, NULL, "Log-ins at an endpoint that were not answered, or by a server that says it is unwell.");
 	for (int i = 0; i < n; i++)
-		put_sample(m, labels[i], (double) endpoints[i].logins_failed);
-	begin_family(m, "dbpool_endpoint_losses", METRIC_COUNTER, NULL, "Open connections to an endpoint that were lost through the server.");
+		metrics_sample(m, labels[i], (double) endpoints[i].logins_failed);
+	metrics_family(m, "dbpool_endpoint_losses", METRIC_COUNTER, NULL, "Open connections to an endpoint that were lost through the server.");
 	for (int i = 0; i < n; i++)
-		put_sample(m, labels[i], (double) endpoints[i].losses);
+		metrics_sample(m, labels[i], (double) endpoints[i].losses);
 }
 
 /* --- the server --------------------------------------------------------------------------- */
@@ -479,23 +370,23 @@ put_workers(Metrics *m)
 	};
 	char		number[16];
 
-	begin_family(m, "dbpool_worker_up", METRIC_GAUGE, NULL, "1 while the worker runs.");
+	metrics_family(m, "dbpool_worker_up", METRIC_GAUGE, NULL, "1 while the worker runs.");
 	for (int i = 0; i < dbpool_shared->nworkers; i++)
 	{
 		snprintf(number, sizeof(number), "%d", i + 1);
-		put_sample(m, with_label("", "worker", number), shmem_worker_pid(i) != 0);
+		metrics_sample(m, metrics_with_label("", "worker", number), shmem_worker_pid(i) != 0);
 	}
 	for (int f = 0; f < lengthof(families); f++)
 	{
-		begin_family(m, families[f], METRIC_COUNTER, NULL, helps[f]);
+		metrics_family(m, families[f], METRIC_COUNTER, NULL, helps[f]);
 		for (int i = 0; i < dbpool_shared->nworkers; i++)
 		{
 			WorkerShared *worker = shmem_worker(i);
 
 			snprintf(number, sizeof(number), "%d", i + 1);
-			put_sample(m, with_label("", "worker", number),
-					   f == 0 ? (double) pg_atomic_read_u32(&worker->starts) :
-					   f == 1 ? (double) worker->requests : (double) worker->wakeups);
+			metrics_sample(m, metrics_with_label("", "worker", number),
+						   f == 0 ? (double) pg_atomic_read_u32(&worker->starts) :
+						   f == 1 ? (double) worker->requests : (double) worker->wakeups);
 		}
 	}
 }
@@ -503,8 +394,8 @@ put_workers(Metrics *m)
 static void
 put_gauge(Metrics *m, const char *family, const char *help, double value)
 {
-	begin_family(m, family, METRIC_GAUGE, NULL, help);
-	put_sample(m, "", value);
+	metrics_family(m, family, METRIC_GAUGE, NULL, help);
+	metrics_sample(m, "", value);
 }
 
 static void
@@ -537,10 +428,10 @@ put_server(Metrics *m)
 	put_gauge(m, "dbpool_transactions_open", "Transactions over several calls that are open.", leases);
 	put_gauge(m, "dbpool_migrations_running", "Runs of migrations that are under way.", migrations);
 	news_count(&posted, &lost);
-	begin_family(m, "dbpool_news", METRIC_COUNTER, NULL, "News for those who listen on the channel dbpool.");
-	put_sample(m, "", posted);
-	begin_family(m, "dbpool_news_lost", METRIC_COUNTER, NULL, "News that had to be dropped before they were told.");
-	put_sample(m, "", lost);
+	metrics_family(m, "dbpool_news", METRIC_COUNTER, NULL, "News for those who listen on the channel dbpool.");
+	metrics_sample(m, "", posted);
+	metrics_family(m, "dbpool_news_lost", METRIC_COUNTER, NULL, "News that had to be dropped before they were told.");
+	metrics_sample(m, "", lost);
 }
 
 /* --- tables of this database ---------------------------------------------------------------- */
@@ -560,9 +451,9 @@ put_query_samples(Metrics *m, const char *const *labels, int nlabels, const char
 		{
 			const char *value = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, k + 1);
 
-			add_label(&buf, labels[k], value ? value : "");
+			metrics_label(&buf, labels[k], value ? value : "");
 		}
-		put_sample(m, buf.data, atof(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, nlabels + 1)));
+		metrics_sample(m, buf.data, atof(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, nlabels + 1)));
 	}
 }
 
@@ -574,13 +465,13 @@ put_tables(Metrics *m)
 	const char *schema = quote_identifier(get_namespace_name(extension_schema()));
 
 	SPI_connect();
-	begin_family(m, "dbpool_pool_in_doubt", METRIC_GAUGE, NULL,
-				 "Prepared transactions that are still to be committed at their remotes, of this database.");
+	metrics_family(m, "dbpool_pool_in_doubt", METRIC_GAUGE, NULL,
+				   "Prepared transactions that are still to be committed at their remotes, of this database.");
 	put_query_samples(m, doubt_labels, lengthof(doubt_labels),
 					  psprintf("SELECT pg_catalog.current_database(), pool, user_name, pg_catalog.count(*) "
 							   "FROM %s.dbpool_in_doubt GROUP BY pool, user_name", schema));
-	begin_family(m, "dbpool_pool_migrations", METRIC_GAUGE, NULL,
-				 "Migrations by what became of the last attempt, of this database.");
+	metrics_family(m, "dbpool_pool_migrations", METRIC_GAUGE, NULL,
+				   "Migrations by what became of the last attempt, of this database.");
 	put_query_samples(m, migration_labels, lengthof(migration_labels),
 					  psprintf("SELECT pg_catalog.current_database(), pool, status, pg_catalog.count(*) "
 							   "FROM (SELECT DISTINCT ON (serverid, version) pool, status FROM %s.dbpool_migration_history "
@@ -605,9 +496,9 @@ dbpool_metrics(PG_FUNCTION_ARGS)
 	{
 		const PoolField *field = &pool_fields[f];
 
-		begin_family(&m, field->family, field->type, field->unit, field->help);
+		metrics_family(&m, field->family, field->type, field->unit, field->help);
 		for (int i = 0; i < n; i++)
-			put_sample(&m, pools[i].labels, pool_sum(&pools[i], field));
+			metrics_sample(&m, pools[i].labels, pool_sum(&pools[i], field));
 	}
 	put_connections(&m, pools, n);
 	put_pool_states(&m, pools, n);
