@@ -97,6 +97,24 @@ row_put_us(Row *row, double us)
 	row_put(row, Float8GetDatum(us / 1000.0), isnan(us));
 }
 
+/* The part of a mean that a sum is; no number without calls. */
+void
+row_put_mean(Row *row, uint64 us, uint64 calls)
+{
+	row_put_us(row, calls == 0 ? NAN : (double) us / calls);
+}
+
+/* Where the mean of the time went. */
+void
+row_put_parts(Row *row, const TimeSplit *split)
+{
+	row_put_mean(row, split->queue_us, split->calls);
+	row_put_mean(row, split->worker_us, split->calls);
+	row_put_mean(row, split->wire_us, split->calls);
+	row_put_mean(row, split->remote_us, split->calls);
+	row_put_mean(row, split->decode_us, split->calls);
+}
+
 /* The same as JSON has it, in the session's time zone. */
 char *
 time_text(Ticks moment)

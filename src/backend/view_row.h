@@ -28,6 +28,8 @@ extern void row_put_int(Row *row, int value, bool isnull);
 extern void row_put_count(Row *row, uint64 value);
 extern void row_put_ms(Row *row, uint64 us);
 extern void row_put_us(Row *row, double us);
+extern void row_put_mean(Row *row, uint64 us, uint64 calls);
+extern void row_put_parts(Row *row, const TimeSplit *split);
 extern void row_put_time(Row *row, Ticks moment);
 extern void row_put_name(Row *row, const char *name, int encoding);
 extern void row_put_text(Row *row, const char *text, int encoding);
@@ -46,6 +48,7 @@ extern EndpointShared *endpoints_copy(int *n);
 
 /* view_statistics.c */
 extern PoolShared *pools_by_key(int *n);
+extern Datum put_pools_by_key(FunctionCallInfo fcinfo, void (*put) (Row *row, const PoolShared *pools, int n));
 extern int	entries_of_pool(const PoolShared *pools, int n);
 extern const PoolShared *latest_entry(const PoolShared *pools, int n);
 

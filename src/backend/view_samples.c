@@ -62,20 +62,16 @@ put_entry_samples(Row *row, const PoolShared *pool, const PoolShared *latest)
 	}
 }
 
+static void
+put_pool_samples(Row *row, const PoolShared *pools, int n)
+{
+	for (int i = 0; i < n && pool_is_shown(&pools->key); i++)
+		put_entry_samples(row, &pools[i], latest_entry(pools, n));
+}
+
 /* Rows of dbpool_stat_history: of pools that the caller may see. */
 Datum
 dbpool_get_history(PG_FUNCTION_ARGS)
 {
-	Row			row = row_start(fcinfo);
-	int			n;
-	PoolShared *pools = pools_by_key(&n);
-	int			entries;
-
-	for (int i = 0; i < n; i += entries)
-	{
-		entries = entries_of_pool(&pools[i], n - i);
-		for (int k = 0; k < entries && pool_is_shown(&pools[i].key); k++)
-			put_entry_samples(&row, &pools[i + k], latest_entry(&pools[i], entries));
-	}
-	return (Datum) 0;
+	return put_pools_by_key(fcinfo, put_pool_samples);
 }

@@ -35,12 +35,6 @@ statement_pool(const StatementKey *key, const PoolShared *pools, int n)
 	return NULL;
 }
 
-static void
-put_statement_mean(Row *row, uint64 us, uint64 calls)
-{
-	row_put_us(row, calls == 0 ? NAN : (double) us / calls);
-}
-
 /* The parts of the mean; there are none of bulk inserts and batches. */
 static void
 put_statement_times(Row *row, const StatementCounters *c)
@@ -50,17 +44,13 @@ put_statement_times(Row *row, const StatementCounters *c)
 	split->decode_us;
 
 	if (split->calls > 0)
-		put_statement_mean(row, total, split->calls);
+		row_put_mean(row, total, split->calls);
 	else
-		put_statement_mean(row, c->total_us, c->calls);
+		row_put_mean(row, c->total_us, c->calls);
 	row_put_us(row, c->calls == 0 ? NAN : (double) c->max_us);
 	row_put_us(row, statement_quantile_us(c, 0.95));
 	row_put_us(row, statement_quantile_us(c, 0.99));
-	put_statement_mean(row, split->queue_us, split->calls);
-	put_statement_mean(row, split->worker_us, split->calls);
-	put_statement_mean(row, split->wire_us, split->calls);
-	put_statement_mean(row, split->remote_us, split->calls);
-	put_statement_mean(row, split->decode_us, split->calls);
+	row_put_parts(row, split);
 }
 
 static void

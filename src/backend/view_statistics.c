@@ -67,6 +67,23 @@ latest_entry(const PoolShared *pools, int n)
 	return latest;
 }
 
+/* The rows of a view, of one pool after the other, which is given by its entries. */
+Datum
+put_pools_by_key(FunctionCallInfo fcinfo, void (*put) (Row *row, const PoolShared *pools, int n))
+{
+	Row			row = row_start(fcinfo);
+	int			n;
+	PoolShared *pools = pools_by_key(&n);
+	int			entries;
+
+	for (int i = 0; i < n; i += entries)
+	{
+		entries = entries_of_pool(&pools[i], n - i);
+		put(&row, &pools[i], entries);
+	}
+	return (Datum) 0;
+}
+
 /* The sum of the histograms of a pool's entries. */
 static void
 sum_latency(const PoolShared *pools, int n, LatencyKind kind, HistogramSum *sum)
@@ -109,23 +126,12 @@ put_latency_head(Row *row, const PoolShared *pools, int n, LatencyKind kind)
 	return true;
 }
 
-/* The part of a mean that a sum is; no number without calls. */
-static void
-put_mean(Row *row, uint64 us, uint64 calls)
-{
-	row_put_us(row, calls == 0 ? NAN : (double) us / calls);
-}
-
 static void
 put_split(Row *row, const TimeSplit *split)
 {
-	put_mean(row, split->queue_us + split->worker_us + split->wire_us + split->remote_us +
-			 split->decode_us, split->calls);
-	put_mean(row, split->queue_us, split->calls);
-	put_mean(row, split->worker_us, split->calls);
-	put_mean(row, split->wire_us, split->calls);
-	put_mean(row, split->remote_us, split->calls);
-	put_mean(row, split->decode_us, split->calls);
+	row_put_mean(row, split->queue_us + split->worker_us + split->wire_us + split->remote_us +
+				 split->decode_us, split->calls);
+	row_put_parts(row, split);
 }
 
 /* What the last minute was, and where the time went, of one pool. */
@@ -162,56 +168,48 @@ put_rates(Row *row, const PoolShared *pools, int n, Ticks now)
 	put_split(row, &split);
 }
 
+static void
+put_rates_row(Row *row, const PoolShared *pools, int n)
+{
+	put_key(row, &pools->key);
+	if (pool_is_shown(&pools->key))
+		put_rates(row, pools, n, ticks_now());
+	row_end(row);
+}
+
 /* What dbpool_stat_pools says of the last minute, and of where the time went. */
 Datum
 dbpool_get_pool_rates(PG_FUNCTION_ARGS)
 {
-	Row			row = row_start(fcinfo);
-	int			n;
-	PoolShared *pools = pools_by_key(&n);
-	Ticks		now = ticks_now();
-	int			entries;
+	return put_pools_by_key(fcinfo, put_rates_row);
+}
 
-	for (int i = 0; i < n; i += entries)
+static void
+put_latencies(Row *row, const PoolShared *pools, int n)
+{
+	static const double quantiles[] = {0.5, 0.95, 0.99, 0.999};
+
+	for (int kind = 0; kind < LATENCY_KINDS; kind++)
 	{
-		entries = entries_of_pool(&pools[i], n - i);
-		put_key(&row, &pools[i].key);
-		if (pool_is_shown(&pools[i].key))
-			put_rates(&row, &pools[i], entries, now);
-		row_end(&row);
+		if (put_latency_head(row, pools, n, kind))
+		{
+			HistogramSum sum;
+
+			sum_latency(pools, n, kind, &sum);
+			row_put_count(row, sum.n);
+			row_put_mean(row, sum.sum_us, sum.n);
+			for (int q = 0; q < lengthof(quantiles); q++)
+				row_put_us(row, histogram_quantile_us(&sum, quantiles[q]));
+		}
+		row_end(row);
 	}
-	return (Datum) 0;
 }
 
 /* Rows of dbpool_stat_latency. */
 Datum
 dbpool_get_latencies(PG_FUNCTION_ARGS)
 {
-	static const double quantiles[] = {0.5, 0.95, 0.99, 0.999};
-	Row			row = row_start(fcinfo);
-	int			n;
-	PoolShared *pools = pools_by_key(&n);
-	int			entries;
-
-	for (int i = 0; i < n; i += entries)
-	{
-		entries = entries_of_pool(&pools[i], n - i);
-		for (int kind = 0; kind < LATENCY_KINDS; kind++)
-		{
-			if (put_latency_head(&row, &pools[i], entries, kind))
-			{
-				HistogramSum sum;
-
-				sum_latency(&pools[i], entries, kind, &sum);
-				row_put_count(&row, sum.n);
-				put_mean(&row, sum.sum_us, sum.n);
-				for (int q = 0; q < lengthof(quantiles); q++)
-					row_put_us(&row, histogram_quantile_us(&sum, quantiles[q]));
-			}
-			row_end(&row);
-		}
-	}
-	return (Datum) 0;
+	return put_pools_by_key(fcinfo, put_latencies);
 }
 
 /* The buckets that have something, and the last one. */
@@ -235,20 +233,16 @@ put_buckets(Row *row, const PoolShared *pools, int n, LatencyKind kind)
 	}
 }
 
+static void
+put_pool_buckets(Row *row, const PoolShared *pools, int n)
+{
+	for (int kind = 0; kind < LATENCY_KINDS && pool_is_shown(&pools->key); kind++)
+		put_buckets(row, pools, n, kind);
+}
+
 /* Rows of dbpool_histograms. */
 Datum
 dbpool_get_histograms(PG_FUNCTION_ARGS)
 {
-	Row			row = row_start(fcinfo);
-	int			n;
-	PoolShared *pools = pools_by_key(&n);
-	int			entries;
-
-	for (int i = 0; i < n; i += entries)
-	{
-		entries = entries_of_pool(&pools[i], n - i);
-		for (int kind = 0; kind < LATENCY_KINDS && pool_is_shown(&pools[i].key); kind++)
-			put_buckets(&row, &pools[i], entries, kind);
-	}
-	return (Datum) 0;
+	return put_pools_by_key(fcinfo, put_pool_buckets);
 }
