@@ -351,7 +351,7 @@ fill_slot(Client *client)
 	slot->task.traces = call->traces | (call->kind == REQUEST_BATCH ? 0 : call_traces(call));
 	slot->task.writes = call_writes(call);
 	slot->task.one_transaction = call_is_one_transaction(call);
-	slot->task.steers = call_steers(call);
+	slot->task.steers = call->transaction != NULL && call_steers(call);
 	fill_transaction(client);
 	slot->task.nparams = call->nparams;
 	slot->task.definition_len = definition->len;
