@@ -57,21 +57,31 @@ shmem_busy_conns(const PoolShared *pool)
 		pool->conns[CONN_CANCELLING] + pool->conns[CONN_RESETTING];
 }
 
+/* An entry of the pool of that key, or NULL; the caller has pools_lock. */
+static PoolShared *
+entry_of_key(const PoolKey *key)
+{
+	for (int i = 0; i < dbpool_shared->npools; i++)
+	{
+		if (shmem_pools[i].in_use && memcmp(&shmem_pools[i].key, key, sizeof(PoolKey)) == 0)
+			return &shmem_pools[i];
+	}
+	return NULL;
+}
+
 /* A prepared transaction of the pool was ended by somebody else than its worker. */
 void
 shmem_count_resolved(const PoolKey *key)
 {
-	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
-	for (int i = 0; i < dbpool_shared->npools; i++)
-	{
-		PoolShared *pool = &shmem_pools[i];
+	PoolShared *pool;
 
-		if (!pool->in_use || memcmp(&pool->key, key, sizeof(PoolKey)) != 0)
-			continue;
+	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
+	pool = entry_of_key(key);
+	if (pool != NULL)
+	{
 		SpinLockAcquire(&pool->mutex);
 		pool->counters.resolved++;
 		SpinLockRelease(&pool->mutex);
-		break;
 	}
 	LWLockRelease(dbpool_shared->pools_lock);
 }
@@ -81,19 +91,16 @@ void
 pool_count_fallback(const PoolKey *key)
 {
 	Ticks		now = ticks_now();
+	PoolShared *pool;
 
 	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
-	for (int i = 0; i < dbpool_shared->npools; i++)
+	pool = entry_of_key(key);
+	if (pool != NULL)
 	{
-		PoolShared *pool = &shmem_pools[i];
-
-		if (!pool->in_use || memcmp(&pool->key, key, sizeof(PoolKey)) != 0)
-			continue;
 		SpinLockAcquire(&pool->mutex);
 		pool->counters.fallbacks++;
 		pool->fell_back_at = now;
 		SpinLockRelease(&pool->mutex);
-		break;
 	}
 	LWLockRelease(dbpool_shared->pools_lock);
 }
