@@ -127,7 +127,8 @@ pool_run(void *owner)
 	pool_seek_primary(pool);
 	pool_dispatch(pool);
 	tell_those_who_wait(pool);
-	if (pool_size(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
+	/* one that keeps connections stays, and whoever opens them sets a timer */
+	if (pool_size(pool) == 0 && pool_min(pool) == 0 && pool->nwaiting == 0 && pool->cancels == 0 &&
 		pool->steps == 0 && pool->lookups == 0)
 		timer_set_by(&pool->upkeep, Max(unused_at, pool->retry_at));
 }
