@@ -80,7 +80,8 @@ set_ticket(Oid serverid, Stop stop, uint64 *ticket, const uint64 *expected, uint
 
 		if (!pool->in_use || !operation_matches(&pool->key, &serverid))
 			continue;
-		n++;
+		/* that of a transaction goes with it */
+		n += !TransactionIdIsValid(pool->key.xid);
 		if (expected != NULL && *ticket_of(pool, stop) != *expected)
 			continue;
 		SpinLockAcquire(&pool->mutex);

@@ -70,6 +70,12 @@ static void
 begin_entry(PoolShared *entry, uint64 paused, uint64 disabled)
 {
 	SpinLockAcquire(&entry->mutex);
+	memset(&entry->server, 0, sizeof(NameData));
+	memset(&entry->username, 0, sizeof(NameData));
+	entry->min_size = 0;
+	entry->max_size = 0;
+	entry->leak_threshold = 0;
+	entry->nendpoints = 0;
 	entry->paused = paused;
 	entry->rested = 0;
 	entry->disabled = disabled;
@@ -140,6 +146,8 @@ pool_take_entry(const PoolKey *key, Oid owner, int worker, bool live, int *first
 		pg_write_barrier();
 		entry->in_use = true;
 		entry->worker = worker;
+		/* also of one that is only stopped: else nobody's limit has it */
+		entry->owner = owner;
 		if (worker == first_worker)
 			*first = index;
 		begin_entry(entry, stopped ? stopped->paused : 0, stopped ? stopped->disabled : 0);
