@@ -79,20 +79,21 @@ errand_forget(Oid dbid)
 	}
 }
 
-/* The process goes; arg is the kind. */
+/* The process goes; arg is its entry, which nobody else gets as long as its pid is there. */
 static void
 errand_end(int code, Datum arg)
 {
-	ErrandKind	kind = (ErrandKind) DatumGetInt32(arg);
-	ErrandShared *entry = errand_of(kind, MyDatabaseId);
+	ErrandShared *entry = (ErrandShared *) DatumGetPointer(arg);
 
-	pg_atomic_write_u32(&entry->pid, 0);
-	if (code == 0)
-		pg_atomic_write_u32(&entry->failures, 0);
+	SpinLockAcquire(&dbpool_shared->errands_mutex);
 	/* one that has failed has not looked at all */
-	if (pg_atomic_exchange_u32(&entry->wanted, 0) != 0 || code != 0)
-		(void) errand_want(kind, MyDatabaseId);
-	/* others may have waited for it to end */
+	if (code != 0)
+		pg_atomic_write_u32(&entry->wanted, 1);
+	else
+		pg_atomic_write_u32(&entry->failures, 0);
+	pg_atomic_write_u32(&entry->pid, 0);
+	SpinLockRelease(&dbpool_shared->errands_mutex);
+	/* it may be wanted again, and others may have waited for it to end */
 	pg_atomic_exchange_u32(&dbpool_shared->errands_attention, 1);
 	shmem_wake_worker(0);
 }
@@ -104,11 +105,16 @@ errand_end(int code, Datum arg)
 ErrandShared *
 errand_begin(ErrandKind kind)
 {
-	ErrandShared *entry = errand_of(kind, MyDatabaseId);
-	uint32		nobody = 0;
+	ErrandShared *entry;
 
-	if (entry == NULL || !pg_atomic_compare_exchange_u32(&entry->pid, &nobody, (uint32) MyProcPid))
-		return NULL;
-	before_shmem_exit(errand_end, Int32GetDatum(kind));
+	SpinLockAcquire(&dbpool_shared->errands_mutex);
+	entry = errand_of(kind, MyDatabaseId);
+	if (entry != NULL && pg_atomic_read_u32(&entry->pid) != 0)
+		entry = NULL;
+	if (entry != NULL)
+		pg_atomic_write_u32(&entry->pid, (uint32) MyProcPid);
+	SpinLockRelease(&dbpool_shared->errands_mutex);
+	if (entry != NULL)
+		before_shmem_exit(errand_end, PointerGetDatum(entry));
 	return entry;
 }

@@ -28,7 +28,7 @@ typedef enum ErrandKind
 
 /*
  * An entry whose errand is neither wanted nor under way may become another database's.  That,
- * and what sets "wanted", is done under errands_mutex.
+ * and what sets "wanted" or "pid", is done under errands_mutex.
  */
 typedef struct ErrandShared
 {
