@@ -560,11 +560,11 @@ visit_deadline(const Visit *visit)
 	return visit->deadline;
 }
 
-/* The pool's name; NULL if it has none. */
+/* The pool's name; NULL if it has none, or has not begun. */
 const char *
 visit_pool(const Visit *visit)
 {
-	return visit->call.pool;
+	return visit != NULL ? visit->call.pool : NULL;
 }
 
 /* End it, in whatever state it is.  Throws nothing. */
