@@ -391,6 +391,12 @@ foreach my $n (1 .. 6)
 is_deeply(\%states, { '08001' => 4, '53400' => 2 }, 'one owner has no more pools than it may');
 like($answer->{err}, qr/pools of one owner.*4 are, as many as dbpool\.role_max_pools/s, 'it says which limit');
 is($other->value(q{SELECT dbpool_query('others', 'SELECT 1')}), '(1)', 'others have theirs');
+# nor by stopping those that nobody uses
+$greedy->value('SELECT count(*) FROM dbpool_disable(pools => NULL)');
+make_pool_of('greedy', "cold$_", port => 1) foreach 1 .. 4;
+is($greedy->query("SELECT dbpool_disable('cold$_')")->{state}, '53400', 'nor does it stop more') foreach 1 .. 4;
+$greedy->value('SELECT count(*) FROM dbpool_enable(pools => NULL)');
+is($other->value(q{SELECT dbpool_query('others', 'SELECT 1')}), '(1)', 'others still have theirs');
 $_->quit foreach $other, $greedy;
 
 # --- large statements that wait --------------------------------------------------------
