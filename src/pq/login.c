@@ -140,11 +140,28 @@ has_greeted(const char *buf, Size n)
 }
 
 /*
- * Is there an error in what was sent?  Then sqlstate, which has room for six bytes, gets its
- * code.  buf begins with a message.
+ * Is that error of a limit which a role or a database has of its own (CONNECTION LIMIT)?  It has
+ * the code of a server that is full; the functions that raise it are never translated.
  */
+static bool
+error_is_own_limit(const WireMessage *message)
+{
+	static const char *const functions[] = {"InitializeSessionUserId", "CheckMyDatabase"};
+	Size		len;
+	bool		cut;
+	const char *function = wire_field(message, 'R', &len, &cut);
+
+	for (int i = 0; function != NULL && !cut && i < lengthof(functions); i++)
+	{
+		if (len == strlen(functions[i]) && memcmp(function, functions[i], len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Is there an error in what was sent?  buf begins with a message. */
 static void
-find_error_state(const char *buf, Size n, char *sqlstate)
+find_error_state(const char *buf, Size n, Login *login)
 {
 	for (Size at = 0; at + WIRE_HEADER <= n;)
 	{
@@ -161,7 +178,8 @@ find_error_state(const char *buf, Size n, char *sqlstate)
 		{
 			code = wire_field(&message, 'C', &len, &cut);
 			if (code != NULL && !cut && len == 5)
-				strlcpy(sqlstate, code, 6);
+				strlcpy(login->sqlstate, code, sizeof(login->sqlstate));
+			login->own_limit = error_is_own_limit(&message);
 			return;
 		}
 		at += WIRE_HEADER + length;
@@ -254,7 +272,7 @@ login_look(PGconn *pg, Login *login, Wire *wire, char *why)
 	if (!starts && status != CONNECTION_SSL_STARTUP && !compat_handshake(pg))
 		n = compat_peek_input(pg, buf, sizeof(buf));
 	if (n > 0)
-		find_error_state(buf, n, login->sqlstate);
+		find_error_state(buf, n, login);
 	if (n > 0 && !login->accepted)
 		look = look_at_requests(pg, login, buf, n, why);
 	if (look == LOGIN_WAIT || look == LOGIN_REFUSE)

@@ -23,6 +23,8 @@ typedef struct Login
 	int64		received;		/* bytes so far */
 	LoginTls	tls;			/* what the last look has seen of it */
 	char		sqlstate[6];	/* of an error that came, or "" */
+	bool		own_limit;		/* that is a limit of the role or the database
+								 * alone */
 } Login;
 
 typedef enum LoginLook

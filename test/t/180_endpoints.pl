@@ -175,6 +175,22 @@ subtest 'a server that answers is well' => sub {
 	is(call('good')->{err}, '', 'and the pool works on');
 };
 
+# The limit of a role is no fault of the server's either, though it has the code of one that is full.
+subtest 'a limit of a role' => sub {
+	$there->value('CREATE ROLE narrow LOGIN CONNECTION LIMIT 0');
+	$control->value(sprintf q{SELECT dbpool_create_pool('narrow', 'host=%s port=%s dbname=postgres user=narrow', '{"acquire_timeout": "1s"}')},
+		$remote->host, $remote->port);
+	my $opened = endpoint($remote->port, 'times_opened');
+	foreach (1 .. 8)
+	{
+		my $answer = call('narrow');
+
+		like($answer->{err}, qr/too many connections for role/, 'it is told') or last;
+	}
+	is(endpoint($remote->port, q{concat_ws('/', state, failures_in_row, times_opened)}), "closed/0/$opened", 'and nothing speaks against the server');
+	$control->value('SET client_min_messages = error; DROP SERVER narrow CASCADE; RESET client_min_messages');
+};
+
 subtest 'as many connections as an endpoint may have' => sub {
 	my @callers = map { session($local) } 1 .. 6;
 
