@@ -304,12 +304,14 @@ fill_transaction(Client *client)
 	RequestSlot *slot = client->slot;
 	const Call *call = client->call;
 	const Definition *definition = client->definition;
+	const RemoteTransaction *ends = call->ends_transaction ? call->transaction : NULL;
 
 	slot->task.prelude_len = call->prelude.len;
 	slot->task.lease = LEASE_NONE;
-	slot->task.lease_ends = call->ends_transaction && !call->prepares_transaction;
+	slot->task.lease_ends = ends != NULL && !call->prepares_transaction;
 	slot->task.lease_prepares = call->prepares_transaction;
-	slot->task.lease_has_read = call->ends_transaction && call->transaction->only_read;
+	slot->task.lease_wrote = ends != NULL && ends->wrote;
+	slot->task.lease_has_read = ends != NULL && ends->only_read;
 	if (call->transaction != NULL)
 		transaction_fill(call->transaction, &slot->task);
 	else if (((dbpool_inherit_read_only && XactReadOnly) || call->stands_in_for != NULL) &&

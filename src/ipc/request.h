@@ -263,8 +263,10 @@ typedef struct TaskHeader
 	bool		steers;			/* its text begins with what steers the
 								 * transaction it runs in */
 	bool		lease_prepares; /* its transaction is prepared by this request */
-	bool		lease_has_read; /* and has surely done nothing else; of a
-								 * COMMIT */
+	bool		lease_wrote;	/* of a COMMIT: it has written, or is to, as a
+								 * NOTIFY does when it commits */
+	bool		lease_has_read; /* likewise: it has surely done nothing but
+								 * read */
 	StatementRef statement;		/* where it is counted; for the views */
 	int64		local_queryid;	/* likewise: of the statement that calls */
 	char		traceparent[TRACEPARENT_BYTES]; /* to which it belongs; empty:

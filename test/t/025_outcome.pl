@@ -293,6 +293,16 @@ foreach my $kind (
 }
 is($there->value('SELECT count(*) FROM log'), '0', 'what was rolled back stays so');
 
+# What only notifies writes as it commits, and has no number before.
+$s->value(q{SELECT dbpool_begin('p', 'notifies')});
+$s->value(q{SELECT dbpool_exec('notifies', 'NOTIFY told')});
+my $told = $proxy->tell('on after "COMMIT" backend message Z before stall');
+$s->send(q{SELECT dbpool_commit('notifies')});
+wait_until('its end is held back', sub { return $proxy->fired($told) });
+$proxy->tell('now reset');
+$proxy->tell('resume');
+is($s->wait->{state}, '08007', 'a COMMIT of what has notified may have been one');
+
 # Who cancels a COMMIT that is in doubt is told what the remote says.
 $s->value('SET dbpool.transaction = bound');
 commits_wait();

@@ -142,7 +142,9 @@ is($control->value(q{SELECT calls FROM dbpool_stat_history WHERE pool = 'p' AND 
 create_pool($local, 'split', $remote, max_size => 6);
 end_span();
 {
-	my $script = "SELECT dbpool_exec('split', 'SELECT 1');\nSELECT dbpool_exec('split', 'SELECT pg_sleep(0.02)');\n";
+	# a worker whose connections are mostly taken by what takes long does not give half of them away
+	my $script = "SELECT dbpool_exec('split', 'SELECT 1');\n"
+	  . "\\if :client_id < 2\nSELECT dbpool_exec('split', 'SELECT pg_sleep(0.02)');\n\\endif\n";
 	my ($pgbench) = start_pgbench($local, $script, '-c', 8, '-T', 60);
 
 	$control->poll(q{SELECT workers FROM dbpool_pools WHERE pool = 'split'}, '2');
@@ -157,10 +159,11 @@ end_span();
 	{
 		my $of_all = $control->value(qq{SELECT round($percentile\::numeric, 2) FROM dbpool_stat_latency WHERE pool = 'split' AND kind = 'total'});
 
-		is(spans('split', "round($percentile\::numeric, 2)"), $of_all, "$percentile is that of all calls");
+		cmp_ok(abs(spans('split', "round($percentile\::numeric, 2)") - $of_all), '<', 0.02, "$percentile is that of all calls");
 	}
-	is(spans('split', 'round(queue_p95::numeric, 2)'),
-		$control->value(q{SELECT round(p95::numeric, 2) FROM dbpool_stat_latency WHERE pool = 'split' AND kind = 'queue'}), 'also of the waiting');
+	my $waited = $control->value(q{SELECT round(p95::numeric, 2) FROM dbpool_stat_latency WHERE pool = 'split' AND kind = 'queue'});
+
+	cmp_ok(abs(spans('split', 'round(queue_p95::numeric, 2)') - $waited), '<', 0.02, 'also of the waiting');
 }
 
 # --- an entry that another pool gets ---------------------------------------------------------------
