@@ -37,8 +37,11 @@
 /* Servers and databases that this transaction has touched; in its memory. */
 static List *touched_servers;
 static List *touched_databases;
-static List *dropped_servers;
 static List *made_servers;
+
+/* Servers it has dropped, and in which subtransaction, in the order of these. */
+static List *dropped_servers;
+static List *dropped_in;
 
 /* Pools whose password alone it has changed: lists of server and role. */
 static List *rotated_pools;
@@ -132,7 +135,10 @@ on_server_change(ObjectAccessType access, Oid classid, Oid objectid,
 			if (access == OAT_POST_CREATE)
 				made_servers = list_append_unique_oid(made_servers, objectid);
 			if (access == OAT_DROP)
-				dropped_servers = list_append_unique_oid(dropped_servers, objectid);
+			{
+				dropped_servers = lappend_oid(dropped_servers, objectid);
+				dropped_in = lappend_int(dropped_in, (int) GetCurrentSubTransactionId());
+			}
 		}
 		else
 			on_mapping_change(access, objectid);
@@ -185,6 +191,25 @@ is_dropped(const PoolKey *key, void *arg)
 }
 
 /*
+ * What a subtransaction that is rolled back has dropped is there again; also what was dropped
+ * in those within it, whose numbers are all greater.  Pools that are told to forget a definition
+ * that stays only connect once more, so the other lists keep what they have.
+ */
+static void
+on_subxact_end(SubXactEvent event, SubTransactionId subid, SubTransactionId parentid, void *arg)
+{
+	(void) parentid;
+	(void) arg;
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	while (dropped_in != NIL && (SubTransactionId) llast_int(dropped_in) >= subid)
+	{
+		dropped_servers = list_truncate(dropped_servers, list_length(dropped_servers) - 1);
+		dropped_in = list_truncate(dropped_in, list_length(dropped_in) - 1);
+	}
+}
+
+/*
  * The transaction has ended, and other sessions have been told to look at the
  * catalogs again: this phase comes after AtEOXact_Inval(), where the callbacks
  * for transactions would come before.  So a session that is sent back by a
@@ -218,6 +243,7 @@ on_xact_end(ResourceReleasePhase phase, bool is_commit, bool is_top, void *arg)
 	touched_servers = NIL;
 	touched_databases = NIL;
 	dropped_servers = NIL;
+	dropped_in = NIL;
 	made_servers = NIL;
 	rotated_pools = NIL;
 	definition_own_pools = InvalidTransactionId;
@@ -230,5 +256,6 @@ backend_register(void)
 	prev_object_access_hook = object_access_hook;
 	object_access_hook = on_server_change;
 	RegisterResourceReleaseCallback(on_xact_end, NULL);
+	RegisterSubXactCallback(on_subxact_end, NULL);
 	guard_register();
 }

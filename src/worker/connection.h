@@ -323,6 +323,9 @@ conn_mark(Conn *conn)
 
 /* --- flight.c ------------------------------------------------------------------------ */
 
+/* Milliseconds that others wait for an orphan to end by itself, see connection_cancel.c. */
+#define ORPHAN_MS		20
+
 extern Flight *flight_make(void);
 extern void flight_free(Flight *flight);
 extern void flight_add(Conn *conn, Flight *flight, Request *req);

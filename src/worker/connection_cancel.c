@@ -60,9 +60,6 @@
 /* The same where it costs no more than a signal, and a session waits. */
 #define HOME_AGAIN_MS	10
 
-/* Milliseconds that others wait for an orphan to end by itself. */
-#define ORPHAN_MS		20
-
 static void
 could_not_cancel(Conn *conn)
 {

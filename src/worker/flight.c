@@ -146,9 +146,6 @@ flight_add_copy(Conn *conn, Flight *flight, Request *req)
 	req->hedge.conn = conn;
 }
 
-/* Milliseconds for the copy to end by itself, see connection_cancel.c. */
-#define COPY_MS		20
-
 /* Nobody wants a copy of the request any more; if there is one, it has lost. */
 void
 hedge_end(Request *req)
@@ -161,7 +158,7 @@ hedge_end(Request *req)
 		return;
 	copy->hedges = NULL;
 	req->hedge.conn->flights.orphans++;
-	conn_set_deadline(req->hedge.conn, COPY_MS);
+	conn_set_deadline(req->hedge.conn, ORPHAN_MS);
 	req->hedge.flight = NULL;
 	req->hedge.conn = NULL;
 }

@@ -139,7 +139,11 @@ flight_failed(Conn *conn, Flight *flight, Cause cause)
 	}
 	/* a copy's error is not told, and its request waits for the other answer */
 	if (flight->hedges != NULL)
+	{
+		if (flight->prepared || cause == CAUSE_QUESTION)
+			mend_prepared(conn, flight, cause);
 		hedge_end(flight->hedges);
+	}
 	hedge_speaks(flight);
 	/* in a lease the session is told, and may try again */
 	if (conn->lease.shared != NULL && flight->prepared &&

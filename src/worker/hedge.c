@@ -32,6 +32,7 @@
  *						copy has lost.
  *	 the copy speaks	It has won: the first becomes an orphan, and the copy the
  *						request's flight, which goes on as if there had been no other.
+ *						A notice is not enough, as an error may follow; it is not told.
  *	 the copy fails		Its error is not told, whatever it is: the other host may be a
  *						standby that has cancelled it, or lags.  The copy has lost.
  *	 the first fails, and would be repeated or tried again

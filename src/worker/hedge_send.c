@@ -59,6 +59,12 @@ hedge_due(void *owner)
 	Conn	   *conn = NULL;
 
 	Assert(req->hedge.watched && req->flight != NULL && req->hedge.flight == NULL);
+	/* another run of the text has shown meanwhile what it does */
+	if (!statement_is_plain(req->statement))
+	{
+		hedge_end(req);
+		return;
+	}
 	if (now < long_enough_at(req))
 	{
 		timer_set(&req->hedge.due, long_enough_at(req));

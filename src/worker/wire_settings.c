@@ -59,6 +59,9 @@ notice_receiver(void *arg, const PGresult *res)
 	}
 	if (conn->flights.n == 0 || (conn->flights.n > 1 && conn_head(conn)->read_to_end))
 		return;
+	/* a copy may fail yet, which nobody is to be told */
+	if (conn_head(conn)->hedges != NULL)
+		return;
 	hedge_speaks(conn_head(conn));
 	if (conn_head_request(conn) != NULL)
 		reply_error(conn_head_request(conn), res, FRAME_NOTICE);

@@ -209,6 +209,16 @@ subtest 'a reset waits as well' => sub {
 	is($new->query('COMMIT')->{err}, '', 'the other one ends when it likes');
 };
 
+subtest 'a DROP SERVER that is taken back' => sub {
+	$owner->value(q{SELECT dbpool_pause('p')});
+	$control->value($_)
+	  foreach 'SET client_min_messages = error', 'BEGIN', 'SAVEPOINT outer_one', 'SAVEPOINT inner_one', 'DROP SERVER p CASCADE',
+	  'RELEASE inner_one', 'ROLLBACK TO outer_one', 'COMMIT', 'RESET client_min_messages';
+	is(state(), 'paused', 'leaves the pool as it is');
+	$owner->value(q{SELECT dbpool_resume('p')});
+	is($control->value($insert), '1', 'and it works when it is resumed');
+};
+
 subtest 'what ends the wait' => sub {
 	open_transaction();
 	$owner->send(q{SELECT dbpool_pause('p', NULL)});
