@@ -49,7 +49,7 @@ typedef struct Together
 								 * others to which these are to be alike */
 	Ticks		asked_at;		/* since when the session is to end its work;
 								 * 0: it is not */
-	bool		called_off;
+	int			called_off;		/* of the first so many, who had no answer */
 } Together;
 
 /* Is the session to end what it does?  That its client has gone, it sees later. */
@@ -72,7 +72,7 @@ call_off(Together *together)
 		pg_atomic_write_u32(&client->slot->called_off, 1);
 		client_ask_attention(client);
 	}
-	together->called_off = true;
+	together->called_off = together->submitted;
 }
 
 static void
@@ -109,7 +109,7 @@ see_to_interrupts(Together *together)
 	due = ticks_plus_ms(together->asked_at, UNANSWERED_MS);
 	if (ticks_now() >= due)
 		throw_unanswered(together);
-	if (!together->called_off && together->committed == 0)
+	if (together->called_off < together->submitted && together->committed == 0)
 	{
 		Ticks		first = ticks_plus_ms(together->asked_at, together->n > 1 ? SEVERAL_MS : 0);
 
@@ -129,7 +129,7 @@ throw_as_cancelled(const Together *together, const Client *client)
 	char		sqlstate[6];
 	char	   *message;
 
-	if (!together->called_off || client->error.len == 0)
+	if (together->called_off == 0 || client->error.len == 0)
 		return;
 	error_texts(&body, sqlstate, &message);
 	if (strcmp(sqlstate, "57014") != 0)

@@ -13,6 +13,7 @@
 #include "commands/async.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 
@@ -63,6 +64,14 @@ settle(void)
 	compat_no_transaction_timeout();
 }
 
+/* The process goes. */
+static void
+end(int code, Datum arg)
+{
+	if (code != 0)
+		news_give_back(DatumGetObjectId(arg));
+}
+
 void
 dbpool_herald_main(Datum arg)
 {
@@ -80,6 +89,8 @@ dbpool_herald_main(Datum arg)
 	errand = errand_begin(ERRAND_NEWS);
 	if (errand == NULL)
 		return;
+	/* before another may begin */
+	before_shmem_exit(end, ObjectIdGetDatum(dbid));
 	pg_atomic_exchange_u32(&errand->wanted, 0);
 	lost = pg_atomic_read_u32(&errand->lost);
 	settle();

@@ -247,10 +247,9 @@ put_histograms(Metrics *m, const MetricPool *pools, int n)
 	{
 		for (int kind = 0; kind < LATENCY_KINDS; kind++)
 		{
-			HistogramSum sum = {0};
+			HistogramSum sum;
 
-			for (int e = 0; e < pools[i].n; e++)
-				histogram_add_to(&sum, &stats_of(pools[i].entries[e].index)->latency[kind]);
+			pools_sum_latency(pools[i].entries, pools[i].n, kind, &sum);
 			put_histogram(m, metrics_with_label(pools[i].labels, "part", latency_name(kind)), &sum);
 		}
 	}

@@ -20,11 +20,9 @@ PG_FUNCTION_INFO_V1(dbpool_get_endpoints);
  * of pg_read_all_stats.
  */
 static bool *
-endpoints_shown(void)
+endpoints_shown(const PoolShared *pools, int n)
 {
-	bool	   *shown = palloc0(sizeof(bool) * endpoint_count());
-	int			n;
-	PoolShared *pools = pools_copy(&n);
+	bool	   *shown = palloc(sizeof(bool) * endpoint_count());
 
 	memset(shown, has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS), sizeof(bool) * endpoint_count());
 	for (int i = 0; i < n; i++)
@@ -75,27 +73,34 @@ put_endpoint(Row *row, const EndpointShared *endpoint)
 EndpointShared *
 endpoints_copy(int *n)
 {
-	bool	   *shown = endpoints_shown();
 	EndpointShared *copies = palloc(sizeof(EndpointShared) * endpoint_count());
+	PoolShared *pools = palloc(sizeof(PoolShared) * dbpool_shared->npools);
+	bool	   *shown;
+	int			npools;
 
+	/*
+	 * as long as we have the lock, no other host gets an entry that pools of
+	 * the copy lead to
+	 */
+	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
+	npools = pools_copy_locked(pools);
+	for (int i = 0; i < endpoint_count(); i++)
+	{
+		SpinLockAcquire(&endpoint_shared(i)->mutex);
+		memcpy(&copies[i], endpoint_shared(i), sizeof(EndpointShared));
+		SpinLockRelease(&endpoint_shared(i)->mutex);
+	}
+	LWLockRelease(dbpool_shared->pools_lock);
+
+	shown = endpoints_shown(pools, npools);
 	*n = 0;
 	for (int i = 0; i < endpoint_count(); i++)
 	{
-		EndpointShared *copy = &copies[*n];
-
-		if (!shown[i])
+		if (!shown[i] || copies[i].users == 0)
 			continue;
-		/* as long as we have the lock, no other host gets the entry */
-		LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
-		SpinLockAcquire(&endpoint_shared(i)->mutex);
-		memcpy(copy, endpoint_shared(i), sizeof(*copy));
-		SpinLockRelease(&endpoint_shared(i)->mutex);
-		LWLockRelease(dbpool_shared->pools_lock);
-		if (copy->users == 0)
-			continue;
-		if (endpoint_is_calm(copy, ticks_now()))
-			copy->state = ENDPOINT_CLOSED;
-		(*n)++;
+		if (endpoint_is_calm(&copies[i], ticks_now()))
+			copies[i].state = ENDPOINT_CLOSED;
+		copies[(*n)++] = copies[i];
 	}
 	return copies;
 }

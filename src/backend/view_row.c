@@ -244,14 +244,12 @@ row_start(FunctionCallInfo fcinfo)
 	return row;
 }
 
-/* A copy of those pools that are shown, and how many they are. */
-PoolShared *
-pools_copy(int *n)
+/* A copy of those pools that are shown, into so much memory; the caller holds pools_lock. */
+int
+pools_copy_locked(PoolShared *copies)
 {
-	PoolShared *copies = palloc(sizeof(PoolShared) * dbpool_shared->npools);
+	int			n = 0;
 
-	*n = 0;
-	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
 	for (int i = 0; i < dbpool_shared->npools; i++)
 	{
 		PoolShared *pool = shmem_pool(i);
@@ -259,11 +257,22 @@ pools_copy(int *n)
 		if (!pool->in_use)
 			continue;
 		SpinLockAcquire(&pool->mutex);
-		copies[*n] = *pool;
+		copies[n] = *pool;
 		SpinLockRelease(&pool->mutex);
-		if (copies[*n].live || !copies[*n].dropped)
-			(*n)++;
+		if (copies[n].live || !copies[n].dropped)
+			n++;
 	}
+	return n;
+}
+
+/* Likewise, and how many they are. */
+PoolShared *
+pools_copy(int *n)
+{
+	PoolShared *copies = palloc(sizeof(PoolShared) * dbpool_shared->npools);
+
+	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
+	*n = pools_copy_locked(copies);
 	LWLockRelease(dbpool_shared->pools_lock);
 	return copies;
 }

@@ -42,6 +42,7 @@ extern bool role_is_shown(Oid roleid);
 extern bool pool_is_shown(const PoolKey *key);
 extern bool pool_is_overseen(const PoolKey *key);
 extern PoolShared *pools_copy(int *n);
+extern int	pools_copy_locked(PoolShared *copies);
 
 /* view_endpoints.c */
 extern EndpointShared *endpoints_copy(int *n);
@@ -49,6 +50,7 @@ extern EndpointShared *endpoints_copy(int *n);
 /* view_statistics.c */
 extern PoolShared *pools_by_key(int *n);
 extern Datum put_pools_by_key(FunctionCallInfo fcinfo, void (*put) (Row *row, const PoolShared *pools, int n));
+extern void pools_sum_latency(const PoolShared *pools, int n, LatencyKind kind, HistogramSum *sum);
 extern int	entries_of_pool(const PoolShared *pools, int n);
 extern const PoolShared *latest_entry(const PoolShared *pools, int n);
 

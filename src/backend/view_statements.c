@@ -63,7 +63,8 @@ put_statement_row(Row *row, const StatementShared *statement, const PoolShared *
 	row_put(row, ObjectIdGetDatum(pool->key.dbid), false);
 	row_put_name(row, NameStr(pool->server), encoding);
 	row_put_name(row, NameStr(pool->username), encoding);
-	row_put(row, Int64GetDatum((int64) statement->key.hash[0]), false);
+	/* by which one could find out whether it is a certain text */
+	row_put(row, Int64GetDatum((int64) statement->key.hash[0]), !overseen);
 	if (overseen)
 		row_put_text(row, statement->text, statement->encoding);
 	else

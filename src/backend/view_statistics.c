@@ -84,21 +84,47 @@ put_pools_by_key(FunctionCallInfo fcinfo, void (*put) (Row *row, const PoolShare
 	return (Datum) 0;
 }
 
+/*
+ * Has the copy's pool its entry still?  Then it has it as long as the caller has pools_lock,
+ * and so what stands beside the entry is that pool's.
+ */
+static bool
+has_entry(const PoolShared *copy)
+{
+	const PoolShared *entry = shmem_pool(copy->index);
+
+	return entry->in_use && memcmp(&entry->key, &copy->key, sizeof(PoolKey)) == 0;
+}
+
 /* The sum of the histograms of a pool's entries. */
-static void
-sum_latency(const PoolShared *pools, int n, LatencyKind kind, HistogramSum *sum)
+void
+pools_sum_latency(const PoolShared *pools, int n, LatencyKind kind, HistogramSum *sum)
 {
 	memset(sum, 0, sizeof(HistogramSum));
+	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
 	for (int i = 0; i < n; i++)
 	{
-		const PoolShared *entry = shmem_pool(pools[i].index);
-
-		/* as long as we have the lock, no other pool gets it */
-		LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
-		if (entry->in_use && memcmp(&entry->key, &pools[i].key, sizeof(PoolKey)) == 0)
+		if (has_entry(&pools[i]))
 			histogram_add_to(sum, &stats_of(pools[i].index)->latency[kind]);
-		LWLockRelease(dbpool_shared->pools_lock);
 	}
+	LWLockRelease(dbpool_shared->pools_lock);
+}
+
+/* Where the time went in all of a pool's entries. */
+static void
+sum_split(const PoolShared *pools, int n, TimeSplit *split)
+{
+	memset(split, 0, sizeof(TimeSplit));
+	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
+	for (int i = 0; i < n; i++)
+	{
+		split_add(split, &pools[i].counters.split);
+		if (!has_entry(&pools[i]))
+			continue;
+		split->worker_us += pg_atomic_read_u64(&stats_of(pools[i].index)->wake_us);
+		split->decode_us += pg_atomic_read_u64(&stats_of(pools[i].index)->take_us);
+	}
+	LWLockRelease(dbpool_shared->pools_lock);
 }
 
 static void
@@ -140,7 +166,7 @@ put_rates(Row *row, const PoolShared *pools, int n, Ticks now)
 {
 	int			max_size = latest_entry(pools, n)->max_size;
 	MinutePiece minute = {0};
-	TimeSplit	split = {0};
+	TimeSplit	split;
 	int64		length = 1;
 	double		seconds;
 
@@ -155,10 +181,8 @@ put_rates(Row *row, const PoolShared *pools, int n, Ticks now)
 		minute.errors += sum.errors;
 		minute.rows += sum.rows;
 		minute.busy_us += sum.busy_us;
-		split_add(&split, &pool.counters.split);
-		split.worker_us += pg_atomic_read_u64(&stats_of(pool.index)->wake_us);
-		split.decode_us += pg_atomic_read_u64(&stats_of(pool.index)->take_us);
 	}
+	sum_split(pools, n, &split);
 	seconds = length / 1e6;
 	row_put(row, Float8GetDatum(minute.statements / seconds), false);
 	row_put(row, Float8GetDatum(minute.errors / seconds), false);
@@ -195,7 +219,7 @@ put_latencies(Row *row, const PoolShared *pools, int n)
 		{
 			HistogramSum sum;
 
-			sum_latency(pools, n, kind, &sum);
+			pools_sum_latency(pools, n, kind, &sum);
 			row_put_count(row, sum.n);
 			row_put_mean(row, sum.sum_us, sum.n);
 			for (int q = 0; q < lengthof(quantiles); q++)
@@ -219,7 +243,7 @@ put_buckets(Row *row, const PoolShared *pools, int n, LatencyKind kind)
 	HistogramSum sum;
 	uint64		cumulative = 0;
 
-	sum_latency(pools, n, kind, &sum);
+	pools_sum_latency(pools, n, kind, &sum);
 	for (int i = 0; i < HISTOGRAM_BUCKETS; i++)
 	{
 		cumulative += sum.counts[i];

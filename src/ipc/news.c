@@ -185,6 +185,21 @@ news_drop(Oid dbid)
 	SpinLockRelease(&news->mutex);
 }
 
+/* Who has taken them goes, and has told none of them. */
+void
+news_give_back(Oid dbid)
+{
+	NewsShared *news = &dbpool_shared->news;
+
+	SpinLockAcquire(&news->mutex);
+	for (int i = 0; i < NEWS_MOST; i++)
+	{
+		if (news->items[i].dbid == dbid)
+			news->items[i].under_way = false;
+	}
+	SpinLockRelease(&news->mutex);
+}
+
 /* How many there were, and how many of them nobody was told. */
 void
 news_count(uint64 *posted, uint64 *lost)

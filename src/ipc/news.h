@@ -53,6 +53,7 @@ extern void news_post(Oid dbid, const char *text);
 
 extern bool news_next(Oid dbid, uint64 after, NewsItem *item);
 extern void news_told(Oid dbid, uint64 last);
+extern void news_give_back(Oid dbid);
 extern void news_drop(Oid dbid);
 extern void news_count(uint64 *posted, uint64 *lost);
 

@@ -175,11 +175,13 @@ uint64
 shmem_want(bool (*matches) (const PoolKey *key, void *arg), void *arg,
 		   uint32 want)
 {
-	uint64		stamp = pg_atomic_fetch_add_u64(&dbpool_shared->definition_stamp, 1);
+	uint64		stamp;
 
 	LWLockAcquire(dbpool_shared->pools_lock, LW_EXCLUSIVE);
+	/* with the lock, so that of two at a time the later one has the higher */
+	stamp = pg_atomic_fetch_add_u64(&dbpool_shared->definition_stamp, 1);
 	if (want & (POOL_WANT_FORGET | POOL_WANT_RELOAD))
-		dbpool_shared->forget_stamp = Max(dbpool_shared->forget_stamp, stamp);
+		dbpool_shared->forget_stamp = stamp;
 	for (int i = 0; i < dbpool_shared->npools; i++)
 	{
 		PoolShared *pool = &shmem_pools[i];
@@ -189,7 +191,7 @@ shmem_want(bool (*matches) (const PoolKey *key, void *arg), void *arg,
 		SpinLockAcquire(&pool->mutex);
 		pool->wants |= want;
 		if (want & (POOL_WANT_FORGET | POOL_WANT_RELOAD))
-			pool->forget_stamp = Max(pool->forget_stamp, stamp);
+			pool->forget_stamp = stamp;
 		if (want & POOL_WANT_RESET)
 			pool->reset = stamp;
 		if (want & POOL_WANT_DROP)

@@ -239,7 +239,7 @@ typedef struct PoolShared
 	Ticks		degraded_since; /* it is served by standbys, see
 								 * worker/degraded.c; or 0 */
 	int			nendpoints;		/* where it leads to, see endpoint.h */
-	int16		endpoints[DBPOOL_MAX_PLACES];
+	int			endpoints[DBPOOL_MAX_PLACES];
 	SlowLines	slow;			/* sessions write it */
 	PoolCounters counters;
 	AlertShared alerts[ALERT_POOL_KINDS];	/* of a pool that is split, in the

@@ -352,5 +352,6 @@ stats_file_load(void)
 		read_file(file, &header, offset);
 	if (file != NULL)
 		FreeFile(file);
-	(void) unlink(STATS_FILE);
+	/* it is not to be read once more after a crash */
+	(void) durable_unlink(STATS_FILE, LOG);
 }

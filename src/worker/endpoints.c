@@ -85,7 +85,7 @@ show_endpoints(Pool *pool)
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->shared->nendpoints = pool->nendpoints;
 	for (int i = 0; i < pool->nendpoints; i++)
-		pool->shared->endpoints[i] = (int16) pool->endpoints[i];
+		pool->shared->endpoints[i] = pool->endpoints[i];
 	SpinLockRelease(&pool->shared->mutex);
 }
 
@@ -93,13 +93,16 @@ show_endpoints(Pool *pool)
 void
 pool_leave_endpoints(Pool *pool)
 {
-	for (int i = 0; i < pool->nendpoints; i++)
-		let_go(pool->endpoints[i]);
+	int			n = pool->nendpoints;
+
 	pool->nendpoints = 0;
 	memset(pool->known, 0, sizeof(pool->known));
 	pool->makes_room = 0;
 	pool->leads_elsewhere = false;
+	/* before they may become others', whom this pool's owner is not to see */
 	show_endpoints(pool);
+	for (int i = 0; i < n; i++)
+		let_go(pool->endpoints[i]);
 }
 
 /* What the definition wants of a server, but for what is only preferred. */

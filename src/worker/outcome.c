@@ -135,7 +135,11 @@ outcome_numbered(Flight *flight, const char *number, const char *at)
 
 	flight->xid = number != NULL ? strtou64(number, NULL, 10) : 0;
 	flight->numbered_at = at != NULL ? strtod(at, NULL) : 0;
-	/* what it is at its end it stays; but what has notified is given its number by the COMMIT */
+
+	/*
+	 * what it is at its end it stays; but what has notified is given its
+	 * number by the COMMIT
+	 */
 	if (number == NULL && flight->req != NULL && flight->req->task.lease_ends && !flight->req->task.lease_wrote)
 		flight->req->task.lease_has_read = true;
 	if (statement == NULL)

@@ -504,11 +504,12 @@ pool_look(void *owner)
 		new_generation(pool, "dbpool_reset() was called");
 		pool_recheck_endpoints(pool);
 	}
-	else if ((wants & POOL_WANT_RELOAD) && pool->definition != NULL)
+	if ((wants & POOL_WANT_RELOAD) && pool->definition != NULL)
 	{
 		pool_send_waiters_back(pool, false);
 		pool->looks_up = true;
-		pool_renew(pool);
+		if ((wants & POOL_WANT_RESET) == 0)
+			pool_renew(pool);
 	}
 	if (wants & POOL_WANT_KILL)
 	{

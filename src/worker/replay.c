@@ -343,7 +343,7 @@ replay_puts_off(Request *req, Ticks now)
 
 /*
  * Are all hosts of the pool that can be asked too far behind, by max_lag?  Then it is looked at
- * again when they can be asked again.
+ * again when they can be asked again.  Of hosts that have no entry nobody knows.
  */
 bool
 replay_all_are_behind(Pool *pool, Ticks now)
@@ -351,7 +351,7 @@ replay_all_are_behind(Pool *pool, Ticks now)
 	Ticks		again = 0;
 	bool		any = false;
 
-	if (pool->options.max_lag == 0)
+	if (pool->options.max_lag == 0 || pool->leads_elsewhere)
 		return false;
 	for (int i = 0; i < pool->nendpoints; i++)
 	{
