@@ -780,7 +780,7 @@ FROM (
 		pg_catalog.sum(q.busy OPERATOR(pg_catalog.+) q.leased OPERATOR(pg_catalog.+) q.checking
 			OPERATOR(pg_catalog.+) q.cancelling OPERATOR(pg_catalog.+) q.resetting OPERATOR(pg_catalog.+) q.idle) AS open,
 		pg_catalog.sum(q.max_size) AS max_size, pg_catalog.sum(q.waiting) AS waiting,
-		pg_catalog.max(CASE WHEN q.state OPERATOR(pg_catalog.=) 'paused' THEN q.state END) AS state
+		pg_catalog.max(CASE WHEN q.state OPERATOR(pg_catalog.=) ANY (ARRAY['paused', 'disabled', 'isolated']) THEN q.state END) AS state
 	FROM @extschema@.dbpool_pools q
 	WHERE q.database OPERATOR(pg_catalog.=) pg_catalog.current_database() AND q.waiting IS NOT NULL
 	GROUP BY q.pool) p
@@ -803,7 +803,7 @@ COMMENT ON COLUMN dbpool_summary.wait IS 'calls that wait for a connection';
 COMMENT ON COLUMN dbpool_summary.calls_s IS 'calls per second in the last minute';
 COMMENT ON COLUMN dbpool_summary.err IS 'percent of these that failed';
 COMMENT ON COLUMN dbpool_summary.p95_ms IS 'milliseconds that 95 % of all calls did not exceed, of the mapping where that is longest';
-COMMENT ON COLUMN dbpool_summary.wrong IS 'the worst alert, and how many more there are; or paused';
+COMMENT ON COLUMN dbpool_summary.wrong IS 'the worst alert, and how many more there are; or paused, disabled, isolated';
 
 CREATE FUNCTION dbpool_metrics(strict boolean DEFAULT false) RETURNS text
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;

@@ -66,7 +66,7 @@ settle(void)
 
 /* The process goes. */
 static void
-end(int code, Datum arg)
+herald_ends(int code, Datum arg)
 {
 	if (code != 0)
 		news_give_back(DatumGetObjectId(arg));
@@ -90,7 +90,7 @@ dbpool_herald_main(Datum arg)
 	if (errand == NULL)
 		return;
 	/* before another may begin */
-	before_shmem_exit(end, ObjectIdGetDatum(dbid));
+	before_shmem_exit(herald_ends, ObjectIdGetDatum(dbid));
 	pg_atomic_exchange_u32(&errand->wanted, 0);
 	lost = pg_atomic_read_u32(&errand->lost);
 	settle();

@@ -191,6 +191,9 @@ put_pool_states(Metrics *m, const MetricPool *pools, int n)
 	metrics_family(m, "dbpool_pool_paused", METRIC_GAUGE, NULL, "1 while the pool is paused.");
 	for (int i = 0; i < n; i++)
 		metrics_sample(m, pools[i].labels, latest_entry(pools[i].entries, pools[i].n)->paused != 0);
+	metrics_family(m, "dbpool_pool_disabled", METRIC_GAUGE, NULL, "1 while the pool is disabled, drained or isolated.");
+	for (int i = 0; i < n; i++)
+		metrics_sample(m, pools[i].labels, latest_entry(pools[i].entries, pools[i].n)->disabled != 0);
 }
 
 /* The buckets' bounds as they are shown, the last one without end. */
@@ -255,13 +258,30 @@ put_histograms(Metrics *m, const MetricPool *pools, int n)
 	}
 }
 
-/* Those that the caller may see, and their number. */
+/* By their labels; of those with the same ones, the last that was used first. */
+static int
+compare_pools(const void *a, const void *b)
+{
+	const MetricPool *x = a;
+	const MetricPool *y = b;
+	int			by_labels = strcmp(x->labels, y->labels);
+	Ticks		x_used = latest_entry(x->entries, x->n)->used_at;
+	Ticks		y_used = latest_entry(y->entries, y->n)->used_at;
+
+	return by_labels != 0 ? by_labels : x_used > y_used ? -1 : x_used < y_used;
+}
+
+/*
+ * Those that the caller may see, and their number.  A pool that was renamed has its old name
+ * until it is used again, which may be another's meanwhile; but no sample may come twice.
+ */
 static MetricPool *
 metric_pools(int *n)
 {
 	int			nentries;
 	PoolShared *entries = pools_by_key(&nentries);
 	MetricPool *pools = palloc(sizeof(MetricPool) * Max(nentries, 1));
+	int			named = 0;
 	int			same;
 
 	*n = 0;
@@ -271,10 +291,16 @@ metric_pools(int *n)
 		/* of a pool that was dropped nothing is left to watch */
 		if (latest_entry(&entries[i], same)->dropped || !pool_is_shown(&entries[i].key))
 			continue;
-		pools[*n].entries = &entries[i];
-		pools[*n].n = same;
-		pools[*n].labels = pool_labels(latest_entry(&entries[i], same));
-		(*n)++;
+		pools[named].entries = &entries[i];
+		pools[named].n = same;
+		pools[named].labels = pool_labels(latest_entry(&entries[i], same));
+		named++;
+	}
+	qsort(pools, named, sizeof(MetricPool), compare_pools);
+	for (int i = 0; i < named; i++)
+	{
+		if (*n == 0 || strcmp(pools[i].labels, pools[*n - 1].labels) != 0)
+			pools[(*n)++] = pools[i];
 	}
 	return pools;
 }
@@ -402,7 +428,7 @@ put_server(Metrics *m)
 {
 	int			requests = 0;
 	int			conns = 0;
-	int			pools = 0;
+	int			pools = pool_entries_taken();
 	int			leases = 0;
 	int			migrations = 0;
 	uint64		posted;
@@ -412,8 +438,6 @@ put_server(Metrics *m)
 		requests += request_word_state(request_word(request_slot(i))) != REQUEST_FREE;
 	for (int i = 0; i < dbpool_shared->nconns; i++)
 		conns += shmem_conn(i)->in_use;
-	for (int i = 0; i < dbpool_shared->npools; i++)
-		pools += shmem_pool(i)->in_use && (shmem_pool(i)->live || shmem_pool(i)->paused);
 	for (int i = 0; i < lease_count(); i++)
 		leases += lease_word_state(lease_word(lease_entry(i))) == LEASE_OPEN;
 	for (int i = 0; i < DBPOOL_SHOWN_MIGRATIONS; i++)

@@ -8,6 +8,24 @@
 
 #include "ipc/shmem.h"
 
+/* Does it belong to its pool, so that no other one gets it? */
+static bool
+is_taken(const PoolShared *entry)
+{
+	return entry->in_use && (entry->live || entry->paused || entry->disabled);
+}
+
+/* How many entries are not to be had for other pools. */
+int
+pool_entries_taken(void)
+{
+	int			n = 0;
+
+	for (int i = 0; i < dbpool_shared->npools; i++)
+		n += is_taken(shmem_pool(i));
+	return n;
+}
+
 /* An entry that may be given to another pool: unused, and longest so. */
 static int
 entry_to_take(void)
@@ -20,7 +38,7 @@ entry_to_take(void)
 
 		if (!entry->in_use)
 			return i;
-		if (!entry->live && !entry->paused && !entry->disabled &&
+		if (!is_taken(entry) &&
 			(best < 0 || entry->used_at < shmem_pool(best)->used_at))
 			best = i;
 	}
@@ -57,7 +75,7 @@ owner_has_all_pools(Oid owner, const PoolKey *key)
 	{
 		PoolShared *entry = shmem_pool(i);
 
-		if (entry->in_use && entry->owner == owner && (entry->live || entry->paused || entry->disabled) &&
+		if (is_taken(entry) && entry->owner == owner &&
 			entry->worker == shmem_first_worker(&entry->key) &&
 			memcmp(&entry->key, key, sizeof(PoolKey)) != 0)
 			n++;

@@ -389,6 +389,7 @@ extern int	shmem_busy_conns(const PoolShared *pool);
 #define POOL_TOO_MANY			(-1)
 #define POOL_OWNER_HAS_ENOUGH	(-2)
 extern int	pool_take_entry(const PoolKey *key, Oid owner, int worker, bool live, int *first);
+extern int	pool_entries_taken(void);
 extern void pool_set_owner(PoolShared *entry, Oid owner);
 
 extern void shmem_count_resolved(const PoolKey *key);

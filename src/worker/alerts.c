@@ -72,6 +72,13 @@ look_at_entry(int index, Found *all, Ticks now)
 	found = &all[all[index].first];
 	found->used = true;
 	SpinLockAcquire(&entry->mutex);
+
+	/*
+	 * those of the pool stand in its first entry, which this one may have
+	 * been
+	 */
+	if (all[index].first != index)
+		memset(entry->alerts, 0, sizeof(entry->alerts));
 	if (entry->live && !entry->dropped)
 	{
 		found->live = true;
@@ -194,7 +201,7 @@ judge_server(Ticks now, double *values)
 {
 	int			requests = 0;
 	int			conns = 0;
-	int			pools = 0;
+	int			pools = pool_entries_taken();
 	int			down = 0;
 	int			restarted = 0;
 
@@ -202,8 +209,6 @@ judge_server(Ticks now, double *values)
 		requests += request_word_state(request_word(request_slot(i))) != REQUEST_FREE;
 	for (int i = 0; i < dbpool_shared->nconns; i++)
 		conns += shmem_conn(i)->in_use;
-	for (int i = 0; i < dbpool_shared->npools; i++)
-		pools += shmem_pool(i)->in_use && (shmem_pool(i)->live || shmem_pool(i)->paused);
 	for (int i = 0; i < dbpool_shared->nworkers; i++)
 	{
 		WorkerShared *worker = shmem_worker(i);

@@ -255,12 +255,18 @@ subtest 'alerts begin' => sub {
 
 subtest 'a summary, and metrics' => sub {
 	my $summary = '';
+	$control->query(q{SELECT dbpool_create_pool(repeat('long', 15), 'host=/nonexistent')});
+	$control->query(q{SELECT dbpool_isolate(repeat('long', 15))});
+	# the old name is another's before the renamed one is used
+	$control->query($_)
+	  foreach q{SELECT dbpool_create_pool('before', 'host=/nonexistent')}, q{SELECT dbpool_isolate('before')},
+	  q{ALTER SERVER before RENAME TO after}, q{SELECT dbpool_create_pool('before', 'host=/nonexistent')}, q{SELECT dbpool_isolate('before')};
+
 	my $metrics = $control->query('SELECT dbpool_metrics()')->{out};
 	my $strict = $control->query('SELECT dbpool_metrics(true)')->{out};
 
-	$control->query(q{SELECT dbpool_create_pool(repeat('long', 15), 'host=/nonexistent')});
 	like($control->value(q{SELECT string_agg(concat_ws(' ', pool, conns, wait, wrong), ', ' ORDER BY pool) FROM dbpool_summary WHERE pool ~ '^(u|w|long.*)$'}),
-		qr{^longlonglong~ 0/0/10 0, u 0/0/10 0 unreachable, w 1/1/1 0 timeouts \+\d$}, 'who has what');
+		qr{^longlonglong~ 0/0/10 0 isolated, u 0/0/10 0 unreachable, w 1/1/1 0 timeouts \+\d$}, 'who has what');
 	my ($wide) = run_command([ 'psql', '-X', '-d', $local->connstr('postgres'), '-c', 'SELECT * FROM dbpool_summary' ]);
 	cmp_ok((sort { $b <=> $a } map { length } split /\n/, $wide)[0], '<=', 80, 'in 80 columns');
 
@@ -268,8 +274,11 @@ subtest 'a summary, and metrics' => sub {
 	like($metrics, qr/^dbpool_pool_connections\{database="postgres",pool="w",user="\w+",state="busy"\} 1$/m, 'a gauge');
 	like($metrics, qr/^dbpool_pool_duration_seconds_bucket\{database="postgres",pool="p",user="\w+",part="total",le="\+Inf"\} \d+$/m, 'a histogram');
 	like($metrics, qr/^dbpool_alert\{database="postgres",pool="w",user="\w+",alert="timeouts",severity="critical"\} 1$/m, 'an alert');
+	like($metrics, qr/^dbpool_pool_disabled\{database="postgres",pool="(?:long){15}",user="\w*"\} 1$/m, 'what is isolated takes no calls');
 	like($metrics, qr/^# EOF\n?\z/m, 'its end');
 	like($strict, qr/^# TYPE dbpool_pool_timeouts counter$/m, 'names as OpenMetrics has them');
+	my %seen;
+	is(join("\n", grep { !/^#/ && $seen{s/ [^ ]*$//r}++ } split /\n/, $metrics), '', 'no sample comes twice');
 	my %families = map { $_ => 1 } $metrics =~ /^# TYPE (\S+) /mg;
 	my @orphans = grep { !$families{$_} && !$families{s/_(bucket|sum|count)$//r} } $metrics =~ /^(\w+)[ {]/mg;
 	is("@orphans", '', 'each sample has a family');
