@@ -242,6 +242,13 @@ COMMENT ON FUNCTION dbpool_stat_statements_reset(name)
 IS 'forgets the statements of a pool, or of all pools of this database';
 REVOKE ALL ON FUNCTION dbpool_stat_statements_reset(name) FROM PUBLIC;
 
+CREATE FUNCTION dbpool_get_endpoint_latencies(
+	OUT host text, OUT port text, OUT kind text, OUT count bigint, OUT mean double precision,
+	OUT p50 double precision, OUT p95 double precision, OUT p99 double precision, OUT p99_9 double precision)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION dbpool_get_endpoint_latencies() IS 'the rows of dbpool_stat_endpoints';
+
 CREATE FUNCTION dbpool_get_statements(
 	OUT dbid oid, OUT pool name, OUT user_name name, OUT digest bigint, OUT query text,
 	OUT calls bigint, OUT errors bigint, OUT rows bigint,
@@ -517,6 +524,20 @@ COMMENT ON COLUMN dbpool_stat_latency.p95 IS 'time that 95 % of them did not exc
 COMMENT ON COLUMN dbpool_stat_latency.p99 IS 'time that 99 % of them did not exceed';
 COMMENT ON COLUMN dbpool_stat_latency.p99_9 IS 'time that 99.9 % of them did not exceed';
 
+CREATE VIEW dbpool_stat_endpoints AS
+SELECT host, port, kind, count, mean, p50, p95, p99, p99_9
+FROM @extschema@.dbpool_get_endpoint_latencies();
+COMMENT ON VIEW dbpool_stat_endpoints IS 'how long what pools do at an endpoint takes, of all pools together, since a pool first led there or the server was started; times are in milliseconds, percentiles off by 3.1 % at most; those of pools that one may see';
+COMMENT ON COLUMN dbpool_stat_endpoints.host IS 'host name or address as the server''s options have it, or the directory of a socket';
+COMMENT ON COLUMN dbpool_stat_endpoints.port IS 'its port';
+COMMENT ON COLUMN dbpool_stat_endpoints.kind IS 'queue, login, execution, network or total, as in dbpool_stat_latency; of calls, those that were sent there';
+COMMENT ON COLUMN dbpool_stat_endpoints.count IS 'how often';
+COMMENT ON COLUMN dbpool_stat_endpoints.mean IS 'mean time';
+COMMENT ON COLUMN dbpool_stat_endpoints.p50 IS 'time that half of them did not exceed';
+COMMENT ON COLUMN dbpool_stat_endpoints.p95 IS 'time that 95 % of them did not exceed';
+COMMENT ON COLUMN dbpool_stat_endpoints.p99 IS 'time that 99 % of them did not exceed';
+COMMENT ON COLUMN dbpool_stat_endpoints.p99_9 IS 'time that 99.9 % of them did not exceed';
+
 CREATE VIEW dbpool_stat_statements AS
 SELECT s.pool, d.datname AS database, s.user_name, s.digest, s.query, s.calls, s.errors, s.rows, s.mean, s.max, s.p95, s.p99,
 	s.queue_mean, s.worker_mean, s.wire_mean, s.remote_mean, s.decode_mean, s.prepared, s.shared, s.repeats,
@@ -590,7 +611,7 @@ COMMENT ON COLUMN dbpool_histograms.le IS 'longest time that is in the bucket, i
 COMMENT ON COLUMN dbpool_histograms.count IS 'how many are in it';
 COMMENT ON COLUMN dbpool_histograms.cumulative IS 'how many are in it and in those before';
 
-GRANT SELECT ON dbpool_stat_latency, dbpool_stat_statements, dbpool_stat_statements_info, dbpool_stat_history, dbpool_histograms TO PUBLIC;
+GRANT SELECT ON dbpool_stat_latency, dbpool_stat_endpoints, dbpool_stat_statements, dbpool_stat_statements_info, dbpool_stat_history, dbpool_histograms TO PUBLIC;
 
 -- Batches
 CREATE FUNCTION dbpool_batch(pool name, statements text[], params jsonb[] DEFAULT NULL, mode text DEFAULT 'transaction', parallel int DEFAULT 1, results boolean DEFAULT false)

@@ -65,6 +65,13 @@ static const PoolField pool_fields[] = {
 	COUNTED("dbpool_pool_timeouts", NULL, "Calls that waited for a connection as long as acquire_timeout allows.", timeouts, FIELD_COUNT),
 	COUNTED("dbpool_pool_cancels", NULL, "Calls given up by their sessions.", cancels, FIELD_COUNT),
 	COUNTED("dbpool_pool_repeats", NULL, "Statements that were sent again, unseen by their sessions.", repeats, FIELD_COUNT),
+	COUNTED("dbpool_pool_retries", NULL, "Statements that were tried again after a loss or a conflict.", retries, FIELD_COUNT),
+	COUNTED("dbpool_pool_retries_refused", NULL, "Those that were not, as too much had failed of late.", retries_refused, FIELD_COUNT),
+	COUNTED("dbpool_pool_hedged", NULL, "Reads that were sent to another host as well.", hedged, FIELD_COUNT),
+	COUNTED("dbpool_pool_hedge_wins", NULL, "Of these, those that the other host answered first.", hedge_wins, FIELD_COUNT),
+	COUNTED("dbpool_pool_refused", NULL, "Calls that came while max_waiting others waited.", refused, FIELD_COUNT),
+	COUNTED("dbpool_pool_shed", NULL, "Calls that were turned away while they waited, as the pool was overloaded.", shed, FIELD_COUNT),
+	COUNTED("dbpool_pool_fallbacks", NULL, "Calls that were run on fallback_server.", fallbacks, FIELD_COUNT),
 	COUNTED("dbpool_pool_connects", NULL, "Connections that were opened.", connects, FIELD_COUNT),
 	COUNTED("dbpool_pool_connect_failures", NULL, "Connections that could not be opened.", connect_failures, FIELD_COUNT),
 	COUNTED("dbpool_pool_connect_seconds", "seconds", "Time that opening connections took.", connect_us, FIELD_US),
@@ -351,6 +358,21 @@ put_alerts(Metrics *m, const MetricPool *pools, int n)
 /* --- endpoints ---------------------------------------------------------------------------- */
 
 static void
+put_endpoint_histograms(Metrics *m, const EndpointShared *endpoints, char **labels, int n)
+{
+	metrics_family(m, "dbpool_endpoint_duration_seconds", METRIC_HISTOGRAM, "seconds",
+				   "How long what pools do at an endpoint took: queue, login, execution, network, total.");
+	for (int i = 0; i < n * LATENCY_KINDS; i++)
+	{
+		LatencyKind kind = (LatencyKind) (i % LATENCY_KINDS);
+		HistogramSum sum;
+
+		if (endpoint_sum_latency(&endpoints[i / LATENCY_KINDS], kind, &sum))
+			put_histogram(m, metrics_with_label(labels[i / LATENCY_KINDS], "part", latency_name(kind)), &sum);
+	}
+}
+
+static void
 put_endpoints(Metrics *m)
 {
 	static const EndpointState states[] = {ENDPOINT_CLOSED, ENDPOINT_HALF_OPEN, ENDPOINT_OPEN};
@@ -382,6 +404,7 @@ put_endpoints(Metrics *m)
 	metrics_family(m, "dbpool_endpoint_losses", METRIC_COUNTER, NULL, "Open connections to an endpoint that were lost through the server.");
 	for (int i = 0; i < n; i++)
 		metrics_sample(m, labels[i], (double) endpoints[i].losses);
+	put_endpoint_histograms(m, endpoints, labels, n);
 }
 
 /* --- the server --------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /*
  * view_endpoints.c
- *	  The function behind dbpool_endpoints.
+ *	  The functions behind dbpool_endpoints and dbpool_stat_endpoints.
  */
 #include "postgres.h"
 
@@ -14,6 +14,7 @@
 #include "utils/pg_lsn.h"
 
 PG_FUNCTION_INFO_V1(dbpool_get_endpoints);
+PG_FUNCTION_INFO_V1(dbpool_get_endpoint_latencies);
 
 /*
  * Which endpoints the caller may see: those of pools that he may see, and all as a member
@@ -116,6 +117,31 @@ dbpool_get_endpoints(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		put_endpoint(&row, &endpoints[i]);
+		row_end(&row);
+	}
+	return (Datum) 0;
+}
+
+/* Rows of dbpool_stat_endpoints. */
+Datum
+dbpool_get_endpoint_latencies(PG_FUNCTION_ARGS)
+{
+	Row			row = row_start(fcinfo);
+	int			n;
+	EndpointShared *endpoints = endpoints_copy(&n);
+
+	for (int i = 0; i < n * LATENCY_KINDS; i++)
+	{
+		const EndpointShared *endpoint = &endpoints[i / LATENCY_KINDS];
+		LatencyKind kind = (LatencyKind) (i % LATENCY_KINDS);
+		HistogramSum sum;
+
+		if (!endpoint_sum_latency(endpoint, kind, &sum))
+			continue;
+		row_put_text(&row, endpoint->host, PG_SQL_ASCII);
+		row_put_text(&row, endpoint->port, PG_SQL_ASCII);
+		row_put(&row, CStringGetTextDatum(latency_name(kind)), false);
+		row_put_latency(&row, &sum);
 		row_end(&row);
 	}
 	return (Datum) 0;

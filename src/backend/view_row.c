@@ -222,6 +222,18 @@ row_put_sql(Row *row, const char *sql, int encoding, Oid roleid)
 		row_put(row, (Datum) 0, true);
 }
 
+/* How often, the mean, and so many percentiles, in milliseconds. */
+void
+row_put_latency(Row *row, const HistogramSum *sum)
+{
+	static const double quantiles[] = {0.5, 0.95, 0.99, 0.999};
+
+	row_put_count(row, sum->n);
+	row_put_mean(row, sum->sum_us, sum->n);
+	for (int i = 0; i < lengthof(quantiles); i++)
+		row_put_us(row, histogram_quantile_us(sum, quantiles[i]));
+}
+
 /* What has not been put of it is NULL: the caller may not see it. */
 void
 row_end(Row *row)

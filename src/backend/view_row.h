@@ -29,6 +29,7 @@ extern void row_put_count(Row *row, uint64 value);
 extern void row_put_ms(Row *row, uint64 us);
 extern void row_put_us(Row *row, double us);
 extern void row_put_mean(Row *row, uint64 us, uint64 calls);
+extern void row_put_latency(Row *row, const HistogramSum *sum);
 extern void row_put_parts(Row *row, const TimeSplit *split);
 extern void row_put_time(Row *row, Ticks moment);
 extern void row_put_name(Row *row, const char *name, int encoding);

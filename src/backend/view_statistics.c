@@ -211,8 +211,6 @@ dbpool_get_pool_rates(PG_FUNCTION_ARGS)
 static void
 put_latencies(Row *row, const PoolShared *pools, int n)
 {
-	static const double quantiles[] = {0.5, 0.95, 0.99, 0.999};
-
 	for (int kind = 0; kind < LATENCY_KINDS; kind++)
 	{
 		if (put_latency_head(row, pools, n, kind))
@@ -220,10 +218,7 @@ put_latencies(Row *row, const PoolShared *pools, int n)
 			HistogramSum sum;
 
 			pools_sum_latency(pools, n, kind, &sum);
-			row_put_count(row, sum.n);
-			row_put_mean(row, sum.sum_us, sum.n);
-			for (int q = 0; q < lengthof(quantiles); q++)
-				row_put_us(row, histogram_quantile_us(&sum, quantiles[q]));
+			row_put_latency(row, &sum);
 		}
 		row_end(row);
 	}

@@ -14,6 +14,14 @@
 
 static EndpointShared *endpoints;
 
+/* How long what workers do at an endpoint takes: of each worker, which is the one that writes. */
+typedef struct EndpointStats
+{
+	Histogram	latency[LATENCY_KINDS];
+} EndpointStats;
+
+static EndpointStats *endpoint_stats;
+
 /* Each pool may have one of its own, and as many are for the further places of all. */
 int
 endpoint_count(void)
@@ -27,16 +35,55 @@ endpoint_shmem_bytes(void)
 	return mul_size(sizeof(EndpointShared), endpoint_count());
 }
 
-/* The array is there; found: and was set up by another process. */
+Size
+endpoint_stats_bytes(void)
+{
+	return mul_size(mul_size(sizeof(EndpointStats), dbpool_workers), endpoint_count());
+}
+
+/* That of a worker, the first of which is 0. */
+Histogram *
+endpoint_latency(int endpoint, int worker, LatencyKind kind)
+{
+	Assert(endpoint >= 0 && endpoint < endpoint_count() && worker >= 0 && worker < dbpool_workers);
+	return &endpoint_stats[endpoint * (Size) dbpool_workers + worker].latency[kind];
+}
+
+/* The sum of all workers', for a copy of the entry; false when that is another host's now. */
+bool
+endpoint_sum_latency(const EndpointShared *copy, LatencyKind kind, HistogramSum *sum)
+{
+	const EndpointShared *entry = endpoint_shared(copy->index);
+	bool		same;
+
+	memset(sum, 0, sizeof(HistogramSum));
+	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
+	same = strcmp(entry->host, copy->host) == 0 && strcmp(entry->port, copy->port) == 0;
+	for (int worker = 0; same && worker < dbpool_workers; worker++)
+		histogram_add_to(sum, endpoint_latency(copy->index, worker, kind));
+	LWLockRelease(dbpool_shared->pools_lock);
+	return same;
+}
+
+/* The arrays are there; found: and were set up by another process. */
 void
-endpoint_shmem_init(void *at, bool found)
+endpoint_shmem_init(void *at, void *stats_at, bool found)
 {
 	endpoints = at;
+	endpoint_stats = stats_at;
 	if (found)
 		return;
+	for (int i = 0; i < endpoint_count() * dbpool_workers; i++)
+	{
+		for (int kind = 0; kind < LATENCY_KINDS; kind++)
+			histogram_init(&endpoint_stats[i].latency[kind]);
+	}
 	memset(endpoints, 0, endpoint_shmem_bytes());
 	for (int i = 0; i < endpoint_count(); i++)
+	{
+		endpoints[i].index = i;
 		SpinLockInit(&endpoints[i].mutex);
+	}
 }
 
 EndpointShared *
@@ -127,6 +174,8 @@ endpoint_use(const char *host, const char *port, bool further)
 		SpinLockRelease(&entry->mutex);
 		strlcpy(entry->host, host, sizeof(entry->host));
 		strlcpy(entry->port, port, sizeof(entry->port));
+		for (int i = 0; i < dbpool_workers * LATENCY_KINDS; i++)
+			histogram_reset(endpoint_latency(found, i / LATENCY_KINDS, (LatencyKind) (i % LATENCY_KINDS)));
 	}
 	if (found >= 0)
 		endpoints[found].users++;

@@ -62,6 +62,7 @@
 
 #include "clock.h"
 #include "dbpool.h"
+#include "ipc/stats.h"
 #include "storage/spin.h"
 
 /* Bytes of the name of a host, or of a socket's folder; longer ones have no entry. */
@@ -133,6 +134,8 @@ typedef struct EndpointSecond
 
 typedef struct EndpointShared
 {
+	int			index;			/* never changes */
+
 	/* The next three: pools_lock. */
 	int			users;			/* workers with pools that lead here; 0: may
 								 * be given to another */
@@ -195,9 +198,12 @@ typedef struct EndpointEntry
 /* For shmem.c. */
 extern int	endpoint_count(void);
 extern Size endpoint_shmem_bytes(void);
-extern void endpoint_shmem_init(void *at, bool found);
+extern Size endpoint_stats_bytes(void);
+extern void endpoint_shmem_init(void *at, void *stats_at, bool found);
 
 extern EndpointShared *endpoint_shared(int endpoint);
+extern Histogram *endpoint_latency(int endpoint, int worker, LatencyKind kind);
+extern bool endpoint_sum_latency(const EndpointShared *copy, LatencyKind kind, HistogramSum *sum);
 extern int	endpoint_use(const char *host, const char *port, bool further);
 extern void endpoint_unuse(int endpoint);
 

@@ -32,6 +32,7 @@ shmem_on_request(void)
 	size = add_size(size, MAXALIGN(mul_size(sizeof(ConnShared), dbpool_max_connections)));
 	size = add_size(size, MAXALIGN(lease_shmem_bytes()));
 	size = add_size(size, MAXALIGN(endpoint_shmem_bytes()));
+	size = add_size(size, MAXALIGN(endpoint_stats_bytes()));
 	size = add_size(size, request_shmem_bytes());
 	size = add_size(size, statements_shmem_bytes());
 	RequestAddinShmemSpace(size);
@@ -126,6 +127,7 @@ shmem_on_startup(void)
 	char	   *samples;
 	char	   *leases;
 	char	   *endpoints;
+	char	   *endpoint_stats;
 	char	   *requests;
 
 	if (prev_shmem_startup_hook)
@@ -146,6 +148,7 @@ shmem_on_startup(void)
 	samples = ShmemInitStruct("dbpool samples", samples_shmem_bytes(), &ignored);
 	leases = ShmemInitStruct("dbpool leases", lease_shmem_bytes(), &ignored);
 	endpoints = ShmemInitStruct("dbpool endpoints", endpoint_shmem_bytes(), &ignored);
+	endpoint_stats = ShmemInitStruct("dbpool endpoint statistics", endpoint_stats_bytes(), &ignored);
 	requests = ShmemInitStruct("dbpool requests", request_shmem_bytes(), &ignored);
 
 	if (!found)
@@ -163,7 +166,7 @@ shmem_on_startup(void)
 	stats_init(stats, found);
 	samples_shmem_init(samples, &(GetNamedLWLockTranche("dbpool"))[2].lock, found);
 	lease_shmem_init(leases, found);
-	endpoint_shmem_init(endpoints, found);
+	endpoint_shmem_init(endpoints, endpoint_stats, found);
 	request_shmem_init(requests, found);
 	statements_shmem_init(&(GetNamedLWLockTranche("dbpool"))[1].lock);
 	LWLockRelease(AddinShmemInitLock);

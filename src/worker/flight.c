@@ -121,6 +121,7 @@ flight_add(Conn *conn, Flight *flight, Request *req)
 	flight->statement = req->statement;
 	req->flight = flight;
 	req->conn = conn;
+	req->endpoint = conn->endpoint.at;
 	req->runs = true;
 	req->blocked_us = 0;
 	if (flight->statement != NULL)
@@ -179,6 +180,7 @@ hedge_take_over(Request *req)
 	copy->req = req;
 	req->flight = copy;
 	req->conn = conn;
+	req->endpoint = conn->endpoint.at;
 	req->answer->moved(req, conn);
 	SpinLockAcquire(&pool->shared->mutex);
 	pool->shared->counters.hedge_wins++;

@@ -292,7 +292,7 @@ conn_flight_ended(Conn *conn)
 	if (!repeat)
 		note_run(conn, flight, us, req == NULL || req->failed);
 	if (req != NULL && req->task.kind == REQUEST_PING && req->task.prelude_len == 0 && !req->failed)
-		pool_saw_round_trip(pool, us);
+		pool_saw_round_trip(conn, us);
 	flight_remove(conn, flight);
 	conn->flights.ended_at = now;
 	conn->used_at = now;
@@ -403,7 +403,7 @@ own_answered(Conn *conn)
 	}
 	if (conn_is_newest(conn))
 		pool_works(conn->pool);
-	pool_saw_round_trip(conn->pool, now - conn->asked_at);
+	pool_saw_round_trip(conn, now - conn->asked_at);
 	replay_asked(conn);
 	conn->waiter = NULL;
 	if (req == NULL)

@@ -4,9 +4,19 @@
  */
 #include "postgres.h"
 
+#include "ipc/endpoint.h"
 #include "worker/worker.h"
 
 Ticks		turn_started_at;
+
+/* Count a time, for the pool and the endpoint at which it was spent, or ENDPOINT_NONE. */
+void
+measure(const Pool *pool, int endpoint, LatencyKind kind, int64 us)
+{
+	histogram_record(&stats_of(pool->index)->latency[kind], us);
+	if (endpoint != ENDPOINT_NONE)
+		histogram_record(endpoint_latency(endpoint, my_worker, kind), us);
+}
 
 /* Take so much of what is left, if there is so much. */
 static uint64
@@ -75,7 +85,7 @@ request_measure(Request *req, Ticks now, int64 us)
 {
 	TimeSplit  *split = &req->split;
 	Ticks		sent = us >= 0 ? req->started_at : now;
-	PoolStats  *stats;
+	int			endpoint = us >= 0 ? req->endpoint : ENDPOINT_NONE;
 
 	if (req->measured || req->pool == NULL)
 		return false;
@@ -95,11 +105,10 @@ request_measure(Request *req, Ticks now, int64 us)
 	if (us >= 0)
 		split_run(req, now, us, split);
 
-	stats = stats_of(req->pool->index);
-	histogram_record(&stats->latency[LATENCY_QUEUE], (int64) split->queue_us);
-	histogram_record(&stats->latency[LATENCY_TOTAL], now - req->arrived_at);
+	measure(req->pool, endpoint, LATENCY_QUEUE, (int64) split->queue_us);
+	measure(req->pool, endpoint, LATENCY_TOTAL, now - req->arrived_at);
 	if (us >= 0)
-		histogram_record(&stats->latency[LATENCY_EXECUTION], us);
+		measure(req->pool, endpoint, LATENCY_EXECUTION, us);
 	if (!request_is_split(req))
 		memset(split, 0, sizeof(TimeSplit));
 	count_statement(req, now);

@@ -44,9 +44,11 @@ pool_lost_unused(Pool *pool, const char *error)
 
 /* The remote has answered a question that costs it nothing, after so long. */
 void
-pool_saw_round_trip(Pool *pool, int64 us)
+pool_saw_round_trip(const Conn *conn, int64 us)
 {
-	histogram_record(&stats_of(pool->index)->latency[LATENCY_NETWORK], us);
+	Pool	   *pool = conn->pool;
+
+	measure(pool, conn->endpoint.at, LATENCY_NETWORK, us);
 	/* what takes longer may have other reasons than the way */
 	pool->rtt_us = pool->rtt_us == 0 ? us : Min(us, pool->rtt_us * 1.1);
 }

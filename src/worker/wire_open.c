@@ -475,7 +475,7 @@ opened(Conn *conn)
 	shared->counters.connects++;
 	shared->counters.connect_us += us;
 	SpinLockRelease(&shared->mutex);
-	histogram_record(&stats_of(pool->index)->latency[LATENCY_LOGIN], us);
+	measure(pool, conn->endpoint.at, LATENCY_LOGIN, us);
 	conn->used_at = now;
 	conn->worked_at = now;
 	conn_login_answered(conn, conn_role(conn));
@@ -508,7 +508,7 @@ settled(Conn *conn)
 		home_has_mark(PQbackendPID(conn->io.pg), conn->opening.home_mark, &conn->session.home_role))
 		conn->session.home_pid = PQbackendPID(conn->io.pg);
 	conn->session.integer_datetimes = datetimes != NULL && strcmp(datetimes, "on") == 0;
-	pool_saw_round_trip(conn->pool, ticks_now() - conn->asked_at);
+	pool_saw_round_trip(conn, ticks_now() - conn->asked_at);
 	opened(conn);
 }
 

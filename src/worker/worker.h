@@ -147,6 +147,7 @@ struct Request
 	Timer		deadline;		/* for getting a connection, or its next try */
 	uint64		suspected;		/* signature of the deadlock that it may wait
 								 * in, or 0 */
+	int			endpoint;		/* where it was sent last, or ENDPOINT_NONE */
 	Ticks		arrived_at;		/* its session submitted it */
 	Ticks		received_at;	/* all of it was here */
 	Ticks		queued_at;		/* likewise, or it was put back into the queue */
@@ -444,6 +445,7 @@ answer_kept_bytes(const Request *req)
 /* When the present turn of the loop began. */
 extern Ticks turn_started_at;
 
+extern void measure(const Pool *pool, int endpoint, LatencyKind kind, int64 us);
 extern bool request_measure(Request *req, Ticks now, int64 us);
 extern void request_measure_end(Request *req);
 extern void request_measure_blocked(Request *req, bool blocked);
@@ -577,7 +579,7 @@ extern void pool_lost_unused(Pool *pool, const char *error);
 extern void pool_works(Pool *pool);
 extern bool pool_is_alone(Pool *pool);
 extern void pool_tell_why(Pool *pool, Ticks next);
-extern void pool_saw_round_trip(Pool *pool, int64 us);
+extern void pool_saw_round_trip(const Conn *conn, int64 us);
 extern void pool_note_error(Pool *pool, const char *message);
 extern void pool_probe_failed(Pool *pool, const char *message, const char *hint);
 extern void pool_conn_failed(Pool *pool, const char *sqlstate,

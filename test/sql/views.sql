@@ -23,6 +23,7 @@ SELECT count(*) > 0 AS any FROM dbpool_connections;
 SELECT count(*) >= 0 AS any FROM dbpool_requests;
 SELECT count(*) > 0 AS any FROM dbpool_stat_pools;
 SELECT count(*) > 0 AS any, count(count) AS shown FROM dbpool_stat_latency;
+SELECT count(*) AS shown FROM dbpool_stat_endpoints;
 SELECT count(*) AS shown FROM dbpool_histograms;
 SELECT count(*) AS shown FROM dbpool_stat_history;
 SELECT dbpool_report() ~ 'There is none that this role may see' AS nothing;

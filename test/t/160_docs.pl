@@ -314,6 +314,14 @@ foreach my $what (sort keys %taken)
 	is($shown, $size, 'and so is what is shown of them');
 }
 {
+	my ($each) = $performance =~ /max_pools × dbpool\.workers × (\d+) bytes, for their histograms/;
+	my ($shown) = $performance =~ /^ dbpool endpoint statistics +\| +(\d+) \|/m;
+
+	is($each * 128, $shown, 'so many bytes are for histograms of endpoints');
+	is($shown, $local->safe_psql('app', "SELECT size FROM pg_shmem_allocations WHERE name = 'dbpool endpoint statistics'"),
+		'and so is what is shown of them');
+}
+{
 	my ($each) = $performance =~ /max_requests\) × (\d+) bytes, for transactions/;
 
 	is($each * (256 + 100), $local->safe_psql('app', "SELECT size FROM pg_shmem_allocations WHERE name = 'dbpool leases'"),

@@ -72,7 +72,9 @@ subtest 'a listener that accepts and closes' => sub {
 	my @sessions = map { session($local) } 1 .. $callers;
 	my $end = time + $seconds;
 	my ($calls, $slowest) = (0, 0);
+	my $hears = session($local);
 
+	$hears->value('LISTEN dbpool');
 	create_pool($local, 'closing', undef, host => '127.0.0.1', port => $listener->{port}, dbname => 'postgres');
 	foreach my $s (@sessions)
 	{
@@ -132,6 +134,13 @@ subtest 'a listener that accepts and closes' => sub {
 	is($_->wait->{err}, '', 'everybody is served') foreach @sessions;
 	push @figures, (sprintf 'all after %.2f s', time - $works);
 	cmp_ok(time - $works, '<', 0.5 * $callers / 10 + 2, 'at the full rate soon');
+
+	my $heard = '';
+	wait_until('the last change is told', sub { $heard .= $hears->query('SELECT 1')->{out}; $heard =~ /"port": "$listener->{port}", "state": "closed"/ });
+	my @told = $heard =~ /"event": "breaker", "host": "127.0.0.1", "port": "$listener->{port}", "state": "([a-z-]+)"/g;
+	my @logged = slurp_file($local->logfile) =~ /LOG:  (?:00000: )?dbpool: the breaker of endpoint "127.0.0.1", port $listener->{port} is ([a-z-]+)/g;
+	is("@told[ 0, -1 ]", 'open closed', 'who listens is told of it');
+	is("@logged", "@told", 'and each change is a line in the log');
 	$_->quit foreach @sessions;
 };
 

@@ -88,6 +88,8 @@ create_pool($local, 'ends', $remote, max_size => 1, acquire_timeout => '500ms');
 		'>', 480, 'the one that waited in vain has waited all that time');
 	is((latency('ends', 'login'))[0], 1, 'one connection was opened');
 	cmp_ok((latency('ends', 'network'))[0], '>=', 1, 'and its round trip measured');
+	is($control->value(q{SELECT string_agg(kind || ' ' || count, ', ' ORDER BY kind) FROM dbpool_stat_endpoints WHERE kind <> 'network'}),
+		'execution 3, login 1, queue 3, total 3', 'the endpoint has those that came to it');
 	is_about((stat_of('ends', 'errors_per_second * 60'))[0], 2, 0.1,
 		'errors of the last minute are those that ended with one, with a connection or without');
 	is_about((stat_of('ends', 'statements_per_second * 60'))[0], 1, 0.1, 'others are statements');
@@ -134,6 +136,8 @@ create_pool($local, 'known', $remote, max_size => 2);
 
 create_pool($local, 'split', $remote, max_size => 6);
 {
+	my $at_endpoint = q{SELECT count FROM dbpool_stat_endpoints WHERE kind = 'total'};
+	my $before = $control->value($at_endpoint);
 	my ($pgbench) = start_pgbench($local, "SELECT dbpool_exec('split', 'SELECT 1');\n", '-c', 8, '-T', 60);
 
 	$control->poll(q{SELECT workers FROM dbpool_pools WHERE pool = 'split'}, '2');
@@ -144,6 +148,7 @@ create_pool($local, 'split', $remote, max_size => 6);
 	is($control->value(q{SELECT count(*) FROM dbpool_stat_latency WHERE pool = 'split'}),
 		5, 'a pool of two workers has a row of each kind');
 	is((latency('split', 'total'))[0], $statements + $gone, 'with the calls of both');
+	cmp_ok($control->value($at_endpoint) - $before, '>=', $statements, 'as has their endpoint');
 	is($control->value(q{SELECT count(*) FROM dbpool_stat_pools WHERE pool = 'split'}), 1, 'and one row of statistics');
 }
 

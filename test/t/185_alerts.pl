@@ -18,7 +18,7 @@ my $remote = make_remote();
 # two places for processes beside the worker, which the warmers need
 my $local = make_local(conf => "max_worker_processes = 3\nmax_logical_replication_workers = 0\n"
 	  . "wal_level = replica\nmax_wal_senders = 1\nsynchronous_standby_names = 'nobody'\nsynchronous_commit = off\n"
-	  . "dbpool.max_pools = 8\ndbpool.max_connections = 8\ndbpool.max_requests = 12\ndbpool.alert_wait = 500ms\n");
+	  . "dbpool.max_pools = 12\ndbpool.max_connections = 8\ndbpool.max_requests = 12\ndbpool.alert_wait = 500ms\n");
 create_pool($local, 'p', $remote, max_size => 2);
 foreach my $database (qw(other third))
 {

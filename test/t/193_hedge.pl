@@ -168,6 +168,7 @@ subtest 'the copy answers first' => sub {
 
 	is($answer->{out} . $answer->{err}, 'fast', 'by the answer of the other host');
 	is(stat_of('pairs', 'hedge_wins'), $won + 1, 'it is counted');
+	like($control->value('SELECT dbpool_metrics()'), qr/^dbpool_pool_hedge_wins_total\{[^}]*pool="pairs"[^}]*\} @{[ $won + 1 ]}$/m, 'also for Prometheus');
 	is_over('the first', 'slow');
 };
 
