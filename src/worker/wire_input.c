@@ -24,6 +24,12 @@
 /* Most bytes in answer to a check, a reset or our settings, and of an idle remote. */
 #define OWN_MOST		(256 * 1024)
 
+/*
+ * Honest answers of that kind are no longer: then a guess where messages begin is right.  Those to
+ * connect_sql may be, and with more it may be wrong.
+ */
+#define OWN_SHORT		(8 * 1024)
+
 /* With so much of settings the connection is given up at once. */
 #define SETTINGS_MOST	(4 * 1024 * 1024)
 
@@ -81,11 +87,11 @@ input_look(Conn *conn, WireMessage *large)
 	n = look_peek(conn->io.pg, wire, window);
 	if (n <= 0)
 		return INPUT_FITS;
-	wire->short_answers = !runs;
 	wire->row_most = runs ? WIRE_ROW_MOST : OWN_MOST;
 	wire->other_most = runs ? WIRE_OTHER_MOST : OWN_MOST;
 	if (!runs && is_too_much(conn, n))
 		return INPUT_REFUSED;
+	wire->short_answers = !runs && conn->io.received <= OWN_SHORT;
 	fits = look_at(conn->io.pg, wire, window, n, large);
 	if (wire->settings > SETTINGS_MOST)
 	{
