@@ -35,7 +35,7 @@ SELECT split_part(regress_try('SELECT dbpool_ping(''remote'')'), E'\n', 1);
 SELECT dbpool_resume('remote');
 -- a change of the definition, and a reset, do not end it
 ALTER SERVER remote OPTIONS (ADD idle_timeout '5min');
-SELECT dbpool_reset('remote');
+SELECT dbpool_reset('remote') LIKE 'reset, %' AS reset;
 SELECT split_part(regress_try('SELECT dbpool_ping(''remote'')'), E'\n', 1);
 SELECT dbpool_enable('remote');
 SELECT dbpool_enable('remote');
