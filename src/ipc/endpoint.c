@@ -14,7 +14,7 @@
 
 static EndpointShared *endpoints;
 
-/* How long what workers do at an endpoint takes: of each worker, which is the one that writes. */
+/* How long what all workers do at an endpoint takes; one for each would be most of our memory. */
 typedef struct EndpointStats
 {
 	Histogram	latency[LATENCY_KINDS];
@@ -38,18 +38,18 @@ endpoint_shmem_bytes(void)
 Size
 endpoint_stats_bytes(void)
 {
-	return mul_size(mul_size(sizeof(EndpointStats), dbpool_workers), endpoint_count());
+	return mul_size(sizeof(EndpointStats), endpoint_count());
 }
 
-/* That of a worker, the first of which is 0. */
-Histogram *
-endpoint_latency(int endpoint, int worker, LatencyKind kind)
+/* What was done there took so long. */
+void
+endpoint_measure(int endpoint, LatencyKind kind, int64 us)
 {
-	Assert(endpoint >= 0 && endpoint < endpoint_count() && worker >= 0 && worker < dbpool_workers);
-	return &endpoint_stats[endpoint * (Size) dbpool_workers + worker].latency[kind];
+	Assert(endpoint >= 0 && endpoint < endpoint_count());
+	histogram_record_shared(&endpoint_stats[endpoint].latency[kind], us);
 }
 
-/* The sum of all workers', for a copy of the entry; false when that is another host's now. */
+/* What took how long, for a copy of the entry; false when that is another host's now. */
 bool
 endpoint_sum_latency(const EndpointShared *copy, LatencyKind kind, HistogramSum *sum)
 {
@@ -59,8 +59,8 @@ endpoint_sum_latency(const EndpointShared *copy, LatencyKind kind, HistogramSum 
 	memset(sum, 0, sizeof(HistogramSum));
 	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
 	same = strcmp(entry->host, copy->host) == 0 && strcmp(entry->port, copy->port) == 0;
-	for (int worker = 0; same && worker < dbpool_workers; worker++)
-		histogram_add_to(sum, endpoint_latency(copy->index, worker, kind));
+	if (same)
+		histogram_add_to(sum, &endpoint_stats[copy->index].latency[kind]);
 	LWLockRelease(dbpool_shared->pools_lock);
 	return same;
 }
@@ -73,7 +73,7 @@ endpoint_shmem_init(void *at, void *stats_at, bool found)
 	endpoint_stats = stats_at;
 	if (found)
 		return;
-	for (int i = 0; i < endpoint_count() * dbpool_workers; i++)
+	for (int i = 0; i < endpoint_count(); i++)
 	{
 		for (int kind = 0; kind < LATENCY_KINDS; kind++)
 			histogram_init(&endpoint_stats[i].latency[kind]);
@@ -155,6 +155,7 @@ is_one_to_spare(void)
 int
 endpoint_use(const char *host, const char *port, bool further)
 {
+	static const HistogramSum nothing;
 	int			found = ENDPOINT_NONE;
 
 	if (host[0] == '\0' || strlen(host) >= ENDPOINT_HOST_BYTES || strlen(port) >= ENDPOINT_PORT_BYTES)
@@ -174,8 +175,8 @@ endpoint_use(const char *host, const char *port, bool further)
 		SpinLockRelease(&entry->mutex);
 		strlcpy(entry->host, host, sizeof(entry->host));
 		strlcpy(entry->port, port, sizeof(entry->port));
-		for (int i = 0; i < dbpool_workers * LATENCY_KINDS; i++)
-			histogram_reset(endpoint_latency(found, i / LATENCY_KINDS, (LatencyKind) (i % LATENCY_KINDS)));
+		for (int kind = 0; kind < LATENCY_KINDS; kind++)
+			histogram_put(&endpoint_stats[found].latency[kind], &nothing);
 	}
 	if (found >= 0)
 		endpoints[found].users++;

@@ -202,7 +202,7 @@ extern Size endpoint_stats_bytes(void);
 extern void endpoint_shmem_init(void *at, void *stats_at, bool found);
 
 extern EndpointShared *endpoint_shared(int endpoint);
-extern Histogram *endpoint_latency(int endpoint, int worker, LatencyKind kind);
+extern void endpoint_measure(int endpoint, LatencyKind kind, int64 us);
 extern bool endpoint_sum_latency(const EndpointShared *copy, LatencyKind kind, HistogramSum *sum);
 extern int	endpoint_use(const char *host, const char *port, bool further);
 extern void endpoint_unuse(int endpoint);

@@ -9,7 +9,8 @@
  * bucket.  Of two histograms the sum, bucket by bucket, is that of both.
  *
  * A histogram has one writer, which needs no lock: each of its words is read and written
- * as a whole, and a reader misses at most what is being counted.
+ * as a whole, and a reader misses at most what is being counted.  One that has several writers
+ * (histogram_record_shared()) is emptied by histogram_put() alone, while there are none.
  *
  * Anybody may have it begin anew, by "wanted", which grows.  The writer obeys before it
  * counts the next time, and says so in "obeyed"; until then a reader takes the
@@ -79,6 +80,15 @@ histogram_record(Histogram *histogram, int64 us)
 	pg_atomic_write_u64(count, pg_atomic_read_u64(count) + 1);
 	if (us > 0)
 		pg_atomic_write_u64(&histogram->sum_us, pg_atomic_read_u64(&histogram->sum_us) + us);
+}
+
+/* The same where there are several writers. */
+static inline void
+histogram_record_shared(Histogram *histogram, int64 us)
+{
+	pg_atomic_fetch_add_u64(&histogram->counts[histogram_bucket(us)], 1);
+	if (us > 0)
+		pg_atomic_fetch_add_u64(&histogram->sum_us, us);
 }
 
 #endif							/* DBPOOL_HISTOGRAM_H */

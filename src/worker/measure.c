@@ -15,7 +15,7 @@ measure(const Pool *pool, int endpoint, LatencyKind kind, int64 us)
 {
 	histogram_record(&stats_of(pool->index)->latency[kind], us);
 	if (endpoint != ENDPOINT_NONE)
-		histogram_record(endpoint_latency(endpoint, my_worker, kind), us);
+		endpoint_measure(endpoint, kind, us);
 }
 
 /* Take so much of what is left, if there is so much. */

@@ -314,7 +314,7 @@ foreach my $what (sort keys %taken)
 	is($shown, $size, 'and so is what is shown of them');
 }
 {
-	my ($each) = $performance =~ /max_pools × dbpool\.workers × (\d+) bytes, for their histograms/;
+	my ($each) = $performance =~ /max_pools +× +(\d+) bytes, for their histograms/;
 	my ($shown) = $performance =~ /^ dbpool endpoint statistics +\| +(\d+) \|/m;
 
 	is($each * 128, $shown, 'so many bytes are for histograms of endpoints');
