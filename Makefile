@@ -53,7 +53,7 @@ PG_CFLAGS = -Wall -Wextra $(if $(WERROR),-Werror) -Wno-unused-parameter -Wno-sig
 	-Wno-missing-field-initializers -Wno-clobbered
 SHLIB_LINK = $(libpq) -lpthread
 
-EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql test/stress/stress $(WIRE) $(HISTOGRAM) $(DIGEST) $(PROXY) META.json dbpool-$(EXTVERSION).tar.gz
+EXTRA_CLEAN = sql/dbpool--$(EXTVERSION).sql test/stress/stress $(WIRE) $(HISTOGRAM) $(BREAKER) $(DIGEST) $(PROXY) META.json dbpool-$(EXTVERSION).tar.gz
 
 # No bitcode: nothing here is worth inlining into a query, and it needs clang.
 override with_llvm = no
@@ -97,6 +97,12 @@ HISTOGRAM = test/histogram/histogram
 $(HISTOGRAM): test/histogram/histogram.c src/ipc/histogram.c src/ipc/histogram.h
 	$(CC) $(CFLAGS) $(CPPFLAGS) -o $@ test/histogram/histogram.c -lm
 
+# What happens to a remote against src/ipc/endpoint.c alone.
+BREAKER = test/breaker/breaker
+
+$(BREAKER): test/breaker/breaker.c src/ipc/endpoint.c src/ipc/endpoint.h
+	$(CC) $(CFLAGS) $(CPPFLAGS) -o $@ test/breaker/breaker.c -L$(pkglibdir) -L$(libdir) -lpgcommon -lpgport -lm
+
 # Texts against src/backend/digest.c alone; its library is the one for programs.
 DIGEST = test/digest/digest
 
@@ -110,7 +116,7 @@ PROXY_SOURCES = $(wildcard test/tools/proxy*.c)
 $(PROXY): $(PROXY_SOURCES) test/tools/proxy.h
 	$(CC) $(CFLAGS) -o $@ $(PROXY_SOURCES)
 
-installcheck: need-remote $(STRESS) $(WIRE) $(HISTOGRAM) $(DIGEST) $(PROXY)
+installcheck: need-remote $(STRESS) $(WIRE) $(HISTOGRAM) $(BREAKER) $(DIGEST) $(PROXY)
 
 # --- development --------------------------------------------------------------
 
@@ -132,7 +138,7 @@ installcheck-regress:
 	$(pg_regress_installcheck) $(REGRESS_OPTS) $(REGRESS)
 installcheck-isolation:
 	$(pg_isolation_regress_installcheck) $(ISOLATION_OPTS) $(ISOLATION)
-installcheck-tap: $(STRESS) $(WIRE) $(HISTOGRAM) $(DIGEST) $(PROXY)
+installcheck-tap: $(STRESS) $(WIRE) $(HISTOGRAM) $(BREAKER) $(DIGEST) $(PROXY)
 	$(prove_installcheck)
 
 .PHONY: check-all lint format format-check typedefs

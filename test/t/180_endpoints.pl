@@ -1,5 +1,8 @@
 
 # Endpoints: the circuit breaker, who probes, what those are told who call meanwhile.
+#
+# BREAKER_SECONDS and BREAKER_SESSIONS make the part with a listener that closes longer;
+# BREAKER_ROUNDS that of src/ipc/endpoint.c by itself, which BREAKER_SEED repeats.
 
 use strict;
 use warnings;
@@ -65,6 +68,14 @@ sub call
 	my ($pool) = @_;
 	return $control->query("SELECT dbpool_exec('$pool', 'SELECT 1')");
 }
+
+subtest 'the breaker by itself' => sub {
+	my $output = qx{'$FindBin::RealBin/../breaker/breaker' @{[ $ENV{BREAKER_SEED} // 0 ]} @{[ $ENV{BREAKER_ROUNDS} // 300000 ]} 2>&1};
+
+	note($output);
+	is($?, 0, 'what opens it, for how long, who probes, how many may log in') || diag($output);
+	like($output, qr/^in a minute it is asked \d+ times at most/m, 'to the end');
+};
 
 subtest 'a listener that accepts and closes' => sub {
 	$flaky->stop;
