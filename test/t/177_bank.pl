@@ -87,6 +87,24 @@ sub try_sql
 	return $status == 0 ? $out : undef;
 }
 
+# Likewise, by a session that is kept for as long as the server lets it: it is asked often.
+my %kept;
+
+sub ask
+{
+	my ($server, $sql) = @_;
+
+	foreach (1 .. 2)
+	{
+		my $session = $kept{$server} //= session($nodes{$server}, no_wait => 1);
+		my $answer = $session->query($sql);
+
+		return $answer->{out} if !$answer->{lost} && $answer->{state} eq '';
+		delete $kept{$server};
+	}
+	return;
+}
+
 # The processes of a node whose titles match.
 sub processes
 {
@@ -107,8 +125,9 @@ sub any { return $_[ rand @_ ]; }
 sub await_answer
 {
 	my ($node) = @_;
+	my ($server) = grep { $nodes{$_} == $node } keys %nodes;
 
-	wait_until('server "' . $node->name . '" answers', sub { return defined try_sql($node, 'SELECT 1'); });
+	wait_until('server "' . $node->name . '" answers', sub { return defined ask($server, 'SELECT 1'); });
 	return;
 }
 
@@ -373,7 +392,7 @@ sub rest
 
 	foreach my $server (sort keys %nodes)
 	{
-		my $left = try_sql($nodes{$server}, q{
+		my $left = ask($server, q{
 			SELECT 'prepared ' || gid FROM pg_prepared_xacts
 			UNION ALL SELECT state || ' ' || query FROM pg_stat_activity WHERE usename = 'bank' AND state <> 'idle'}
 			. ($server eq 'l' ? q{ UNION ALL SELECT format('row %s, %s attempts, %s', gid, attempts, last_error) FROM dbpool_prepared

@@ -189,6 +189,11 @@ sub child_pids
 	my ($parent) = @_;
 	my @children;
 
+	# a kernel may be built without that
+	if (open my $file, '<', "/proc/$parent/task/$parent/children")
+	{
+		return split ' ', readline($file) // '';
+	}
 	foreach my $stat (glob '/proc/[0-9]*/stat')
 	{
 		open my $file, '<', $stat or next;
