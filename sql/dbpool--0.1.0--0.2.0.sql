@@ -319,17 +319,16 @@ used AS (
 		pg_catalog.max(g.used_at) AS used_at,
 		pg_catalog.max(g.connected_at) AS connected_at,
 		pg_catalog.max(g.connect_failed_at) AS connect_failed_at,
-		(pg_catalog.array_agg(g.connect_error ORDER BY g.connect_failed_at DESC NULLS LAST))[1] AS connect_error,
-		(SELECT pg_catalog.sum(t.leased)::int FROM @extschema@.dbpool_get_pool_transactions() t
-		 WHERE t.dbid OPERATOR(pg_catalog.=) g.dbid AND t.serverid OPERATOR(pg_catalog.=) g.serverid
-			AND t.userid OPERATOR(pg_catalog.=) g.userid AND t.private OPERATOR(pg_catalog.=) g.private) AS leased,
-		(SELECT pg_catalog.min(t.degraded_since) FROM @extschema@.dbpool_get_pool_transactions() t
-		 WHERE t.dbid OPERATOR(pg_catalog.=) g.dbid AND t.serverid OPERATOR(pg_catalog.=) g.serverid
-			AND t.userid OPERATOR(pg_catalog.=) g.userid AND t.private OPERATOR(pg_catalog.=) g.private) AS degraded_since
+		(pg_catalog.array_agg(g.connect_error ORDER BY g.connect_failed_at DESC NULLS LAST))[1] AS connect_error
 	FROM @extschema@.dbpool_get_pools() g
 	WHERE g.live OR g.paused OR g.dbid OPERATOR(pg_catalog.=)
 		(SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
-	GROUP BY g.dbid, g.serverid, g.userid, g.private)
+	GROUP BY g.dbid, g.serverid, g.userid, g.private),
+held AS (
+	SELECT t.dbid, t.serverid, t.userid, t.private,
+		pg_catalog.sum(t.leased)::int AS leased, pg_catalog.min(t.degraded_since) AS degraded_since
+	FROM @extschema@.dbpool_get_pool_transactions() t
+	GROUP BY t.dbid, t.serverid, t.userid, t.private)
 SELECT coalesce(l.pool, f.pool) AS pool,
 	d.datname AS database,
 	coalesce(l.user_name, f.user_name) AS user_name,
@@ -346,12 +345,15 @@ SELECT coalesce(l.pool, f.pool) AS pool,
 	coalesce(l.max_size, f.max_size, n.max_size) AS max_size,
 	coalesce(l.waiting, n.used) AS waiting,
 	l.oldest_wait, l.used_at, l.connected_at, l.connect_failed_at, l.connect_error,
-	coalesce(l.leased, n.used) AS leased,
-	l.degraded_since
+	coalesce(e.leased, n.used) AS leased,
+	e.degraded_since
 FROM defined f
 FULL JOIN used l
 	ON l.dbid OPERATOR(pg_catalog.=) f.dbid AND l.serverid OPERATOR(pg_catalog.=) f.serverid
 	AND l.userid OPERATOR(pg_catalog.=) f.userid AND NOT l.private
+LEFT JOIN held e
+	ON e.dbid OPERATOR(pg_catalog.=) l.dbid AND e.serverid OPERATOR(pg_catalog.=) l.serverid
+	AND e.userid OPERATOR(pg_catalog.=) l.userid AND e.private OPERATOR(pg_catalog.=) l.private
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) coalesce(l.dbid, f.dbid)
 -- a server is stopped with all that is seen through its mappings
 LEFT JOIN (
