@@ -536,8 +536,9 @@ dbpool_metrics(PG_FUNCTION_ARGS)
 	client_require_preload();
 	initStringInfo(&m.text);
 	pools = metric_pools(&n);
-	/* growing it would copy it over and over */
+	/* growing it would copy it over and over; and so would a copy for the sake of its header */
 	enlargeStringInfo(&m.text, (n + 1) * POOL_BYTES);
+	appendStringInfoSpaces(&m.text, VARHDRSZ);
 	for (int f = 0; f < lengthof(pool_fields); f++)
 	{
 		const PoolField *field = &pool_fields[f];
@@ -555,5 +556,6 @@ dbpool_metrics(PG_FUNCTION_ARGS)
 	put_server(&m);
 	put_tables(&m);
 	appendStringInfoString(&m.text, "# EOF\n");
-	PG_RETURN_TEXT_P(cstring_to_text_with_len(m.text.data, m.text.len));
+	SET_VARSIZE(m.text.data, m.text.len);
+	PG_RETURN_TEXT_P((text *) m.text.data);
 }
