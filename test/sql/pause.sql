@@ -60,6 +60,7 @@ SELECT dbpool_pause('remote');
 SET ROLE regress_dbpool_user;
 SELECT split_part(regress_try('SELECT 1'), E'\n', 1);
 RESET ROLE;
+ALTER SERVER remote OPTIONS (SET acquire_timeout '30s');
 SELECT dbpool_resume('remote');
 SET ROLE regress_dbpool_user;
 SELECT regress_try('SELECT 1');
@@ -67,7 +68,6 @@ RESET ROLE;
 DROP USER MAPPING FOR regress_dbpool_user SERVER remote;
 REVOKE USAGE ON FOREIGN SERVER remote FROM regress_dbpool_user;
 DROP ROLE regress_dbpool_user;
-ALTER SERVER remote OPTIONS (SET acquire_timeout '30s');
 
 -- dbpool_reset gives new connections
 SELECT v AS pid FROM dbpool_query('remote', 'SELECT pg_backend_pid()') AS t(v int) \gset
@@ -83,6 +83,7 @@ SELECT dbpool_pause('cold');
 SELECT count(*) FROM dbpool_stat_pools WHERE pool = 'cold';
 SELECT dbpool_ping('cold');
 SELECT state FROM dbpool_pools WHERE pool = 'cold' AND database = current_database();
+ALTER SERVER cold OPTIONS (SET acquire_timeout '30s');
 SELECT dbpool_resume('cold');
 SELECT dbpool_ping('cold') IS NOT NULL AS pong;
 SELECT dbpool_resume('cold');

@@ -63,7 +63,7 @@ Bank::open_accounts(%nodes);
 
 # before the proxies, whose pipes are not for it
 my $bank = Bank->start(nodes => \%nodes, seed => $seed, sessions => $sessions,
-	$matrix ? (modes => [ ('two_phase') x 4, 'bound' ]) : ());
+	$matrix ? (modes => [ ('two_phase') x 4, 'bound' ], rest => 0.02) : ());
 my %proxies = map { $_ => FaultProxy->start($nodes{$_}, seed => $seed, name => "proxy_$_") } 'a', 'b';
 
 foreach my $pool ('a', 'b')

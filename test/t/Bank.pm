@@ -320,7 +320,7 @@ sub serve
 		delete $s->{transfer};
 		return close_session($s) if $answer->{lost};
 		# nothing is gained by thousands of failures
-		$s->{retry} = time + 0.05 if $answer->{err} =~ /ERROR:/;
+		$s->{retry} = time + ($answer->{err} =~ /ERROR:/ ? 0.05 : $self->{rest});
 	}
 	return if $self->{pausing} || $s->{number} > $self->{active} || time < ($s->{retry} // 0);
 	$s->{transfer} = $self->make(++$self->{id});
@@ -378,7 +378,7 @@ sub drive
 
 # --- for the test ---------------------------------------------------------------------------
 
-# Parameters: nodes, seed, sessions, modes (of the transfers, by weight), user, patience.
+# Parameters: nodes, seed, sessions, modes (of the transfers, by weight), user, patience, rest.
 sub start
 {
 	my ($class, %params) = @_;
@@ -388,6 +388,8 @@ sub start
 		# seconds that a transfer may take: it waits for locks and connections, and for what
 		# is being restarted
 		patience => 90,
+		# seconds that a session rests after a transfer
+		rest => 0,
 		id => 0,
 		audited => 0,
 		counts => {},
