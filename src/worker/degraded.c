@@ -27,9 +27,6 @@
 #define SEEK_MS			1000
 #define SEEK_UNUSED_MS	15000
 
-/* It is used when the last call came within so many milliseconds. */
-#define USED_MS			30000
-
 /* Has somebody waited for a primary for as long as he is to? */
 static bool
 is_impatient(Pool *pool, Ticks now)
@@ -153,7 +150,7 @@ pool_seeks_now(Pool *pool)
 		timer_set_by(&pool->upkeep, pool->seek_at);
 		return false;
 	}
-	used = now < ticks_plus_ms(pool->used_at, USED_MS);
+	used = pool_is_in_use(pool, now);
 	pool->seek_at = ticks_plus_ms(now, (int64) ((used ? SEEK_MS : SEEK_UNUSED_MS) *
 												(0.8 + 0.4 * pg_prng_double(&pg_global_prng_state))));
 	timer_set_by(&pool->upkeep, pool->seek_at);

@@ -154,11 +154,18 @@ pool_use_endpoints(Pool *pool, const char *definition, Size len)
 
 /* --- may connections be opened? -------------------------------------------------------- */
 
+/* Was it called of late?  Sessions that all wait for the remote's return call no more. */
+bool
+pool_is_in_use(const Pool *pool, Ticks now)
+{
+	return pool->nwaiting > 0 || now < ticks_plus_ms(pool->used_at, IN_USE_MS);
+}
+
 /* Has the pool, which is in use, nothing else to go to? */
 static bool
 is_last(const Pool *pool, int endpoint, Ticks now)
 {
-	if (pool->leads_elsewhere || now >= ticks_plus_ms(pool->used_at, IN_USE_MS))
+	if (pool->leads_elsewhere || !pool_is_in_use(pool, now))
 		return false;
 	for (int i = 0; i < pool->nendpoints; i++)
 	{

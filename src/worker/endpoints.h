@@ -16,6 +16,7 @@ extern void endpoints_look(void);
 extern int	pool_endpoint(const Pool *pool, const Place *place);
 extern void pool_use_endpoints(Pool *pool, const char *definition, Size len);
 extern void pool_leave_endpoints(Pool *pool);
+extern bool pool_is_in_use(const Pool *pool, Ticks now);
 extern EndpointVerdict pool_endpoints_look(Pool *pool, Ticks now, Ticks *until);
 extern int	pool_endpoint_to_probe(Pool *pool, Ticks *until);
 extern int	pool_probes(Pool *pool);

@@ -19,6 +19,7 @@ use Time::HiRes qw(sleep time);
 
 my $remote = make_remote();
 my $flaky = make_remote(name => 'flaky', conf => "listen_addresses = '127.0.0.1'\n");
+my $late = make_remote(name => 'late', conf => "listen_addresses = '127.0.0.1'\n", no_start => 1);
 my $local = make_local();
 my @figures;
 my $control = session($local);
@@ -76,6 +77,14 @@ subtest 'the breaker by itself' => sub {
 	is($?, 0, 'what opens it, for how long, who probes, how many may log in') || diag($output);
 	like($output, qr/^in a minute it is asked \d+ times at most/m, 'to the end');
 };
+# Sessions that wait for a remote's return call no more, for as long as all of this takes, and for
+# longer than a pool is in use after a call.
+my $closed_since = time;
+my $closed = closing_listener($late->port);
+my $waits = session($local);
+create_pool($local, 'late', undef, host => '127.0.0.1', port => $late->port, dbname => 'postgres',
+	failover_wait => '5min', acquire_timeout => '5min');
+$waits->send(q{SELECT dbpool_exec('late', 'SELECT 1')});
 
 subtest 'a listener that accepts and closes' => sub {
 	$flaky->stop;
@@ -280,6 +289,17 @@ subtest 'a table that is filled' => sub {
 		call("one$n");
 		is(endpoint(2 + $n, 'count(*)'), '1', 'those of others have one, too');
 	}
+};
+
+subtest 'a remote for whose return somebody waits' => sub {
+	wait_until('it has been away for long', sub { sleep 0.1; return time > $closed_since + 40 });
+	ok(!$waits->is_done, 'a call waits');
+	$closed->{stop}->();
+	$late->start;
+	my $returned = time;
+	is($waits->wait->{err}, '', 'and is served');
+	push @figures, sprintf 'served %.2f s after a return that was waited for %.0f s', time - $returned, $returned - $closed_since;
+	cmp_ok(time - $returned, '<', 7, 'by one of the next probes');
 };
 
 note($_) foreach @figures;
