@@ -18,19 +18,19 @@ sub start
 	my $monitor = $self->{monitor} = $self->make_node('monitor');
 
 	mkdir "$self->{dir}/run";
-	$self->{pgctl} = "$ENV{CLUSTER_BINDIR}/pg_ctl";
+	$self->{pgctl} = $self->make_programs;
 	@{$monitor}{qw(user dbname)} = ('autoctl_node', 'pg_auto_failover');
-	$self->run('monitor', 'pg_autoctl', 'create', 'monitor', '--pgdata', $monitor->{data}, '--pgport', $monitor->port,
+	$self->run('monitor', at_folder($monitor), 'pg_autoctl', 'create', 'monitor', '--pgdata', $monitor->{data}, '--pgport', $monitor->port,
 		'--pgctl', $self->{pgctl}, '--hostname', '127.0.0.1', '--auth', 'trust', '--no-ssl');
-	$self->use_folder($monitor);
+	add_settings($monitor);
 	$self->start_node($monitor);
 	wait_until('the monitor answers', sub { sleep 0.5; return $self->ask($monitor, 'SELECT 1') eq '1' });
 	foreach my $node ($self->nodes)
 	{
-		$self->run($node->name, 'pg_autoctl', 'create', 'postgres', '--pgdata', $node->{data}, '--pgport', $node->port,
+		$self->run($node->name, at_folder($node), 'pg_autoctl', 'create', 'postgres', '--pgdata', $node->{data}, '--pgport', $node->port,
 			'--pgctl', $self->{pgctl}, '--pghost', $node->{dir}, '--hostname', '127.0.0.1', '--name', $node->name, '--username', 'postgres',
 			'--monitor', "postgres://autoctl_node\@127.0.0.1:" . $monitor->port . '/pg_auto_failover', '--auth', 'trust', '--no-ssl');
-		$self->use_folder($node);
+		add_settings($node);
 		$self->start_node($node);
 		sleep 5;
 	}
@@ -38,13 +38,41 @@ sub start
 	return;
 }
 
-# Only those who may write to the system's folder of sockets could start a server that uses it.
-sub use_folder
+# Programs as pg_autoctl is to find them: a server listens at loopback, whatever it is told, and has
+# its socket beside its data, as only some may write to the system's folder.
+sub make_programs
 {
-	my ($self, $node) = @_;
+	my ($self) = @_;
+	my $from = $ENV{CLUSTER_BINDIR};
+	my $to = "$self->{dir}/bin";
+
+	mkdir $to or die "could not make $to: $!";
+	symlink $_, $to . s{.*/}{/}r foreach grep { !m{/(postgres|pg_ctl)$} } glob "$from/*";
+	append_to_file("$to/pg_ctl", qq{#!/bin/sh\nexec $from/pg_ctl "\$@"\n});
+	append_to_file("$to/postgres", <<"SH");
+#!/bin/sh
+[ "\$1" != -D ] || set -- "\$@" -c listen_addresses=127.0.0.1 -c unix_socket_directories="\${2%/data}"
+exec $from/postgres "\$@"
+SH
+	chmod 0755, "$to/pg_ctl", "$to/postgres";
+	return "$to/pg_ctl";
+}
+
+# By libpq's variable pg_autoctl finds its own server.
+sub at_folder
+{
+	my ($node) = @_;
+
+	return ('env', "PGHOST=$node->{dir}");
+}
+
+# What pg_autoctl has found out about the machine's memory is not meant for three on it.
+sub add_settings
+{
+	my ($node) = @_;
 
 	append_to_file("$node->{data}/postgresql.conf",
-		"unix_socket_directories = '$node->{dir}'\nshared_buffers = 64MB\ntrack_commit_timestamp = on\nlog_line_prefix = '%m [%p] %q%a '\n");
+		"shared_buffers = 64MB\ntrack_commit_timestamp = on\nlog_line_prefix = '%m [%p] %q%a '\n");
 	return;
 }
 
@@ -52,7 +80,7 @@ sub start_node
 {
 	my ($self, $node) = @_;
 
-	$self->background($node->{dir}, $node->name, 'pg_autoctl', 'run', '--pgdata', $node->{data});
+	$self->background($node->{dir}, $node->name, at_folder($node), 'pg_autoctl', 'run', '--pgdata', $node->{data});
 	return;
 }
 
