@@ -291,6 +291,9 @@ is_out(const EndpointShared *entry, EndpointEntry how, Ticks now, Ticks *until)
 {
 	Ticks		due = how.last ? entry->next_last_at : entry->next_at;
 
+	/* a proxy that has no server accepts and closes, too, until a failover is over */
+	if (how.awaited)
+		due = Min(due, ticks_plus_ms(entry->failed_at, ENDPOINT_COST_LITTLE));
 	*until = 0;
 	if (entry->state != ENDPOINT_OPEN)
 		return how.probe;		/* there is nothing to find out */

@@ -193,6 +193,7 @@ typedef struct EndpointEntry
 {
 	bool		probe;			/* it is to find out */
 	bool		last;			/* there is nowhere else to go */
+	bool		awaited;		/* likewise, and somebody waits for it */
 } EndpointEntry;
 
 /* For shmem.c. */

@@ -180,6 +180,15 @@ is_last(const Pool *pool, int endpoint, Ticks now)
 	return true;
 }
 
+static EndpointEntry
+entry_of(const Pool *pool, int endpoint, bool probe, Ticks now)
+{
+	EndpointEntry how = {probe, is_last(pool, endpoint, now), false};
+
+	how.awaited = how.last && pool->nwaiting > 0 && pool->options.failover_wait > 0;
+	return how;
+}
+
 /*
  * Is there a place where the pool might log in now?  *until is when to ask again if there
  * is none, 0 where that does not change by time.
@@ -194,7 +203,7 @@ pool_endpoints_look(Pool *pool, Ticks now, Ticks *until)
 		return ENDPOINT_ENTERED;
 	for (int i = 0; i < pool->nendpoints; i++)
 	{
-		EndpointEntry how = {false, is_last(pool, pool->endpoints[i], now)};
+		EndpointEntry how = entry_of(pool, pool->endpoints[i], false, now);
 		Ticks		then;
 		EndpointVerdict verdict = endpoint_look(pool->endpoints[i], how, now, &then);
 
@@ -220,13 +229,13 @@ pool_endpoint_to_probe(Pool *pool, Ticks *until)
 	*until = 0;
 	for (int i = 0; i < pool->nendpoints; i++)
 	{
-		EndpointEntry how = {true, false};
+		EndpointEntry how;
 		Ticks		then;
 
 		if (endpoint_shared(pool->endpoints[i])->state != ENDPOINT_OPEN)
 			continue;
 		now = now != 0 ? now : ticks_now();
-		how.last = is_last(pool, pool->endpoints[i], now);
+		how = entry_of(pool, pool->endpoints[i], true, now);
 		if (endpoint_look(pool->endpoints[i], how, now, &then) == ENDPOINT_ENTERED)
 			return pool->endpoints[i];
 		if (then != 0 && (*until == 0 || then < *until))
@@ -305,7 +314,7 @@ EndpointVerdict
 conn_enter(Conn *conn, int endpoint)
 {
 	Ticks		now = ticks_now();
-	EndpointEntry how = {conn_is_prober(conn), is_last(conn->pool, endpoint, now)};
+	EndpointEntry how = entry_of(conn->pool, endpoint, conn_is_prober(conn), now);
 	EndpointVerdict verdict;
 
 	Assert(conn->endpoint.at == ENDPOINT_NONE);

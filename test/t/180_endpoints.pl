@@ -294,12 +294,15 @@ subtest 'a table that is filled' => sub {
 subtest 'a remote for whose return somebody waits' => sub {
 	wait_until('it has been away for long', sub { sleep 0.1; return time > $closed_since + 40 });
 	ok(!$waits->is_done, 'a call waits');
+	my $attempts = $closed->{accepted}->();
+	cmp_ok($attempts, '>=', 20, 'a second is not let pass without a look');
+	cmp_ok($attempts, '<=', 4 + (time - $closed_since) / 0.75, 'nor are there many');
 	$closed->{stop}->();
 	$late->start;
 	my $returned = time;
 	is($waits->wait->{err}, '', 'and is served');
 	push @figures, sprintf 'served %.2f s after a return that was waited for %.0f s', time - $returned, $returned - $closed_since;
-	cmp_ok(time - $returned, '<', 7, 'by one of the next probes');
+	cmp_ok(time - $returned, '<', 3, 'by the next look');
 };
 
 note($_) foreach @figures;
