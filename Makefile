@@ -25,6 +25,7 @@
 #   make fault-sweep          each call of the worker that may fail fails once
 #   make check-versions       on other versions of PostgreSQL; as root
 #   make check-remotes        with remotes of PostgreSQL 14, 16 and 18, REMOTES=
+#   make check-cluster        failover by Patroni and pg_auto_failover under load, CLUSTER_RUNS= times
 #
 #   make dist                 a tarball of what is committed, which builds offline
 #   make package              Debian packages, and whether they install; as root
@@ -190,7 +191,7 @@ fault-sweep: export STAGE_TIMEOUT ?= 7200
 fault-sweep:
 	scripts/test --only tap 112_faults
 
-.PHONY: check-valgrind check-assert check-exec-backend check-versions check-remotes
+.PHONY: check-valgrind check-assert check-exec-backend check-versions check-remotes check-cluster
 check-valgrind:
 	scripts/test --valgrind
 check-assert:
@@ -201,6 +202,8 @@ check-versions:
 	scripts/versions $(VERSIONS)
 check-remotes:
 	scripts/test --only remotes $(REMOTES)
+check-cluster:
+	test/cluster/run all $(CLUSTER_RUNS)
 
 # The version is in dbpool.control alone; whether it is released says CHANGELOG.md.
 META.json: META.json.in dbpool.control CHANGELOG.md

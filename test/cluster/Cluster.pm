@@ -160,11 +160,19 @@ sub ask
 	return '';
 }
 
+# pg_auto_failover promotes a node first, and lets it write when the old primary surely does not any more.
+sub takes_writes
+{
+	my ($self, $node) = @_;
+
+	return $self->ask($node, q{SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'}) eq 't';
+}
+
 # The node that takes writes, or undef.
 sub primary
 {
 	my ($self) = @_;
-	my @found = grep { $self->ask($_, 'SELECT pg_is_in_recovery()') eq 'f' } $self->nodes;
+	my @found = grep { $self->takes_writes($_) } $self->nodes;
 
 	return @found == 1 ? $found[0] : undef;
 }
