@@ -38,8 +38,9 @@ sub start
 	return;
 }
 
-# Programs as pg_autoctl is to find them: a server listens at loopback, whatever it is told, and has
-# its socket beside its data, as only some may write to the system's folder.
+# Programs as pg_autoctl is to find them: a server that is to listen everywhere listens at loopback (one
+# that is not to listen does not), and has its socket beside its data, as only some may write to the
+# system's folder.
 sub make_programs
 {
 	my ($self) = @_;
@@ -51,7 +52,8 @@ sub make_programs
 	append_to_file("$to/pg_ctl", qq{#!/bin/sh\nexec $from/pg_ctl "\$@"\n});
 	append_to_file("$to/postgres", <<"SH");
 #!/bin/sh
-[ "\$1" != -D ] || set -- "\$@" -c listen_addresses=127.0.0.1 -c unix_socket_directories="\${2%/data}"
+[ "\$1" != -D ] || set -- "\$@" -c unix_socket_directories="\${2%/data}"
+case "\$*" in *"-h * "*) set -- "\$@" -c listen_addresses=127.0.0.1 ;; esac
 exec $from/postgres "\$@"
 SH
 	chmod 0755, "$to/pg_ctl", "$to/postgres";
