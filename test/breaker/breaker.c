@@ -75,6 +75,7 @@ shmem_pool(int index)
 static const EndpointEntry as_pool = {0};
 static const EndpointEntry as_probe = {.probe = true};
 static const EndpointEntry as_last_probe = {.probe = true,.last = true};
+static const EndpointEntry as_awaited_probe = {.probe = true,.last = true,.awaited = true};
 
 /* Far from 0, as a machine's is. */
 static Ticks now = 1000 * SECOND;
@@ -309,6 +310,14 @@ check_last(void)
 			fails(as_probe, ENDPOINT_COST_SOME);
 		}
 		due = entry->next_at;
+
+		/* sooner still if somebody waits, though it costs the remote something */
+		now = entry->failed_at + ENDPOINT_COST_LITTLE * 1000 - 1;
+		if (look(as_awaited_probe) != ENDPOINT_IS_OUT)
+			fail("who waits has it probed too soon", now - entry->failed_at);
+		now++;
+		if (look(as_last_probe) != ENDPOINT_IS_OUT || look(as_awaited_probe) != ENDPOINT_ENTERED)
+			fail("who waits is not served first", entry->next_last_at - now);
 		for (now = entry->next_last_at; now < due; now = entry->next_last_at)
 		{
 			int64		ms;
