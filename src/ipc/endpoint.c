@@ -291,7 +291,10 @@ is_out(const EndpointShared *entry, EndpointEntry how, Ticks now, Ticks *until)
 {
 	Ticks		due = how.last ? entry->next_last_at : entry->next_at;
 
-	/* a proxy that has no server accepts and closes, too, until a failover is over */
+	/*
+	 * a proxy that has no server accepts and closes, too, until a failover is
+	 * over
+	 */
 	if (how.awaited)
 		due = Min(due, ticks_plus_ms(entry->failed_at, ENDPOINT_COST_LITTLE));
 	*until = 0;

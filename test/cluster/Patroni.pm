@@ -131,7 +131,7 @@ CFG
 	return;
 }
 
-# Does haproxy lead to that node?
+# Does haproxy lead to that node?  It does when it has begun to doubt, "UP 2/3".
 sub is_up
 {
 	my ($self, $node) = @_;
@@ -139,7 +139,7 @@ sub is_up
 
 	print {$socket} "show stat\n";
 	my @lines = <$socket>;
-	return scalar grep { /^primary,$node->{name},(?:[^,]*,){15}UP,/ } @lines;
+	return scalar grep { /^primary,$node->{name},(?:[^,]*,){15}UP\b/ } @lines;
 }
 
 sub control
