@@ -27,7 +27,7 @@ WHERE waiting > 0 AND busy + cancelling + resetting + checking >= max_size;
 \echo Pools that cannot connect
 SELECT pool, user_name, connect_failed_at, connect_error
 FROM dbpool_pools
-WHERE connect_failed_at > coalesce(connected_at, '-infinity');
+WHERE connect_failed_at > coalesce(connected_at, '-infinity') AND idle + busy + leased = 0;
 
 \echo Latencies in milliseconds, since the statistics were reset
 SELECT pool, user_name, kind, count, round(mean::numeric, 3) AS mean, round(p50::numeric, 3) AS p50,

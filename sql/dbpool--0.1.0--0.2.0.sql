@@ -529,7 +529,7 @@ COMMENT ON COLUMN dbpool_stat_latency.p99_9 IS 'time that 99.9 % of them did not
 CREATE VIEW dbpool_stat_endpoints AS
 SELECT host, port, kind, count, mean, p50, p95, p99, p99_9
 FROM @extschema@.dbpool_get_endpoint_latencies();
-COMMENT ON VIEW dbpool_stat_endpoints IS 'how long what pools do at an endpoint takes, of all pools together, since a pool first led there or the server was started; times are in milliseconds, percentiles off by 3.1 % at most; those of pools that one may see';
+COMMENT ON VIEW dbpool_stat_endpoints IS 'how long what pools do at an endpoint takes, of all pools together, since a pool first led there or the server was started; times are in milliseconds, percentiles off by 3.1 % at most; where one may see all of these pools';
 COMMENT ON COLUMN dbpool_stat_endpoints.host IS 'host name or address as the server''s options have it, or the directory of a socket';
 COMMENT ON COLUMN dbpool_stat_endpoints.port IS 'its port';
 COMMENT ON COLUMN dbpool_stat_endpoints.kind IS 'queue, login, execution, network or total, as in dbpool_stat_latency; of calls, those that were sent there';

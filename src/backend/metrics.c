@@ -357,18 +357,66 @@ put_alerts(Metrics *m, const MetricPool *pools, int n)
 
 /* --- endpoints ---------------------------------------------------------------------------- */
 
-static void
-put_endpoint_histograms(Metrics *m, const EndpointShared *endpoints, char **labels, int n)
+/* An endpoint, and the labels that tell which it is. */
+typedef struct MetricEndpoint
 {
+	const EndpointShared *shared;
+	char	   *labels;
+} MetricEndpoint;
+
+static int
+compare_endpoints(const void *a, const void *b)
+{
+	return strcmp(((const MetricEndpoint *) a)->labels, ((const MetricEndpoint *) b)->labels);
+}
+
+/*
+ * Those that the caller may see, and their number; whole: all that goes on there.  No sample may
+ * come twice, though names of hosts that are different may look alike in this database's encoding.
+ */
+static MetricEndpoint *
+metric_endpoints(int *n, bool whole)
+{
+	int			ncopies;
+	EndpointShared *copies = endpoints_copy(&ncopies, whole);
+	MetricEndpoint *endpoints = palloc(sizeof(MetricEndpoint) * Max(ncopies, 1));
+
+	for (int i = 0; i < ncopies; i++)
+	{
+		StringInfoData labels;
+
+		initStringInfo(&labels);
+		metrics_label(&labels, "host", text_from(copies[i].host, PG_SQL_ASCII));
+		metrics_label(&labels, "port", text_from(copies[i].port, PG_SQL_ASCII));
+		endpoints[i].shared = &copies[i];
+		endpoints[i].labels = labels.data;
+	}
+	qsort(endpoints, ncopies, sizeof(MetricEndpoint), compare_endpoints);
+	*n = 0;
+	for (int i = 0; i < ncopies; i++)
+	{
+		if (*n == 0 || compare_endpoints(&endpoints[i], &endpoints[*n - 1]) != 0)
+			endpoints[(*n)++] = endpoints[i];
+	}
+	return endpoints;
+}
+
+static void
+put_endpoint_histograms(Metrics *m)
+{
+	int			n;
+	MetricEndpoint *endpoints = metric_endpoints(&n, true);
+
 	metrics_family(m, "dbpool_endpoint_duration_seconds", METRIC_HISTOGRAM, "seconds",
 				   "How long what pools do at an endpoint took: queue, login, execution, network, total.");
 	for (int i = 0; i < n * LATENCY_KINDS; i++)
 	{
+		const MetricEndpoint *endpoint = &endpoints[i / LATENCY_KINDS];
 		LatencyKind kind = (LatencyKind) (i % LATENCY_KINDS);
 		HistogramSum sum;
 
-		if (endpoint_sum_latency(&endpoints[i / LATENCY_KINDS], kind, &sum))
-			put_histogram(m, metrics_with_label(labels[i / LATENCY_KINDS], "part", latency_name(kind)), &sum);
+		if (endpoint_sum_latency(endpoint->shared, kind, &sum))
+			put_histogram(m, metrics_with_label(endpoint->labels, "part", latency_name(kind)), &sum);
 	}
 }
 
@@ -377,34 +425,25 @@ put_endpoints(Metrics *m)
 {
 	static const EndpointState states[] = {ENDPOINT_CLOSED, ENDPOINT_HALF_OPEN, ENDPOINT_OPEN};
 	int			n;
-	EndpointShared *endpoints = endpoints_copy(&n);
-	char	  **labels = palloc(sizeof(char *) * Max(n, 1));
+	MetricEndpoint *endpoints = metric_endpoints(&n, false);
 
-	for (int i = 0; i < n; i++)
-	{
-		StringInfoData buf;
-
-		initStringInfo(&buf);
-		metrics_label(&buf, "host", text_from(endpoints[i].host, PG_SQL_ASCII));
-		metrics_label(&buf, "port", text_from(endpoints[i].port, PG_SQL_ASCII));
-		labels[i] = buf.data;
-	}
 	metrics_family(m, "dbpool_endpoint_breaker", METRIC_GAUGE, NULL, "1 for the state in which the circuit breaker of an endpoint is.");
 	for (int i = 0; i < n; i++)
 	{
 		for (int s = 0; s < lengthof(states); s++)
-			metrics_sample(m, metrics_with_label(labels[i], "state", endpoint_state_name(states[s])), endpoints[i].state == states[s]);
+			metrics_sample(m, metrics_with_label(endpoints[i].labels, "state", endpoint_state_name(states[s])),
+						   endpoints[i].shared->state == states[s]);
 	}
 	metrics_family(m, "dbpool_endpoint_connections", METRIC_GAUGE, NULL, "Connections of all pools to an endpoint.");
 	for (int i = 0; i < n; i++)
-		metrics_sample(m, labels[i], endpoints[i].conns);
+		metrics_sample(m, endpoints[i].labels, endpoints[i].shared->conns);
 	metrics_family(m, "dbpool_endpoint_login_failures", METRIC_COUNTER, NULL, "Log-ins at an endpoint that were not answered, or by a server that says it is unwell.");
 	for (int i = 0; i < n; i++)
-		metrics_sample(m, labels[i], (double) endpoints[i].logins_failed);
+		metrics_sample(m, endpoints[i].labels, (double) endpoints[i].shared->logins_failed);
 	metrics_family(m, "dbpool_endpoint_losses", METRIC_COUNTER, NULL, "Open connections to an endpoint that were lost through the server.");
 	for (int i = 0; i < n; i++)
-		metrics_sample(m, labels[i], (double) endpoints[i].losses);
-	put_endpoint_histograms(m, endpoints, labels, n);
+		metrics_sample(m, endpoints[i].labels, (double) endpoints[i].shared->losses);
+	put_endpoint_histograms(m);
 }
 
 /* --- the server --------------------------------------------------------------------------- */
@@ -536,7 +575,11 @@ dbpool_metrics(PG_FUNCTION_ARGS)
 	client_require_preload();
 	initStringInfo(&m.text);
 	pools = metric_pools(&n);
-	/* growing it would copy it over and over; and so would a copy for the sake of its header */
+
+	/*
+	 * growing it would copy it over and over; and so would a copy for the
+	 * sake of its header
+	 */
 	enlargeStringInfo(&m.text, (n + 1) * POOL_BYTES);
 	appendStringInfoSpaces(&m.text, VARHDRSZ);
 	for (int f = 0; f < lengthof(pool_fields); f++)

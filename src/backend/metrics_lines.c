@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "backend/metrics.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -62,20 +63,45 @@ metrics_sample(Metrics *m, const char *labels, double value)
 	metrics_put_number(m, value);
 }
 
+/*
+ * The bytes of the character there, and whether it may be shown: a text of ours is to be UTF-8, to which
+ * all but SQL_ASCII is converted for a client that wants that.
+ */
+static int
+character(const char *value, bool *is_shown)
+{
+	int			length = 1;
+
+	*is_shown = true;
+	if (IS_HIGHBIT_SET(*value) && GetDatabaseEncoding() == PG_SQL_ASCII)
+	{
+		length = pg_utf_mblen((const unsigned char *) value);
+		*is_shown = length <= (int) strnlen(value, length) && pg_utf8_islegal((const unsigned char *) value, length);
+	}
+	return *is_shown ? length : 1;
+}
+
 /* A label's text, escaped, with its name; comma before it if it is not the first. */
 void
 metrics_label(StringInfo labels, const char *name, const char *value)
 {
+	int			length;
+
 	appendStringInfo(labels, "%s%s=\"", labels->len > 0 ? "," : "", name);
-	for (; *value != '\0'; value++)
+	for (; *value != '\0'; value += length)
 	{
-		if (*value == '\n')
+		bool		is_shown;
+
+		length = character(value, &is_shown);
+		if (!is_shown)
+			appendStringInfoChar(labels, '?');
+		else if (*value == '\n')
 			appendStringInfoString(labels, "\\n");
 		else
 		{
 			if (*value == '"' || *value == '\\')
 				appendStringInfoChar(labels, '\\');
-			appendStringInfoChar(labels, *value);
+			appendBinaryStringInfo(labels, value, length);
 		}
 	}
 	appendStringInfoChar(labels, '"');

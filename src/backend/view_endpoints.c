@@ -18,10 +18,11 @@ PG_FUNCTION_INFO_V1(dbpool_get_endpoint_latencies);
 
 /*
  * Which endpoints the caller may see: those of pools that he may see, and all as a member
- * of pg_read_all_stats.
+ * of pg_read_all_stats.  whole: only where he may see all pools that lead there, as it is about
+ * what they do together.
  */
 static bool *
-endpoints_shown(const PoolShared *pools, int n)
+endpoints_shown(const PoolShared *pools, int n, bool whole)
 {
 	bool	   *shown = palloc(sizeof(bool) * endpoint_count());
 
@@ -32,6 +33,13 @@ endpoints_shown(const PoolShared *pools, int n)
 			continue;
 		for (int j = 0; j < pools[i].nendpoints; j++)
 			shown[pools[i].endpoints[j]] = true;
+	}
+	for (int i = 0; whole && i < n; i++)
+	{
+		if (!pools[i].live || pool_is_shown(&pools[i].key))
+			continue;
+		for (int j = 0; j < pools[i].nendpoints; j++)
+			shown[pools[i].endpoints[j]] = false;
 	}
 	return shown;
 }
@@ -70,9 +78,9 @@ put_endpoint(Row *row, const EndpointShared *endpoint)
 	row_put_count(row, endpoint->times_opened);
 }
 
-/* Copies of the endpoints in use that the caller may see, so many. */
+/* Copies of the endpoints in use that the caller may see, so many; whole: see above. */
 EndpointShared *
-endpoints_copy(int *n)
+endpoints_copy(int *n, bool whole)
 {
 	EndpointShared *copies = palloc(sizeof(EndpointShared) * endpoint_count());
 	PoolShared *pools = palloc(sizeof(PoolShared) * dbpool_shared->npools);
@@ -93,7 +101,7 @@ endpoints_copy(int *n)
 	}
 	LWLockRelease(dbpool_shared->pools_lock);
 
-	shown = endpoints_shown(pools, npools);
+	shown = endpoints_shown(pools, npools, whole);
 	*n = 0;
 	for (int i = 0; i < endpoint_count(); i++)
 	{
@@ -112,7 +120,7 @@ dbpool_get_endpoints(PG_FUNCTION_ARGS)
 {
 	Row			row = row_start(fcinfo);
 	int			n;
-	EndpointShared *endpoints = endpoints_copy(&n);
+	EndpointShared *endpoints = endpoints_copy(&n, false);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -128,7 +136,7 @@ dbpool_get_endpoint_latencies(PG_FUNCTION_ARGS)
 {
 	Row			row = row_start(fcinfo);
 	int			n;
-	EndpointShared *endpoints = endpoints_copy(&n);
+	EndpointShared *endpoints = endpoints_copy(&n, true);
 
 	for (int i = 0; i < n * LATENCY_KINDS; i++)
 	{

@@ -285,6 +285,16 @@ note_unwell(EndpointShared *entry, const char *error, Ticks now)
 	count(entry, true, now);
 }
 
+/*
+ * Has nobody been answered for so long that others need not wait for it?  Who has all the time in
+ * the world, by his connect_timeout, is not to keep them out.
+ */
+static bool
+is_slow(const EndpointShared *entry, Ticks now)
+{
+	return now >= ticks_plus_ms(entry->entered_at, ENDPOINT_SLOW_MS);
+}
+
 /* Is it OPEN, as far as that one is concerned who would enter?  *until: when to ask again. */
 static bool
 is_out(const EndpointShared *entry, EndpointEntry how, Ticks now, Ticks *until)
@@ -300,7 +310,7 @@ is_out(const EndpointShared *entry, EndpointEntry how, Ticks now, Ticks *until)
 	*until = 0;
 	if (entry->state != ENDPOINT_OPEN)
 		return how.probe;		/* there is nothing to find out */
-	if (entry->prober != 0)
+	if (entry->prober != 0 && !is_slow(entry, now))
 	{
 		/* its end is told; and just in case */
 		*until = ticks_plus_ms(now, ENDPOINT_OPEN_FIRST_MS);
@@ -327,7 +337,7 @@ verdict(EndpointShared *entry, EndpointEntry how, Ticks now, Ticks *until)
 		entry->conns >= dbpool_max_connections_per_endpoint)
 		return ENDPOINT_IS_FULL;
 	/* one that is OPEN will be HALF_OPEN by this */
-	if (entry->state != ENDPOINT_CLOSED && entry->logins >= allowed)
+	if (entry->state != ENDPOINT_CLOSED && entry->logins >= allowed && !is_slow(entry, now))
 	{
 		entry->crowded_at = now;
 		return ENDPOINT_IS_CROWDED;
@@ -372,6 +382,7 @@ endpoint_enter(int endpoint, EndpointEntry how, int worker, Ticks now)
 			move(entry, ENDPOINT_HALF_OPEN, now);
 		entry->conns++;
 		entry->logins++;
+		entry->entered_at = now;
 	}
 	SpinLockRelease(&entry->mutex);
 	return result;
@@ -462,6 +473,9 @@ endpoint_lost(int endpoint, const char *error, Ticks now)
 
 	SpinLockAcquire(&entry->mutex);
 	entry->losses++;
+	/* what was before is over, though nobody has looked since */
+	if (endpoint_is_calm(entry, now))
+		move(entry, ENDPOINT_CLOSED, now);
 	note_unwell(entry, error, now);
 	if (entry->state == ENDPOINT_CLOSED &&
 		(entry->in_row >= ENDPOINT_IN_ROW || half_is_unwell(entry, now)))

@@ -31,8 +31,8 @@
  * has no answer in ENDPOINT_PATIENCE_MS or more, or is closed without a word; the server
  * says 57P01 to 57P03 (it stops, crashes, cannot be connected to now) or 53300 (it has too
  * many connections); an open connection breaks, or does not answer a check.  Never an
- * error of a statement, a cancel, a refused password: who is refused was answered.  That
- * is more than a nicety: an endpoint belongs to pools of many owners, and none of them may
+ * error of a statement, a cancel, a refused password: who is refused was answered.  Nor
+ * what comes after the server has let somebody in: the settings and connect_sql.  That is more than a nicety: an endpoint belongs to pools of many owners, and none of them may
  * put another's remote out of service by what he writes into a definition.
  *
  * HOW LONG
@@ -53,6 +53,7 @@
  *	 3. The probe is a connection that has entered as one.  "prober" is its worker.  The
  *		end of its login, whichever it is, gives the probe back: so it cannot get lost, but
  *		with its worker, which gives back at its exit what it has (endpoint_give_back()).
+		Of one that takes longer than ENDPOINT_SLOW_MS nobody takes notice any more.
  *	 4. A change of state is noted as not told; who has made it marks a piece of work,
  *		which takes the note (endpoint_take_news()), writes the log, and wakes the other
  *		workers.  So a state may have gone by until then, but the last one is told.
@@ -82,6 +83,9 @@
 
 /* A connect that had less time says nothing of the server. */
 #define ENDPOINT_PATIENCE_MS	1000
+
+/* Others do not wait for a login that takes longer. */
+#define ENDPOINT_SLOW_MS		10000
 
 /* Half-open, with an answer and without anybody turned away for so long, it is closed. */
 #define ENDPOINT_CALM_MS		10000
@@ -158,7 +162,8 @@ typedef struct EndpointShared
 	EndpointSecond seconds[ENDPOINT_WINDOW_S];
 	EndpointRole role;			/* as the last login has proved it */
 	Ticks		role_at;
-	Ticks		answered_at;	/* last time that a login was */
+	Ticks		entered_at;		/* last time that a login began */
+	Ticks		answered_at;	/* last time that one was answered */
 	Ticks		back_at;		/* last time that it was not OPEN any more */
 	Ticks		crowded_at;		/* last time that one was turned away while
 								 * HALF_OPEN */

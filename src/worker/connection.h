@@ -155,6 +155,7 @@ typedef struct ConnReplay
 	bool		asks;			/* while CHECKING: that is among what was
 								 * asked */
 	Ticks		asked_at;		/* the last time; 0: never */
+	Ticks		told_at;		/* when that was answered */
 	bool		known;			/* and then it has said: */
 	uint64		lsn;			/* so far has it replayed; 0: not known */
 	int64		lag_bytes;

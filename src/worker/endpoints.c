@@ -161,6 +161,18 @@ pool_is_in_use(const Pool *pool, Ticks now)
 	return pool->nwaiting > 0 || now < ticks_plus_ms(pool->used_at, IN_USE_MS);
 }
 
+/*
+ * May the pool be served there?  Not by a server that is out, nor, by what its last login has
+ * shown, by a standby in place of a primary or the other way round.
+ */
+static bool
+may_serve(const Pool *pool, const EndpointShared *entry)
+{
+	return entry->state != ENDPOINT_OPEN &&
+		!(pool_wants_primary(pool) && entry->role == ENDPOINT_STANDBY) &&
+		!(pool->wanted == WANTED_STANDBY && entry->role == ENDPOINT_PRIMARY);
+}
+
 /* Has the pool, which is in use, nothing else to go to? */
 static bool
 is_last(const Pool *pool, int endpoint, Ticks now)
@@ -173,8 +185,7 @@ is_last(const Pool *pool, int endpoint, Ticks now)
 		 * a look without the lock: it may be another one the next moment
 		 * anyway
 		 */
-		if (pool->endpoints[i] != endpoint &&
-			endpoint_shared(pool->endpoints[i])->state != ENDPOINT_OPEN)
+		if (pool->endpoints[i] != endpoint && may_serve(pool, endpoint_shared(pool->endpoints[i])))
 			return false;
 	}
 	return true;

@@ -20,13 +20,32 @@
  */
 #define PLACE_IDLE_MS		1000
 
+static bool
+leads_to(const Pool *pool, int endpoint)
+{
+	for (int i = 0; i < pool->nendpoints; i++)
+	{
+		if (pool->endpoints[i] == endpoint)
+			return true;
+	}
+	return false;
+}
+
+/* Whose place is to be had? */
+typedef enum PlaceWanted
+{
+	PLACE_ANYBODYS,
+	PLACE_OWNERS,				/* of pools of the same owner */
+	PLACE_AT_REMOTE				/* of those at an endpoint of the pool's */
+} PlaceWanted;
+
 /*
  * As many connections are open as there may be.  For a pool in which somebody
- * waits, close the one of another pool that has been idle longest; those that
- * make up a min_size stay.  of_owner: it has to be one of the same owner's.
+ * waits, close the one of another pool that has been idle longest.  Those that
+ * make up a min_size stay, unless they keep a pool from its remote altogether.
  */
 static bool
-make_place(Pool *pool, bool of_owner)
+make_place(Pool *pool, PlaceWanted whose)
 {
 	dlist_iter	each;
 	Conn	   *longest = NULL;
@@ -38,14 +57,16 @@ make_place(Pool *pool, bool of_owner)
 		Pool	   *other = dlist_container(Pool, node, each.cur);
 		dlist_iter	iter;
 
-		if (other == pool || pool_size(other) <= pool_min(other) ||
-			(of_owner && other->options.owner != pool->options.owner))
+		if (other == pool ||
+			(pool_size(other) <= pool_min(other) && (whose != PLACE_AT_REMOTE || pool_size(pool) > 0)) ||
+			(whose == PLACE_OWNERS && other->options.owner != pool->options.owner))
 			continue;
 		dlist_foreach(iter, &other->conns[CONN_IDLE])
 		{
 			Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
-			if (longest == NULL || conn->worked_at < longest->worked_at)
+			if ((longest == NULL || conn->worked_at < longest->worked_at) &&
+				(whose != PLACE_AT_REMOTE || leads_to(pool, conn->endpoint.at)))
 				longest = conn;
 		}
 	}
@@ -69,7 +90,7 @@ open_one(Pool *pool, int to_probe, bool evens, bool seeks)
 	Conn	   *conn = conn_make(pool);
 	EntryTaken	taken = conn_take_entry(conn);
 
-	if (taken != ENTRY_TAKEN && make_place(pool, taken == ENTRY_OWNER_HAS_ENOUGH))
+	if (taken != ENTRY_TAKEN && make_place(pool, taken == ENTRY_OWNER_HAS_ENOUGH ? PLACE_OWNERS : PLACE_ANYBODYS))
 		taken = conn_take_entry(conn);
 	if (taken != ENTRY_TAKEN)
 	{
@@ -221,15 +242,16 @@ typedef enum Growth
 	GROW_BACK_OFF,				/* the remote did not let us in of late */
 	GROW_BEHIND,				/* all servers are too far behind */
 	GROW_OUT,					/* no endpoint lets anybody in now */
-	GROW_CROWDED,				/* others are logging in, one after the other,
-								 * or all are open that may be */
+	GROW_NO_PLACE,				/* as many are open at its remote as may be */
+	GROW_CROWDED,				/* others are logging in, one after the other */
 	GROW_SOONER_FREE			/* one that there is will be free sooner */
 } Growth;
 
 static const char *const growth_names[] = {
 	"opens a connection", "has enough", "has all that it may have",
 	"waits for those that are being opened", "waits, as the last attempt failed",
-	"waits until a server has caught up", "waits for a probe", "waits for others of its remote",
+	"waits until a server has caught up", "waits for a probe", "waits for place at its remote",
+	"waits for others of its remote",
 	"waits for one to come free"
 };
 
@@ -325,7 +347,7 @@ growth_due(Pool *pool, bool crowded, Ticks *until)
 	if (verdict != ENDPOINT_ENTERED)
 	{
 		*until = ticks_plus_ms(now, ENDPOINT_AGAIN_MS);
-		return GROW_CROWDED;
+		return verdict == ENDPOINT_IS_FULL ? GROW_NO_PLACE : GROW_CROWDED;
 	}
 	*until = 0;
 	if (!short_of_min && !renews && (*until = growth_waits_until(pool, now)) != 0)
@@ -338,6 +360,7 @@ void
 pool_grow(Pool *pool)
 {
 	bool		crowded = pool->crowded;
+	bool		made_place = false;
 
 	pool->crowded = false;
 	if (pool->definition != NULL && !pool->looks_up)
@@ -358,6 +381,11 @@ pool_grow(Pool *pool)
 			timer_set_by(&pool->upkeep, until);
 		if ((growth == GROW_OUT || growth == GROW_BACK_OFF) && pool_is_alone(pool))
 			pool_tell_why(pool, until);
+		if (growth == GROW_NO_PLACE && !made_place && make_place(pool, PLACE_AT_REMOTE))
+		{
+			made_place = true;
+			continue;
+		}
 		if (growth != GROW)
 			break;
 		if (pool_renews(pool))

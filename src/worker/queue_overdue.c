@@ -34,6 +34,13 @@ explain_leases(StringInfo buf, Pool *pool, Ticks now)
 					 seconds_since(longest->lease.idle_since, now));
 }
 
+/* Has it failed to connect since it last could? */
+static bool
+has_failed(const Pool *pool)
+{
+	return pool->failed_at != 0 && pool->failed_at > pool->shared->connected_at;
+}
+
 /* What keeps a pool's connections: for the error of one that waited in vain. */
 static char *
 pool_explain(Pool *pool, Ticks now)
@@ -80,7 +87,7 @@ pool_explain(Pool *pool, Ticks now)
 		appendStringInfo(&buf, "\nThe server at \"%.300s\", port %.20s has not let a connection in for %.1f s.",
 						 host, port, seconds_since(conn->opened_at, now));
 	}
-	if (pool->failed_at != 0)
+	if (has_failed(pool))
 		appendStringInfo(&buf, "\nThe last connect error, %.1f s ago: %s",
 						 seconds_since(pool->failed_at, now), pool->error);
 	return buf.data;
@@ -92,6 +99,8 @@ pool_waited_too_long(Request *req)
 {
 	Pool	   *pool = req->pool;
 	Ticks		now = ticks_now();
+	Ticks		until;
+	bool		full = pool_endpoints_look(pool, now, &until) == ENDPOINT_IS_FULL;
 	bool		opened;
 
 	opened = pool_size(pool) > pool->nconns[CONN_CONNECTING];
@@ -109,7 +118,7 @@ pool_waited_too_long(Request *req)
 		replay_tell_lsn(req, now);
 		return;
 	}
-	req->no_remote = !opened && !pool->paused;
+	req->no_remote = !opened && !pool->paused && !full;
 	request_fail(req, req->no_remote ? "08001" : "53300",
 				 psprintf("could not get a connection of pool \"%s\" within %g s",
 						  NameStr(pool->options.server),
@@ -119,7 +128,9 @@ pool_waited_too_long(Request *req)
 				 "dbpool_resume() lets the pool work again." :
 				 pool->nconns[CONN_LEASED] > 0 ?
 				 "See dbpool_transactions for who has them; the server's options max_size, acquire_timeout and lease_idle_timeout set the limits." :
+				 full ?
+				 "See dbpool_endpoints for how many are open there, and dbpool_connections for whose they are; max_size of these pools and dbpool.max_connections_per_endpoint set the limits." :
 				 opened ?
 				 "See dbpool_connections for what the connections are doing; the server's options max_size and acquire_timeout set the limits." :
-				 pool->failed_at != 0 ? pool->hint : login_hint_timeout());
+				 has_failed(pool) ? pool->hint : login_hint_timeout());
 }

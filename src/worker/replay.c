@@ -73,7 +73,7 @@ max_lag_bytes(const Pool *pool)
 static int
 fresh_ms(const Pool *pool)
 {
-	return max_lag_ms(pool) > 0 ? Min(FRESH_MS, (max_lag_ms(pool) + 1) / 2) : FRESH_MS;
+	return max_lag_ms(pool) > 0 ? Min(FRESH_MS, max_lag_ms(pool) / 2 + max_lag_ms(pool) % 2) : FRESH_MS;
 }
 
 /* Who is behind by max_lag is asked again after that. */
@@ -83,7 +83,10 @@ lag_again_ms(const Pool *pool)
 	return Max(fresh_ms(pool), LAG_AGAIN_LEAST_MS);
 }
 
-/* Is it near enough, at that time, if what it has told is true? */
+/*
+ * Is it near enough, at that time, if what it has told is true?  From when the answer came: who asked
+ * for it is to be served, though the way be longer than max_lag.
+ */
 static bool
 is_near(const Conn *conn, Ticks now)
 {
@@ -97,7 +100,7 @@ is_near(const Conn *conn, Ticks now)
 	if (max_lag_bytes(pool) > 0)
 		return replay->lag_bytes <= max_lag_bytes(pool);
 	return replay->lag_us != LAG_UNKNOWN &&
-		replay->lag_us + (now - replay->asked_at) <= max_lag_ms(pool) * INT64CONST(1000);
+		replay->lag_us + (now - replay->told_at) <= max_lag_ms(pool) * INT64CONST(1000);
 }
 
 /* req may be NULL: then it is about max_lag alone. */
@@ -110,11 +113,11 @@ replay_look(const Conn *conn, const Request *req, Ticks now)
 
 	if (conn->pool->options.max_lag != 0)
 	{
-		bool		fresh = is_asked && now < ticks_plus_ms(replay->asked_at, fresh_ms(conn->pool));
+		bool		fresh = is_asked && now < ticks_plus_ms(replay->told_at, fresh_ms(conn->pool));
 
 		if (!fresh || !is_near(conn, now))
-			return is_asked && !is_near(conn, replay->asked_at) &&
-				now < ticks_plus_ms(replay->asked_at, lag_again_ms(conn->pool)) ? REPLAY_BEHIND : REPLAY_ASK;
+			return is_asked && !is_near(conn, replay->told_at) &&
+				now < ticks_plus_ms(replay->told_at, lag_again_ms(conn->pool)) ? REPLAY_BEHIND : REPLAY_ASK;
 	}
 	if (min_lsn == 0 || (replay->known && replay->lsn >= min_lsn))
 		return REPLAY_SUITS;
@@ -229,6 +232,7 @@ replay_answer(Conn *conn, const char *answer)
 		return;
 	replay->asks = false;
 	replay->asked_at = conn->asked_at;
+	replay->told_at = now;
 	replay->known = read_answer(answer, &told);
 	if (!replay->known)
 	{
@@ -261,7 +265,7 @@ replay_asked(Conn *conn)
 	{
 		if (pool->endpoints[i] != conn->endpoint.at)
 			continue;
-		pool->known[i].behind_at = is_near(conn, conn->replay.asked_at) ? 0 : conn->replay.asked_at;
+		pool->known[i].behind_at = is_near(conn, conn->replay.told_at) ? 0 : conn->replay.told_at;
 		pool->known[i].lag_bytes = conn->replay.known ? conn->replay.lag_bytes : LAG_UNKNOWN;
 		pool->known[i].lag_us = conn->replay.known ? conn->replay.lag_us : LAG_UNKNOWN;
 	}

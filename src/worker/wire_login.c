@@ -169,7 +169,7 @@ login_lesson(const Conn *conn)
 		return !login_is_unwell(login->sqlstate) || login->own_limit ? LESSON_WELL :
 			strcmp(login->sqlstate, "53300") == 0 ? ENDPOINT_COST_LITTLE : ENDPOINT_COST_NOTHING;
 	if (conn->opening.phase == PHASE_SETTINGS)
-		return conn->io.pg != NULL && conn_is_bad(conn) ? ENDPOINT_COST_SOME : LESSON_WELL;
+		return LESSON_WELL;
 
 	/*
 	 * what the definition has asked for the server may have had to refuse

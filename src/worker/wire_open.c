@@ -431,6 +431,12 @@ authenticated(Conn *conn)
 		password_not_asked(conn);
 		return;
 	}
+
+	/*
+	 * what follows is the pool's own affair, and may take as long as its
+	 * owner likes
+	 */
+	conn_login_answered(conn, conn_role(conn));
 	conn->session.degraded = pool_wants_primary(conn->pool) && conn->opening.candidates->round > 0;
 	conn->io.tls = PQsslInUse(conn->io.pg) != 0;
 	SpinLockAcquire(&shared->mutex);
@@ -478,7 +484,6 @@ opened(Conn *conn)
 	measure(pool, conn->endpoint.at, LATENCY_LOGIN, us);
 	conn->used_at = now;
 	conn->worked_at = now;
-	conn_login_answered(conn, conn_role(conn));
 	if (!conn->session.degraded)
 	{
 		if (pool_restored(pool))

@@ -229,19 +229,56 @@ subtest 'as many connections as an endpoint may have' => sub {
 	$control->value('ALTER SYSTEM SET dbpool.max_connections_per_endpoint = 3');
 	$control->value('SELECT pg_reload_conf()');
 	$control->poll('SHOW dbpool.max_connections_per_endpoint', '3');
-	create_pool($local, 'two', $remote, max_size => 6, acquire_timeout => '1s');
+	create_pool($local, 'two', $remote, min_size => 2, max_size => 6, acquire_timeout => '1s');
 	$_->send(q{SELECT dbpool_exec('two', 'SELECT pg_sleep(2)')}) foreach @callers;
 	$control->poll(q{SELECT count(*) FROM dbpool_requests WHERE pool = 'two' AND state = 'running'}, '2');
 	is(endpoint($remote->port, 'connections'), '3', 'more are not opened');
 	my @answers = map { $_->wait } @callers;
-	is((grep { $_->{err} eq '' } @answers) + 0, 2, 'who has one is served');
-	is((grep { $_->{err} =~ /max_connections_per_endpoint \(3\) allows/ } @answers) + 0, 4, 'the others are told why they have none');
+	is((grep { $_->{err} eq '' } @answers) + 0, 3, 'who has one is served, of which one was idle elsewhere');
+	is((grep { $_->{err} =~ /max_connections_per_endpoint \(3\) allows/ } @answers) + 0, 3, 'the others are told why they have none');
+
+	# what nobody uses is no reason
+	create_pool($local, 'needy', $remote, acquire_timeout => '5s');
+	is(endpoint($remote->port, 'connections'), '3', 'there are three, of which none is busy');
+	is(call('needy')->{err}, '', 'one of them gives its place to a pool that has none');
+	is(endpoint($remote->port, 'connections'), '3', 'so there are no more');
+	$control->value(q{ALTER SERVER two OPTIONS (SET acquire_timeout '60s')});
+	$_->send(q{SELECT dbpool_exec('two', 'SELECT pg_sleep(8)')}) foreach @callers[ 0 .. 2 ];
+	$control->poll(q{SELECT count(*) FROM dbpool_requests WHERE pool = 'two' AND state = 'running'}, '3');
+	create_pool($local, 'poor', $remote, acquire_timeout => '1s');
+	my $answer = call('poor');
+	is($answer->{state}, '53300', 'one that gets none is not told that there is no remote');
+	like($answer->{err}, qr/per_endpoint \(3\) allows.*HINT: .*max_connections_per_endpoint/s, 'but why');
+	$_->wait foreach @callers[ 0 .. 2 ];
 	$control->value('ALTER SYSTEM RESET dbpool.max_connections_per_endpoint');
 	$control->value('SELECT pg_reload_conf()');
 	$_->quit foreach @callers;
 };
 
 # All sessions are terminated: that alone keeps nobody waiting.
+# What an owner writes into a definition is his own pool's affair.
+subtest 'what comes after the log-in' => sub {
+	my ($before) = endpoint($remote->port, 'times_opened');
+
+	create_pool($local, 'ended', $remote, connect_sql => 'SELECT pg_terminate_backend(pg_backend_pid())', acquire_timeout => '1s');
+	call('ended') foreach 1 .. 12;
+	is(endpoint($remote->port, q{concat_ws('/', state, failures_in_row, times_opened)}), "closed/0/$before", 'says nothing against the server');
+
+	create_pool($local, 'sleeps', $flaky, connect_sql => 'SELECT pg_sleep(600)', connect_timeout => '10min', acquire_timeout => '10min',
+		failover_wait => '10min');
+	create_pool($local, 'awake', $flaky, acquire_timeout => '60s');
+	$flaky->stop('immediate');
+	my $sleeper = session($local)->send(q{SELECT dbpool_exec('sleeps', 'SELECT 1')});
+	$control->poll(sprintf(q{SELECT state FROM dbpool_endpoints WHERE port = '%d'}, $flaky->port), 'open');
+	$flaky->start;
+	$control->poll(q{SELECT connecting FROM dbpool_pools WHERE pool = 'sleeps'}, '1');
+	$control->poll(sprintf(q{SELECT state <> 'open' FROM dbpool_endpoints WHERE port = '%d'}, $flaky->port), 't');
+	my $began = time;
+	is(call('awake')->{err}, '', 'and keeps nobody out');
+	cmp_ok(time - $began, '<', 9, 'at all');
+	$sleeper->kill;
+};
+
 subtest 'connections that are lost' => sub {
 	my @callers = map { session($local) } 1 .. 8;
 
@@ -300,7 +337,7 @@ subtest 'a remote for whose return somebody waits' => sub {
 	my $attempts = $closed->{accepted}->();
 	my $late_since = $closed_since + 31;
 	cmp_ok($closed->{accepted}->($late_since), '>=', (time - $late_since) / 2, 'two seconds are not let pass without a look');
-	cmp_ok($attempts, '<=', 4 + (time - $closed_since) / 0.75, 'nor are there many');
+	cmp_ok($attempts, '<=', 6 + (time - $closed_since) / 0.75, 'nor are there many');
 	$closed->{stop}->();
 	$late->start;
 	my $returned = time;

@@ -90,6 +90,17 @@ create_pool($local, 'ends', $remote, max_size => 1, acquire_timeout => '500ms');
 	cmp_ok((latency('ends', 'network'))[0], '>=', 1, 'and its round trip measured');
 	is($control->value(q{SELECT string_agg(kind || ' ' || count, ', ' ORDER BY kind) FROM dbpool_stat_endpoints WHERE kind <> 'network'}),
 		'execution 3, login 1, queue 3, total 3', 'the endpoint has those that came to it');
+	# who writes the name of a host into a definition
+	$control->value($_) foreach 'CREATE ROLE spy', 'GRANT USAGE ON FOREIGN DATA WRAPPER dbpool TO spy', 'SET ROLE spy',
+	  sprintf(q{CREATE SERVER look FOREIGN DATA WRAPPER dbpool OPTIONS (host '%s', port '%d', dbname 'none')}, $remote->host, $remote->port),
+	  q{CREATE USER MAPPING FOR spy SERVER look OPTIONS (user 'spy', password 'x')};
+	isnt($control->query(q{SELECT dbpool_ping('look')})->{err}, '', 'a pool that cannot log in');
+	is($control->value('SELECT state FROM dbpool_endpoints'), 'closed', 'shows whether the breaker of its host is open');
+	is($control->value('SELECT count(*) FROM dbpool_stat_endpoints'), '0', 'but not what others do there');
+	unlike($control->value('SELECT dbpool_metrics()'), qr/dbpool_endpoint_duration_seconds_bucket/, 'in the metrics neither');
+	$control->value('RESET ROLE');
+	is($control->value('SELECT count(*) FROM dbpool_stat_endpoints'), '5', 'who may see all sees it');
+	$control->value('DROP SERVER look CASCADE');
 	is_about((stat_of('ends', 'errors_per_second * 60'))[0], 2, 0.1,
 		'errors of the last minute are those that ended with one, with a connection or without');
 	is_about((stat_of('ends', 'statements_per_second * 60'))[0], 1, 0.1, 'others are statements');
@@ -275,7 +286,8 @@ create_pool($local, 'single', $remote, max_size => 1);
 # --- a worker's end ---------------------------------------------------------------------------
 
 {
-	# checks of idle connections go on
+	# what was cancelled counts when the worker has seen it; checks of idle connections go on
+	$control->poll(q{SELECT busy + cancelling + waiting FROM dbpool_pools WHERE pool = 'single'}, '0');
 	my $what = q{SELECT string_agg(format('%s %s %s %s', pool, kind, count, p99), ',' ORDER BY pool, kind)
 		FROM dbpool_stat_latency WHERE kind <> 'network'};
 	my $before = $control->value($what);

@@ -253,6 +253,17 @@ subtest 'alerts begin' => sub {
 	unlike(encode_json([ heard($listener) ]), qr/nonexistent/, 'news have nothing that not all may know');
 };
 
+# Names that differ, and look alike where they have to be UTF-8.
+sub is_clean
+{
+	my ($name, $metrics) = @_;
+	my %seen;
+
+	is(join("\n", grep { !/^#/ && $seen{s/ [^ ]*$//r}++ } split /\n/, $metrics), '', "$name: no sample comes twice");
+	ok(utf8::decode($metrics), "$name: it is UTF-8");
+	return;
+}
+
 subtest 'a summary, and metrics' => sub {
 	my $summary = '';
 	$control->query(q{SELECT dbpool_create_pool(repeat('long', 15), 'host=/nonexistent')});
@@ -277,8 +288,7 @@ subtest 'a summary, and metrics' => sub {
 	like($metrics, qr/^dbpool_pool_disabled\{database="postgres",pool="(?:long){15}",user="\w*"\} 1$/m, 'what is isolated takes no calls');
 	like($metrics, qr/^# EOF\n?\z/m, 'its end');
 	like($strict, qr/^# TYPE dbpool_pool_timeouts counter$/m, 'names as OpenMetrics has them');
-	my %seen;
-	is(join("\n", grep { !/^#/ && $seen{s/ [^ ]*$//r}++ } split /\n/, $metrics), '', 'no sample comes twice');
+	is_clean('one renamed', $metrics);
 	my %families = map { $_ => 1 } $metrics =~ /^# TYPE (\S+) /mg;
 	my @orphans = grep { !$families{$_} && !$families{s/_(bucket|sum|count)$//r} } $metrics =~ /^(\w+)[ {]/mg;
 	is("@orphans", '', 'each sample has a family');
@@ -344,6 +354,19 @@ subtest 'workers' => sub {
 			RAISE EXCEPTION 'it is down'; END IF; END LOOP; END $$});
 	like($row->{err}, qr/it is down/, 'one that does not run');
 	is(alert_begins('worker_restarted')->{value}, 1, 'and runs again');
+};
+
+subtest 'names that are no text' => sub {
+	$control->value(q{CREATE DATABASE bytes ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'});
+	my $there = session($local, dbname => 'bytes');
+
+	$there->query($_) foreach 'SET client_min_messages = error', 'CREATE EXTENSION dbpool',
+	  map { (qq{SELECT dbpool_create_pool(E'<\\x$_>', E'host=/nonexistent\\x$_ port=1', '{"acquire_timeout": "100ms"}')}, qq{SELECT dbpool_ping(E'<\\x$_>')}) }
+	  'fe', 'ff', 'c3\xa4';
+	cmp_ok($there->value(q{SELECT count(*) FROM dbpool_endpoints WHERE host ~ 'nonexistent.'}), '>=', 3, 'there are such hosts');
+	is_clean('there', $there->value('SELECT dbpool_metrics()'));
+	is_clean('elsewhere', $control->value('SELECT dbpool_metrics()'));
+	$there->quit;
 };
 
 done_testing();

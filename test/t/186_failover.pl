@@ -97,6 +97,26 @@ sub kill_server
 	return;
 }
 
+# A primary that is away for a while and comes back is found at once: the standby is no other
+# host for a pool that wants a primary.
+sub primary_returns
+{
+	my ($primary, %both) = @_;
+	my $away = time + 9;
+
+	create_pool($local, 'back', undef, %both, target_session_attrs => 'read-write', failover_wait => '0', acquire_timeout => '1s');
+	is($control->query(q{SELECT dbpool_ping('back')})->{err}, '', 'there is a primary');
+	$primary->stop('immediate');
+	do { isnt($control->query(q{SELECT dbpool_ping('back')})->{err}, '', 'there is none'); sleep 0.5; } while (time < $away);
+	$primary->start;
+	my $began = time;
+	ok(wait_until('it is found', sub { return $control->query(q{SELECT dbpool_ping('back')})->{err} eq '' }), 'it comes back');
+	cmp_ok(time - $began, '<', 2.5, 'and is found at once');
+	push @figures, sprintf 'found %.2f s after its return', time - $began;
+	$control->value(q{SELECT dbpool_drop_pool('back')});
+	return;
+}
+
 my @ways = (
 	[ 'killed', sub { kill_server($_[0]) } ],
 	[ 'killed with all its processes', sub { kill_server($_[0], 1) } ],
@@ -116,6 +136,7 @@ foreach my $run (1 .. $runs)
 		dbname => 'postgres', failover_wait => '60s', acquire_timeout => '60s', connect_timeout => '3s');
 	create_pool($local, $pool, undef, %both, target_session_attrs => 'read-write');
 	create_pool($local, "reads$run", undef, %both, read_only => 'true');
+	primary_returns($primary, %both) if $run == 1;
 	$control->value('TRUNCATE ends');
 	$control->value('UPDATE control SET stop = false');
 	for my $i (1 .. $clients)

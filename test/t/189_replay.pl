@@ -8,6 +8,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DbpoolTest;
+use FaultProxy;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -149,6 +150,23 @@ subtest 'time' => sub {
 	$primary->start;
 	ok(wait_until('served', sub { return $control->query("SELECT dbpool_exec('time', 'SELECT 1')")->{err} eq '' }), 'until they do again');
 	$control->value("SELECT dbpool_drop_pool('$_')") foreach 'time', 'patient';
+};
+
+# Who is far away is not behind, and is not asked over and over.
+subtest 'a way that is as long as max_lag' => sub {
+	my $proxy = FaultProxy->start($one);
+	my %far = (host => '127.0.0.1', port => $proxy->port, dbname => 'postgres', sslmode => 'disable', gssencmode => 'disable', read_only => 'true');
+
+	caught_up($one, $two);
+	$proxy->tell('always delay 8ms both');
+	foreach my $max_lag ('10ms', '20ms', '2147483647ms', '2147483647kB')
+	{
+		create_pool($local, 'far', undef, %far, max_lag => $max_lag, acquire_timeout => '20s', max_size => 1);
+		is($control->query("SELECT dbpool_exec('far', 'SELECT 1')")->{err}, '', "with max_lag $max_lag it serves") foreach 1 .. 2;
+		cmp_ok((sort { $b <=> $a } map { $_->{frontend}->{messages} } $proxy->links)[0] // 0, '<', 60, 'with few questions');
+		$control->value("SELECT dbpool_drop_pool('far')");
+	}
+	$proxy->stop;
 };
 
 # A role that may not ask, or a remote that knows no such functions.
