@@ -114,6 +114,7 @@ extern bool error_has_no_remote(const char *body, Size len);
 
 /* taint.c */
 extern int	call_traces(const Call *call);
+extern bool call_begins_as_write(const Call *call);
 extern bool call_writes(const Call *call);
 extern bool call_is_one_transaction(const Call *call);
 extern bool call_steers(const Call *call);

@@ -32,7 +32,7 @@ static bool
 may_run_elsewhere(const Call *call)
 {
 	return call->stands_in_for == NULL && call->transaction == NULL &&
-		call_is_one_transaction(call) && !call_writes(call);
+		call_is_one_transaction(call) && !call_begins_as_write(call);
 }
 
 /* The option of a server, or NULL. */

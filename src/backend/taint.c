@@ -254,25 +254,30 @@ call_is_one_transaction(const Call *call)
 		(semicolon == NULL || semicolon[1 + strspn(semicolon + 1, " \t\r\n;")] == '\0');
 }
 
-/* Is it the text of a statement that writes, or the end of a transaction that has? */
+/* Is its first statement one that writes, by its text? */
 bool
-call_writes(const Call *call)
+call_begins_as_write(const Call *call)
 {
 	static const char *const words[] = {"insert", "update", "delete", "merge", "with"};
-	const char *sql;
 	Size		len;
+	const char *sql = first_word(call->sql, &len);
 
-	if (call->kind != REQUEST_QUERY)
-		return false;
-	if (call->ends_transaction)
-		return true;
-	sql = first_word(call->sql, &len);
 	for (int i = 0; i < lengthof(words); i++)
 	{
 		if (len == strlen(words[i]) && pg_strncasecmp(sql, words[i], len) == 0)
 			return i < lengthof(words) - 1 || has_write(sql);
 	}
 	return false;
+}
+
+/*
+ * Is it a statement that writes, or the end of a transaction that has?  Not of scripts, which nobody
+ * can be asked about.
+ */
+bool
+call_writes(const Call *call)
+{
+	return call->kind == REQUEST_QUERY && (call->ends_transaction || call_begins_as_write(call));
 }
 
 static bool
