@@ -101,7 +101,7 @@ $(HISTOGRAM): test/histogram/histogram.c src/ipc/histogram.c src/ipc/histogram.h
 # What happens to a remote against src/ipc/endpoint.c alone.
 BREAKER = test/breaker/breaker
 
-$(BREAKER): test/breaker/breaker.c src/ipc/endpoint.c src/ipc/endpoint.h
+$(BREAKER): test/breaker/breaker.c src/ipc/endpoint.c src/ipc/histogram.c $(wildcard src/ipc/*.h)
 	$(CC) $(CFLAGS) $(CPPFLAGS) -o $@ test/breaker/breaker.c -L$(pkglibdir) -L$(libdir) -lpgcommon -lpgport -lm
 
 # Texts against src/backend/digest.c alone; its library is the one for programs.

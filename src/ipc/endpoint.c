@@ -237,6 +237,7 @@ open_for_a_while(EndpointShared *entry, EndpointCost cost, Ticks now)
 		entry->next_at = ticks_plus_ms(now, (int64) (Min(ms, ENDPOINT_OPEN_MOST_MS) * jitter));
 	}
 	entry->next_last_at = ticks_plus_ms(now, (int64) (last_ms * jitter));
+	entry->next_awaited_at = ticks_plus_ms(now, (int64) (Min(last_ms, ENDPOINT_COST_LITTLE) * jitter));
 	move(entry, ENDPOINT_OPEN, now);
 }
 
@@ -299,14 +300,8 @@ is_slow(const EndpointShared *entry, Ticks now)
 static bool
 is_out(const EndpointShared *entry, EndpointEntry how, Ticks now, Ticks *until)
 {
-	Ticks		due = how.last ? entry->next_last_at : entry->next_at;
+	Ticks		due = how.awaited ? entry->next_awaited_at : how.last ? entry->next_last_at : entry->next_at;
 
-	/*
-	 * a proxy that has no server accepts and closes, too, until a failover is
-	 * over
-	 */
-	if (how.awaited)
-		due = Min(due, ticks_plus_ms(entry->failed_at, ENDPOINT_COST_LITTLE));
 	*until = 0;
 	if (entry->state != ENDPOINT_OPEN)
 		return how.probe;		/* there is nothing to find out */
@@ -407,10 +402,7 @@ endpoint_answered(int endpoint, bool probe, EndpointRole role, Ticks now)
 	entry->logins_answered++;
 	count(entry, false, now);
 	if (role != ENDPOINT_ROLE_UNKNOWN)
-	{
 		entry->role = role;
-		entry->role_at = now;
-	}
 	if (entry->state == ENDPOINT_OPEN)
 		move(entry, ENDPOINT_HALF_OPEN, now);
 	else if (entry->state == ENDPOINT_HALF_OPEN && (entry->allowed *= 2) >= ENDPOINT_ALLOWED_MOST)
@@ -460,6 +452,7 @@ endpoint_nothing_learned(int endpoint, bool probe, Ticks now)
 		entry->prober = 0;
 		entry->next_at = ticks_plus_ms(now, ENDPOINT_COST_LITTLE);
 		entry->next_last_at = entry->next_at;
+		entry->next_awaited_at = entry->next_at;
 	}
 	SpinLockRelease(&entry->mutex);
 }
@@ -530,6 +523,7 @@ endpoint_give_back(int endpoint, int worker, int conns, int logins, Ticks now)
 		entry->prober = 0;
 		entry->next_at = now;
 		entry->next_last_at = now;
+		entry->next_awaited_at = now;
 	}
 	SpinLockRelease(&entry->mutex);
 	endpoint_unuse(endpoint);

@@ -32,7 +32,8 @@
  * says 57P01 to 57P03 (it stops, crashes, cannot be connected to now) or 53300 (it has too
  * many connections); an open connection breaks, or does not answer a check.  Never an
  * error of a statement, a cancel, a refused password: who is refused was answered.  Nor
- * what comes after the server has let somebody in: the settings and connect_sql.  That is more than a nicety: an endpoint belongs to pools of many owners, and none of them may
+ * what comes after the server has let somebody in: the settings and connect_sql.  That is
+ * more than a nicety: an endpoint belongs to pools of many owners, and none of them may
  * put another's remote out of service by what he writes into a definition.
  *
  * HOW LONG
@@ -40,7 +41,8 @@
  * most, and up to a fifth more or less, so that many servers do not probe one at the same time.  A
  * pool that has nothing else to go to, and is used, does not wait for that: the last endpoint of
  * a list is never shut out.  How soon it probes follows from what that costs the remote: see
- * EndpointCost.
+ * EndpointCost; where sessions wait for a failover it costs little at most, as a proxy that has no
+ * server accepts and closes, too.
  *
  * WHO OWNS WHAT
  *	 1. Which entries are in use, and by what name: DbpoolShared.pools_lock.  The rest of an
@@ -53,7 +55,7 @@
  *	 3. The probe is a connection that has entered as one.  "prober" is its worker.  The
  *		end of its login, whichever it is, gives the probe back: so it cannot get lost, but
  *		with its worker, which gives back at its exit what it has (endpoint_give_back()).
-		Of one that takes longer than ENDPOINT_SLOW_MS nobody takes notice any more.
+ *		Of one that takes longer than ENDPOINT_SLOW_MS nobody takes notice any more.
  *	 4. A change of state is noted as not told; who has made it marks a piece of work,
  *		which takes the note (endpoint_take_news()), writes the log, and wakes the other
  *		workers.  So a state may have gone by until then, but the last one is told.
@@ -158,10 +160,10 @@ typedef struct EndpointShared
 	int			opened;			/* due probes that failed since it was CLOSED */
 	Ticks		next_at;		/* when it is to be probed, while OPEN */
 	Ticks		next_last_at;	/* by those who have no other */
+	Ticks		next_awaited_at;	/* and in which somebody waits for it */
 	int			in_row;			/* failures since the last answer */
 	EndpointSecond seconds[ENDPOINT_WINDOW_S];
 	EndpointRole role;			/* as the last login has proved it */
-	Ticks		role_at;
 	Ticks		entered_at;		/* last time that a login began */
 	Ticks		answered_at;	/* last time that one was answered */
 	Ticks		back_at;		/* last time that it was not OPEN any more */

@@ -315,9 +315,11 @@ check_last(void)
 		 * sooner still if somebody waits, though it costs the remote
 		 * something
 		 */
-		now = entry->failed_at + ENDPOINT_COST_LITTLE * 1000 - 1;
+		now = entry->next_awaited_at - 1;
+		if (now - entry->failed_at < 0.79 * ENDPOINT_COST_LITTLE * 1000 || now - entry->failed_at > 1.21 * ENDPOINT_COST_LITTLE * 1000)
+			fail("who waits has it probed too soon or too late", now - entry->failed_at);
 		if (look(as_awaited_probe) != ENDPOINT_IS_OUT)
-			fail("who waits has it probed too soon", now - entry->failed_at);
+			fail("who waits has it probed before it is due", entry->next_awaited_at);
 		now++;
 		if (look(as_last_probe) != ENDPOINT_IS_OUT || look(as_awaited_probe) != ENDPOINT_ENTERED)
 			fail("who waits is not served first", entry->next_last_at - now);
@@ -455,7 +457,7 @@ check_probe(void)
 	enter(as_probe);
 	endpoint_nothing_learned(it, true, now);
 	endpoint_exit(it);
-	if (look(as_probe) != ENDPOINT_IS_OUT)
+	if (look(as_probe) != ENDPOINT_IS_OUT || look(as_awaited_probe) != ENDPOINT_IS_OUT)
 		fail("who has learned nothing probes again at once", 0);
 	is_in_state(ENDPOINT_OPEN, "after a probe that has taught nothing");
 
@@ -527,16 +529,16 @@ static int	idle;				/* connections that are open */
 static void
 one_enters(void)
 {
-	EndpointEntry how = {.probe = drawn(2) == 0,.last = drawn(2) == 0};
-	EndpointShared before;
+	EndpointEntry how = {.probe = drawn(2) == 0,.last = drawn(2) == 0};	EndpointShared before;
 	EndpointVerdict seen;
 	Ticks		due;
 
 	if (nlogins == lengthof(login))
 		return;
+	how.awaited = how.last && drawn(2) == 0;
 	seen = look(how);
 	before = *entry;			/* what look() has found out is in there */
-	due = how.last ? before.next_last_at : before.next_at;
+	due = how.awaited ? before.next_awaited_at : how.last ? before.next_last_at : before.next_at;
 	if (endpoint_enter(it, how, 0, now) != seen)
 		fail("who enters is told other than who looks", seen);
 	if (seen == ENDPOINT_IS_FULL)
