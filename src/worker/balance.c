@@ -73,18 +73,6 @@ typedef struct Load
 	double		slow;			/* of those that run */
 } Load;
 
-/* Place of an endpoint in pool->endpoints, or -1. */
-static int
-endpoint_place(const Pool *pool, int endpoint)
-{
-	for (int i = 0; i < pool->nendpoints; i++)
-	{
-		if (pool->endpoints[i] == endpoint)
-			return i;
-	}
-	return -1;
-}
-
 /* How slow is what has taken so long, the way there and back included? */
 static double
 slowness(const Pool *pool, double usual_us, double us)

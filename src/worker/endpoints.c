@@ -152,6 +152,18 @@ pool_use_endpoints(Pool *pool, const char *definition, Size len)
 	show_endpoints(pool);
 }
 
+/* Place of an endpoint in pool->endpoints, or -1. */
+int
+endpoint_place(const Pool *pool, int endpoint)
+{
+	for (int i = 0; i < pool->nendpoints; i++)
+	{
+		if (pool->endpoints[i] == endpoint)
+			return i;
+	}
+	return -1;
+}
+
 /* --- may connections be opened? -------------------------------------------------------- */
 
 /* Was it called of late?  Sessions that all wait for the remote's return call no more. */

@@ -14,6 +14,7 @@ extern void endpoints_forget(void);
 extern void endpoints_look(void);
 
 extern int	pool_endpoint(const Pool *pool, const Place *place);
+extern int	endpoint_place(const Pool *pool, int endpoint);
 extern void pool_use_endpoints(Pool *pool, const char *definition, Size len);
 extern void pool_leave_endpoints(Pool *pool);
 extern bool pool_is_in_use(const Pool *pool, Ticks now);

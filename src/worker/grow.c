@@ -20,15 +20,15 @@
  */
 #define PLACE_IDLE_MS		1000
 
+/* Does the pool lead there, and are there as many connections as there may be? */
 static bool
-leads_to(const Pool *pool, int endpoint)
+is_full_for(const Pool *pool, int endpoint)
 {
-	for (int i = 0; i < pool->nendpoints; i++)
-	{
-		if (pool->endpoints[i] == endpoint)
-			return true;
-	}
-	return false;
+	static const EndpointEntry how = {0};
+	Ticks		until;
+
+	return endpoint_place(pool, endpoint) >= 0 &&
+		endpoint_look(endpoint, how, ticks_now(), &until) == ENDPOINT_IS_FULL;
 }
 
 /* Whose place is to be had? */
@@ -36,7 +36,7 @@ typedef enum PlaceWanted
 {
 	PLACE_ANYBODYS,
 	PLACE_OWNERS,				/* of pools of the same owner */
-	PLACE_AT_REMOTE				/* of those at an endpoint of the pool's */
+	PLACE_AT_REMOTE				/* at an endpoint of the pool's that is full */
 } PlaceWanted;
 
 /*
@@ -66,7 +66,7 @@ make_place(Pool *pool, PlaceWanted whose)
 			Conn	   *conn = dlist_container(Conn, node, iter.cur);
 
 			if ((longest == NULL || conn->worked_at < longest->worked_at) &&
-				(whose != PLACE_AT_REMOTE || leads_to(pool, conn->endpoint.at)))
+				(whose != PLACE_AT_REMOTE || is_full_for(pool, conn->endpoint.at)))
 				longest = conn;
 		}
 	}

@@ -121,7 +121,7 @@ replay_look(const Conn *conn, const Request *req, Ticks now)
 	}
 	if (min_lsn == 0 || (replay->known && replay->lsn >= min_lsn))
 		return REPLAY_SUITS;
-	return is_asked && now < ticks_plus_ms(replay->asked_at, LSN_AGAIN_MS) ? REPLAY_BEHIND : REPLAY_ASK;
+	return is_asked && now < ticks_plus_ms(replay->told_at, LSN_AGAIN_MS) ? REPLAY_BEHIND : REPLAY_ASK;
 }
 
 /* --- answers ----------------------------------------------------------------------------- */
@@ -257,18 +257,14 @@ void
 replay_asked(Conn *conn)
 {
 	Pool	   *pool = conn->pool;
+	int			at = endpoint_place(pool, conn->endpoint.at);
 
 	replay_answer(conn, NULL);
-	if (pool->options.max_lag == 0 || conn->replay.asked_at != conn->asked_at)
+	if (pool->options.max_lag == 0 || conn->replay.asked_at != conn->asked_at || at < 0)
 		return;
-	for (int i = 0; i < pool->nendpoints; i++)
-	{
-		if (pool->endpoints[i] != conn->endpoint.at)
-			continue;
-		pool->known[i].behind_at = is_near(conn, conn->replay.told_at) ? 0 : conn->replay.told_at;
-		pool->known[i].lag_bytes = conn->replay.known ? conn->replay.lag_bytes : LAG_UNKNOWN;
-		pool->known[i].lag_us = conn->replay.known ? conn->replay.lag_us : LAG_UNKNOWN;
-	}
+	pool->known[at].behind_at = is_near(conn, conn->replay.told_at) ? 0 : conn->replay.told_at;
+	pool->known[at].lag_bytes = conn->replay.known ? conn->replay.lag_bytes : LAG_UNKNOWN;
+	pool->known[at].lag_us = conn->replay.known ? conn->replay.lag_us : LAG_UNKNOWN;
 }
 
 /* --- those who wait ------------------------------------------------------------------------ */

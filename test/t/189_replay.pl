@@ -166,6 +166,15 @@ subtest 'a way that is as long as max_lag' => sub {
 		cmp_ok((sort { $b <=> $a } map { $_->{frontend}->{messages} } $proxy->links)[0] // 0, '<', 60, 'with few questions');
 		$control->value("SELECT dbpool_drop_pool('far')");
 	}
+	# nor under dbpool.min_lsn
+	create_pool($local, 'far', undef, %far, acquire_timeout => '1s', max_size => 1);
+	my $min = session($local);
+	$min->value(q{SET dbpool.min_lsn = 'FFFFFFFF/0'});
+	my $answer = $min->query("SELECT dbpool_exec('far', 'SELECT 1')");
+	is($answer->{state}, '55000', 'who waits for what nobody has replayed');
+	like($answer->{err}, qr/no server of pool "far" has replayed up to FFFFFFFF\/0 within 1.*The furthest is at/s, 'is told how far it is');
+	$min->quit;
+	$control->value("SELECT dbpool_drop_pool('far')");
 	$proxy->stop;
 };
 
