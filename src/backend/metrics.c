@@ -91,11 +91,6 @@ static const PoolField pool_fields[] = {
 	{"dbpool_pool_waiting_calls", METRIC_GAUGE, NULL, "Calls that wait for a connection.", offsetof(PoolShared, waiting), FIELD_INT},
 };
 
-/* Where the buckets that are shown end, about: microseconds. */
-static const int bounds_us[] = {
-	100, 250, 500, 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 5000000, 30000000
-};
-
 /* --- pools -------------------------------------------------------------------------------- */
 
 static char *
@@ -203,51 +198,6 @@ put_pool_states(Metrics *m, const MetricPool *pools, int n)
 		metrics_sample(m, pools[i].labels, latest_entry(pools[i].entries, pools[i].n)->disabled != 0);
 }
 
-/* The buckets' bounds as they are shown, the last one without end. */
-static const char *const *
-bound_texts(void)
-{
-	static char texts[lengthof(bounds_us) + 1][24];
-	static const char *list[lengthof(bounds_us) + 1];
-
-	for (int i = 0; list[lengthof(bounds_us)] == NULL && i <= lengthof(bounds_us); i++)
-	{
-		if (i < lengthof(bounds_us))
-			snprintf(texts[i], sizeof(texts[i]), "%.6f\"}",
-					 histogram_bound_us(histogram_bucket(bounds_us[i])) / 1e6);
-		else
-			strcpy(texts[i], "+Inf\"}");
-		list[i] = texts[i];
-	}
-	return list;
-}
-
-static void
-put_histogram(Metrics *m, const char *labels, const HistogramSum *sum)
-{
-	const char *const *bounds = bound_texts();
-	char	   *bucket = psprintf("%s_bucket{%s,le=\"", m->family, labels);
-	int			length = (int) strlen(bucket);
-	uint64		seen = 0;
-	int			next = 0;
-
-	for (int i = 0; i <= lengthof(bounds_us); i++)
-	{
-		int			last = i < lengthof(bounds_us) ? histogram_bucket(bounds_us[i]) : HISTOGRAM_BUCKETS - 1;
-
-		while (next <= last)
-			seen += sum->counts[next++];
-		appendBinaryStringInfo(&m->text, bucket, length);
-		appendStringInfoString(&m->text, bounds[i]);
-		metrics_put_integer(m, (int64) seen);
-	}
-	pfree(bucket);
-	appendStringInfo(&m->text, "%s_sum{%s}", m->family, labels);
-	metrics_put_number(m, sum->sum_us / 1e6);
-	appendStringInfo(&m->text, "%s_count{%s}", m->family, labels);
-	metrics_put_integer(m, (int64) seen);
-}
-
 static void
 put_histograms(Metrics *m, const MetricPool *pools, int n)
 {
@@ -260,7 +210,7 @@ put_histograms(Metrics *m, const MetricPool *pools, int n)
 			HistogramSum sum;
 
 			pools_sum_latency(pools[i].entries, pools[i].n, kind, &sum);
-			put_histogram(m, metrics_with_label(pools[i].labels, "part", latency_name(kind)), &sum);
+			metrics_histogram(m, metrics_with_label(pools[i].labels, "part", latency_name(kind)), &sum);
 		}
 	}
 }
@@ -353,97 +303,6 @@ put_alerts(Metrics *m, const MetricPool *pools, int n)
 				put_alert_sample(m, pools[i].labels, (AlertKind) kind);
 		}
 	}
-}
-
-/* --- endpoints ---------------------------------------------------------------------------- */
-
-/* An endpoint, and the labels that tell which it is. */
-typedef struct MetricEndpoint
-{
-	const EndpointShared *shared;
-	char	   *labels;
-} MetricEndpoint;
-
-static int
-compare_endpoints(const void *a, const void *b)
-{
-	return strcmp(((const MetricEndpoint *) a)->labels, ((const MetricEndpoint *) b)->labels);
-}
-
-/*
- * Those that the caller may see, and their number; whole: all that goes on there.  No sample may
- * come twice, though names of hosts that are different may look alike in this database's encoding.
- */
-static MetricEndpoint *
-metric_endpoints(int *n, bool whole)
-{
-	int			ncopies;
-	EndpointShared *copies = endpoints_copy(&ncopies, whole);
-	MetricEndpoint *endpoints = palloc(sizeof(MetricEndpoint) * Max(ncopies, 1));
-
-	for (int i = 0; i < ncopies; i++)
-	{
-		StringInfoData labels;
-
-		initStringInfo(&labels);
-		metrics_label(&labels, "host", text_from(copies[i].host, PG_SQL_ASCII));
-		metrics_label(&labels, "port", text_from(copies[i].port, PG_SQL_ASCII));
-		endpoints[i].shared = &copies[i];
-		endpoints[i].labels = labels.data;
-	}
-	qsort(endpoints, ncopies, sizeof(MetricEndpoint), compare_endpoints);
-	*n = 0;
-	for (int i = 0; i < ncopies; i++)
-	{
-		if (*n == 0 || compare_endpoints(&endpoints[i], &endpoints[*n - 1]) != 0)
-			endpoints[(*n)++] = endpoints[i];
-	}
-	return endpoints;
-}
-
-static void
-put_endpoint_histograms(Metrics *m)
-{
-	int			n;
-	MetricEndpoint *endpoints = metric_endpoints(&n, true);
-
-	metrics_family(m, "dbpool_endpoint_duration_seconds", METRIC_HISTOGRAM, "seconds",
-				   "How long what pools do at an endpoint took: queue, login, execution, network, total.");
-	for (int i = 0; i < n * LATENCY_KINDS; i++)
-	{
-		const MetricEndpoint *endpoint = &endpoints[i / LATENCY_KINDS];
-		LatencyKind kind = (LatencyKind) (i % LATENCY_KINDS);
-		HistogramSum sum;
-
-		if (endpoint_sum_latency(endpoint->shared, kind, &sum))
-			put_histogram(m, metrics_with_label(endpoint->labels, "part", latency_name(kind)), &sum);
-	}
-}
-
-static void
-put_endpoints(Metrics *m)
-{
-	static const EndpointState states[] = {ENDPOINT_CLOSED, ENDPOINT_HALF_OPEN, ENDPOINT_OPEN};
-	int			n;
-	MetricEndpoint *endpoints = metric_endpoints(&n, false);
-
-	metrics_family(m, "dbpool_endpoint_breaker", METRIC_GAUGE, NULL, "1 for the state in which the circuit breaker of an endpoint is.");
-	for (int i = 0; i < n; i++)
-	{
-		for (int s = 0; s < lengthof(states); s++)
-			metrics_sample(m, metrics_with_label(endpoints[i].labels, "state", endpoint_state_name(states[s])),
-						   endpoints[i].shared->state == states[s]);
-	}
-	metrics_family(m, "dbpool_endpoint_connections", METRIC_GAUGE, NULL, "Connections of all pools to an endpoint.");
-	for (int i = 0; i < n; i++)
-		metrics_sample(m, endpoints[i].labels, endpoints[i].shared->conns);
-	metrics_family(m, "dbpool_endpoint_login_failures", METRIC_COUNTER, NULL, "Log-ins at an endpoint that were not answered, or by a server that says it is unwell.");
-	for (int i = 0; i < n; i++)
-		metrics_sample(m, endpoints[i].labels, (double) endpoints[i].shared->logins_failed);
-	metrics_family(m, "dbpool_endpoint_losses", METRIC_COUNTER, NULL, "Open connections to an endpoint that were lost through the server.");
-	for (int i = 0; i < n; i++)
-		metrics_sample(m, endpoints[i].labels, (double) endpoints[i].shared->losses);
-	put_endpoint_histograms(m);
 }
 
 /* --- the server --------------------------------------------------------------------------- */
@@ -594,7 +453,7 @@ dbpool_metrics(PG_FUNCTION_ARGS)
 	put_pool_states(&m, pools, n);
 	put_histograms(&m, pools, n);
 	put_alerts(&m, pools, n);
-	put_endpoints(&m);
+	metrics_endpoints(&m);
 	put_workers(&m);
 	put_server(&m);
 	put_tables(&m);

@@ -5,6 +5,7 @@
 #ifndef DBPOOL_METRICS_H
 #define DBPOOL_METRICS_H
 
+#include "ipc/histogram.h"
 #include "lib/stringinfo.h"
 
 typedef enum MetricType
@@ -29,5 +30,9 @@ extern void metrics_put_integer(Metrics *m, int64 value);
 extern void metrics_put_number(Metrics *m, double value);
 extern void metrics_label(StringInfo labels, const char *name, const char *value);
 extern const char *metrics_with_label(const char *labels, const char *name, const char *value);
+extern void metrics_histogram(Metrics *m, const char *labels, const HistogramSum *sum);
+
+/* metrics_endpoints.c */
+extern void metrics_endpoints(Metrics *m);
 
 #endif							/* DBPOOL_METRICS_H */

@@ -9,6 +9,11 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+/* Where the buckets that are shown end, about: microseconds. */
+static const int bounds_us[] = {
+	100, 250, 500, 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 5000000, 30000000
+};
+
 void
 metrics_family(Metrics *m, const char *family, MetricType type, const char *unit, const char *help)
 {
@@ -72,12 +77,9 @@ character(const char *value, bool *is_shown)
 {
 	int			length = 1;
 
-	*is_shown = true;
 	if (IS_HIGHBIT_SET(*value) && GetDatabaseEncoding() == PG_SQL_ASCII)
-	{
-		length = pg_utf_mblen((const unsigned char *) value);
-		*is_shown = length <= (int) strnlen(value, length) && pg_utf8_islegal((const unsigned char *) value, length);
-	}
+		length = pg_encoding_verifymbchar(PG_UTF8, value, (int) strlen(value));
+	*is_shown = length > 0;
 	return *is_shown ? length : 1;
 }
 
@@ -124,4 +126,50 @@ metrics_with_label(const char *labels, const char *name, const char *value)
 	appendStringInfoString(&buf, labels);
 	metrics_label(&buf, name, value);
 	return buf.data;
+}
+
+/* The buckets' bounds as they are shown, the last one without end. */
+static const char *const *
+bound_texts(void)
+{
+	static char texts[lengthof(bounds_us) + 1][24];
+	static const char *list[lengthof(bounds_us) + 1];
+
+	for (int i = 0; list[lengthof(bounds_us)] == NULL && i <= lengthof(bounds_us); i++)
+	{
+		if (i < lengthof(bounds_us))
+			snprintf(texts[i], sizeof(texts[i]), "%.6f\"}",
+					 histogram_bound_us(histogram_bucket(bounds_us[i])) / 1e6);
+		else
+			strcpy(texts[i], "+Inf\"}");
+		list[i] = texts[i];
+	}
+	return list;
+}
+
+/* The samples of a histogram; labels are not empty. */
+void
+metrics_histogram(Metrics *m, const char *labels, const HistogramSum *sum)
+{
+	const char *const *bounds = bound_texts();
+	char	   *bucket = psprintf("%s_bucket{%s,le=\"", m->family, labels);
+	int			length = (int) strlen(bucket);
+	uint64		seen = 0;
+	int			next = 0;
+
+	for (int i = 0; i <= lengthof(bounds_us); i++)
+	{
+		int			last = i < lengthof(bounds_us) ? histogram_bucket(bounds_us[i]) : HISTOGRAM_BUCKETS - 1;
+
+		while (next <= last)
+			seen += sum->counts[next++];
+		appendBinaryStringInfo(&m->text, bucket, length);
+		appendStringInfoString(&m->text, bounds[i]);
+		metrics_put_integer(m, (int64) seen);
+	}
+	pfree(bucket);
+	appendStringInfo(&m->text, "%s_sum{%s}", m->family, labels);
+	metrics_put_number(m, sum->sum_us / 1e6);
+	appendStringInfo(&m->text, "%s_count{%s}", m->family, labels);
+	metrics_put_integer(m, (int64) seen);
 }

@@ -18,28 +18,21 @@ PG_FUNCTION_INFO_V1(dbpool_get_endpoint_latencies);
 
 /*
  * Which endpoints the caller may see: those of pools that he may see, and all as a member
- * of pg_read_all_stats.  whole: only where he may see all pools that lead there, as it is about
- * what they do together.
+ * of pg_read_all_stats.  hidden: by which of them pools do something that he may not see.
  */
 static bool *
-endpoints_shown(const PoolShared *pools, int n, bool whole)
+endpoints_shown(const PoolShared *pools, int n, bool *hidden)
 {
 	bool	   *shown = palloc(sizeof(bool) * endpoint_count());
 
+	memset(hidden, 0, sizeof(bool) * endpoint_count());
 	memset(shown, has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS), sizeof(bool) * endpoint_count());
 	for (int i = 0; i < n; i++)
 	{
-		if (!pools[i].live || !pool_is_shown(&pools[i].key))
-			continue;
-		for (int j = 0; j < pools[i].nendpoints; j++)
-			shown[pools[i].endpoints[j]] = true;
-	}
-	for (int i = 0; whole && i < n; i++)
-	{
-		if (!pools[i].live || pool_is_shown(&pools[i].key))
-			continue;
-		for (int j = 0; j < pools[i].nendpoints; j++)
-			shown[pools[i].endpoints[j]] = false;
+		bool	   *is = pool_is_shown(&pools[i].key) ? shown : hidden;
+
+		for (int j = 0; pools[i].live && j < pools[i].nendpoints; j++)
+			is[pools[i].endpoints[j]] = true;
 	}
 	return shown;
 }
@@ -78,12 +71,17 @@ put_endpoint(Row *row, const EndpointShared *endpoint)
 	row_put_count(row, endpoint->times_opened);
 }
 
-/* Copies of the endpoints in use that the caller may see, so many; whole: see above. */
+/*
+ * Copies of the endpoints in use that the caller may see, so many.  whole, if it is not NULL: may he see
+ * all pools that lead there, and so what they do together?
+ */
 EndpointShared *
-endpoints_copy(int *n, bool whole)
+endpoints_copy(int *n, bool **whole)
 {
 	EndpointShared *copies = palloc(sizeof(EndpointShared) * endpoint_count());
 	PoolShared *pools = palloc(sizeof(PoolShared) * dbpool_shared->npools);
+	bool	   *hidden = palloc(sizeof(bool) * endpoint_count());
+	bool	   *all = palloc(sizeof(bool) * endpoint_count());
 	bool	   *shown;
 	int			npools;
 
@@ -101,7 +99,7 @@ endpoints_copy(int *n, bool whole)
 	}
 	LWLockRelease(dbpool_shared->pools_lock);
 
-	shown = endpoints_shown(pools, npools, whole);
+	shown = endpoints_shown(pools, npools, hidden);
 	*n = 0;
 	for (int i = 0; i < endpoint_count(); i++)
 	{
@@ -109,8 +107,11 @@ endpoints_copy(int *n, bool whole)
 			continue;
 		if (endpoint_is_calm(&copies[i], ticks_now()))
 			copies[i].state = ENDPOINT_CLOSED;
+		all[*n] = !hidden[i];
 		copies[(*n)++] = copies[i];
 	}
+	if (whole != NULL)
+		*whole = all;
 	return copies;
 }
 
@@ -120,7 +121,7 @@ dbpool_get_endpoints(PG_FUNCTION_ARGS)
 {
 	Row			row = row_start(fcinfo);
 	int			n;
-	EndpointShared *endpoints = endpoints_copy(&n, false);
+	EndpointShared *endpoints = endpoints_copy(&n, NULL);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -136,7 +137,8 @@ dbpool_get_endpoint_latencies(PG_FUNCTION_ARGS)
 {
 	Row			row = row_start(fcinfo);
 	int			n;
-	EndpointShared *endpoints = endpoints_copy(&n, true);
+	bool	   *whole;
+	EndpointShared *endpoints = endpoints_copy(&n, &whole);
 
 	for (int i = 0; i < n * LATENCY_KINDS; i++)
 	{
@@ -144,7 +146,7 @@ dbpool_get_endpoint_latencies(PG_FUNCTION_ARGS)
 		LatencyKind kind = (LatencyKind) (i % LATENCY_KINDS);
 		HistogramSum sum;
 
-		if (!endpoint_sum_latency(endpoint, kind, &sum))
+		if (!whole[i / LATENCY_KINDS] || !endpoint_sum_latency(endpoint, kind, &sum))
 			continue;
 		row_put_text(&row, endpoint->host, PG_SQL_ASCII);
 		row_put_text(&row, endpoint->port, PG_SQL_ASCII);

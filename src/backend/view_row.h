@@ -46,7 +46,7 @@ extern PoolShared *pools_copy(int *n);
 extern int	pools_copy_locked(PoolShared *copies);
 
 /* view_endpoints.c */
-extern EndpointShared *endpoints_copy(int *n, bool whole);
+extern EndpointShared *endpoints_copy(int *n, bool **whole);
 
 /* view_statistics.c */
 extern PoolShared *pools_by_key(int *n);
