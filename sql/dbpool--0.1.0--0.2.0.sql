@@ -326,7 +326,9 @@ used AS (
 	GROUP BY g.dbid, g.serverid, g.userid, g.private),
 held AS (
 	SELECT t.dbid, t.serverid, t.userid, t.private,
-		pg_catalog.sum(t.leased)::int AS leased, pg_catalog.min(t.degraded_since) AS degraded_since
+		pg_catalog.sum(t.leased)::int AS leased, pg_catalog.min(t.degraded_since) AS degraded_since,
+		pg_catalog.bool_or(t.paused) AS paused, pg_catalog.bool_or(t.disabled) AS disabled,
+		pg_catalog.bool_or(t.isolated) AS isolated
 	FROM @extschema@.dbpool_get_pool_transactions() t
 	GROUP BY t.dbid, t.serverid, t.userid, t.private)
 SELECT coalesce(l.pool, f.pool) AS pool,
@@ -359,7 +361,7 @@ LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) coalesce(l.db
 LEFT JOIN (
 	SELECT t.dbid, t.serverid, pg_catalog.bool_or(t.paused) AS paused, pg_catalog.bool_or(t.disabled) AS disabled,
 		pg_catalog.bool_or(t.isolated) AS isolated
-	FROM @extschema@.dbpool_get_pool_transactions() t
+	FROM held t
 	GROUP BY t.dbid, t.serverid) h
 	ON h.dbid OPERATOR(pg_catalog.=) d.oid AND h.serverid OPERATOR(pg_catalog.=) coalesce(l.serverid, f.serverid)
 -- what is not known is not said: of those in use that one may not see, and of other databases
