@@ -529,7 +529,8 @@ static int	idle;				/* connections that are open */
 static void
 one_enters(void)
 {
-	EndpointEntry how = {.probe = drawn(2) == 0,.last = drawn(2) == 0};	EndpointShared before;
+	EndpointEntry how = {.probe = drawn(2) == 0,.last = drawn(2) == 0};
+	EndpointShared before;
 	EndpointVerdict seen;
 	Ticks		due;
 

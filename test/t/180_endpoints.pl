@@ -80,6 +80,7 @@ subtest 'the breaker by itself' => sub {
 	is($?, 0, 'what opens it, for how long, who probes, how many may log in') || diag($output);
 	like($output, qr/^in a minute it is asked \d+ times at most/m, 'to the end');
 };
+
 # Sessions that wait for a remote's return call no more, for as long as all of this takes, and for
 # longer than a pool is in use after a call.
 my $closed_since = time;
@@ -255,7 +256,6 @@ subtest 'as many connections as an endpoint may have' => sub {
 	$_->quit foreach @callers;
 };
 
-# All sessions are terminated: that alone keeps nobody waiting.
 # What an owner writes into a definition is his own pool's affair.
 subtest 'what comes after the log-in' => sub {
 	my ($before) = endpoint($remote->port, 'times_opened');
@@ -279,6 +279,7 @@ subtest 'what comes after the log-in' => sub {
 	$sleeper->kill;
 };
 
+# All sessions are terminated: that alone keeps nobody waiting.
 subtest 'connections that are lost' => sub {
 	my @callers = map { session($local) } 1 .. 8;
 
