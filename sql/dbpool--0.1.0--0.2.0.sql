@@ -205,7 +205,7 @@ COMMENT ON FUNCTION dbpool_get_pool_transactions() IS 'what dbpool_pools and dbp
 CREATE FUNCTION dbpool_get_pool_retries(
 	OUT dbid oid, OUT serverid oid, OUT userid oid, OUT private boolean,
 	OUT retries bigint, OUT retries_refused bigint, OUT hedged bigint, OUT hedge_wins bigint,
-	OUT refused bigint, OUT shed bigint, OUT fallbacks bigint)
+	OUT refused bigint, OUT shed bigint, OUT fallbacks bigint, OUT unserved bigint)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION dbpool_get_pool_retries() IS 'what dbpool_stat_pools says of retries, and of calls that are turned away';
@@ -409,6 +409,7 @@ SELECT (pg_catalog.array_agg(p.pool ORDER BY p.used_at DESC NULLS LAST))[1] AS p
 	pg_catalog.max(e.refused) AS refused,
 	pg_catalog.max(e.shed) AS shed,
 	pg_catalog.max(e.fallbacks) AS fallbacks,
+	pg_catalog.max(e.unserved) AS unserved,
 	l.p50, l.p95, l.p99, l.p99_9,
 	r.statements_per_second, r.errors_per_second, r.rows_per_second, r.utilisation,
 	r.total_mean, r.queue_mean, r.worker_mean, r.wire_mean, r.remote_mean, r.decode_mean
@@ -429,7 +430,7 @@ LEFT JOIN (
 		pg_catalog.sum(u.retries_refused)::bigint AS retries_refused,
 		pg_catalog.sum(u.hedged)::bigint AS hedged, pg_catalog.sum(u.hedge_wins)::bigint AS hedge_wins,
 		pg_catalog.sum(u.refused)::bigint AS refused, pg_catalog.sum(u.shed)::bigint AS shed,
-		pg_catalog.sum(u.fallbacks)::bigint AS fallbacks
+		pg_catalog.sum(u.fallbacks)::bigint AS fallbacks, pg_catalog.sum(u.unserved)::bigint AS unserved
 	FROM @extschema@.dbpool_get_pool_retries() u
 	WHERE NOT u.private
 	GROUP BY u.dbid, u.serverid, u.userid) e
@@ -496,6 +497,7 @@ COMMENT ON COLUMN dbpool_stat_pools.hedge_wins IS 'of these, answered by that ho
 COMMENT ON COLUMN dbpool_stat_pools.refused IS 'calls that were refused, as max_waiting others waited for a connection';
 COMMENT ON COLUMN dbpool_stat_pools.shed IS 'calls that were given up while they waited, as the pool was overloaded and shed is on';
 COMMENT ON COLUMN dbpool_stat_pools.fallbacks IS 'calls that were run on the pool that fallback_server names, as no connection could be opened';
+COMMENT ON COLUMN dbpool_stat_pools.unserved IS 'calls that ended without having got a connection: as the remote was out or the pool disabled, and those of timeouts, refused and shed';
 COMMENT ON COLUMN dbpool_stat_pools.p50 IS 'time that half of the calls did not exceed, from the call to its end; more in dbpool_stat_latency';
 COMMENT ON COLUMN dbpool_stat_pools.p95 IS 'the same of 95 % of them';
 COMMENT ON COLUMN dbpool_stat_pools.p99 IS 'the same of 99 % of them';

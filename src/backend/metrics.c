@@ -72,6 +72,7 @@ static const PoolField pool_fields[] = {
 	COUNTED("dbpool_pool_refused", NULL, "Calls that came while max_waiting others waited.", refused, FIELD_COUNT),
 	COUNTED("dbpool_pool_shed", NULL, "Calls that were turned away while they waited, as the pool was overloaded.", shed, FIELD_COUNT),
 	COUNTED("dbpool_pool_fallbacks", NULL, "Calls that were run on fallback_server.", fallbacks, FIELD_COUNT),
+	COUNTED("dbpool_pool_unserved", NULL, "Calls that ended without having got a connection.", unserved, FIELD_COUNT),
 	COUNTED("dbpool_pool_connects", NULL, "Connections that were opened.", connects, FIELD_COUNT),
 	COUNTED("dbpool_pool_connect_failures", NULL, "Connections that could not be opened.", connect_failures, FIELD_COUNT),
 	COUNTED("dbpool_pool_connect_seconds", "seconds", "Time that opening connections took.", connect_us, FIELD_US),

@@ -77,6 +77,7 @@ dbpool_get_pool_retries(PG_FUNCTION_ARGS)
 			row_put_count(&row, pool->counters.refused);
 			row_put_count(&row, pool->counters.shed);
 			row_put_count(&row, pool->counters.fallbacks);
+			row_put_count(&row, pool->counters.unserved);
 		}
 		row_end(&row);
 	}

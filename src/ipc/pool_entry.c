@@ -106,6 +106,7 @@ begin_entry(PoolShared *entry, uint64 paused, uint64 disabled)
 	entry->used_at = 0;
 	entry->connected_at = 0;
 	entry->connect_failed_at = 0;
+	entry->unwell_at = 0;
 	entry->fell_back_at = 0;
 	entry->degraded_since = 0;
 	entry->connect_error[0] = '\0';

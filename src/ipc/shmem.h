@@ -233,6 +233,8 @@ typedef struct PoolShared
 	Ticks		used_at;
 	Ticks		connected_at;	/* last successful connect */
 	Ticks		connect_failed_at;
+	Ticks		unwell_at;		/* the same, when that failed as all places
+								 * were unwell; else what it was before */
 	char		connect_error[DBPOOL_SHOWN_ERROR];
 	Ticks		fell_back_at;	/* last time that a call was run on another
 								 * pool */

@@ -11,6 +11,7 @@
 
 #include "access/transam.h"
 #include "ipc/alert.h"
+#include "ipc/endpoint.h"
 #include "ipc/lease.h"
 #include "ipc/request.h"
 #include "worker/worker.h"
@@ -58,6 +59,24 @@ add_minute(Found *found, MinutePiece *minute, int busy, Ticks since, Ticks now)
 	found->minute.busy_us += sum.busy_us;
 }
 
+/*
+ * Has one of the endpoints been answered since, for whichever pool?  Then a pool that nobody
+ * uses, and which therefore does not try, would be let in as far as anybody knows.
+ */
+static bool
+was_answered_since(const int *endpoints, int n, Ticks then)
+{
+	for (int i = 0; i < n; i++)
+	{
+		/*
+		 * a look without the lock: the next one sees what this one has missed
+		 */
+		if (endpoint_shared(endpoints[i])->answered_at > then)
+			return true;
+	}
+	return false;
+}
+
 /* Add an entry to what was found of its pool. */
 static void
 look_at_entry(int index, Found *all, Ticks now)
@@ -67,6 +86,10 @@ look_at_entry(int index, Found *all, Ticks now)
 	MinutePiece minute[MINUTE_PIECES];
 	int			busy;
 	Ticks		since;
+	Ticks		failed_at = 0;
+	Ticks		unwell_at = 0;
+	int			endpoints[DBPOOL_MAX_PLACES];
+	int			nendpoints = 0;
 
 	all[index].first = shmem_first_entry(index);
 	found = &all[all[index].first];
@@ -88,7 +111,10 @@ look_at_entry(int index, Found *all, Ticks now)
 		found->leak_threshold = entry->leak_threshold;
 		found->oldest_wait = earlier(found->oldest_wait, entry->oldest_wait);
 		found->connected_at = Max(found->connected_at, entry->connected_at);
-		found->failed_at = Max(found->failed_at, entry->connect_failed_at);
+		failed_at = entry->connect_failed_at;
+		unwell_at = entry->unwell_at;
+		nendpoints = entry->nendpoints;
+		memcpy(endpoints, entry->endpoints, sizeof(endpoints));
 		found->degraded |= entry->degraded_since != 0;
 		found->fell_back_at = Max(found->fell_back_at, entry->fell_back_at);
 	}
@@ -96,6 +122,8 @@ look_at_entry(int index, Found *all, Ticks now)
 	busy = shmem_busy_conns(entry);
 	since = entry->conns_at;
 	SpinLockRelease(&entry->mutex);
+	if (failed_at != unwell_at || !was_answered_since(endpoints, nendpoints, failed_at))
+		found->failed_at = Max(found->failed_at, failed_at);
 	add_minute(found, minute, busy, since, now);
 }
 

@@ -156,6 +156,7 @@ conn_move(Conn *conn, ConnState to, const char *why)
 	if (to != CONN_CLOSED)
 		pool->nconns[to]++;
 	conn->io.received = 0;
+	conn->io.given = 0;
 	if (to == CONN_IDLE || to == CONN_LEASED || to == CONN_RESETTING)
 		wire_idle(&conn->io.wire);
 	show_counts(pool, now);

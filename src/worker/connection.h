@@ -62,6 +62,7 @@ typedef struct ConnOpening
 	const char *hint;			/* what to do about it, or NULL; a constant */
 	bool		hint_of_server; /* that is of a place where a server answered */
 	bool		password_unasked;	/* a place would have let us in without */
+	bool		blameless;		/* a place has failed that is not unwell */
 	char		home_mark[HOME_MARK_BYTES]; /* empty: not sent */
 	bool		asks_run;		/* with our settings, see outcome.c */
 	bool		again;			/* and they are to be sent once more without */
@@ -79,6 +80,7 @@ typedef struct ConnIo
 	PollEntry	poll;			/* its socket */
 	Wire		wire;			/* where in the stream of messages we are */
 	int64		received;		/* bytes in its state, when it is not busy */
+	int64		given;			/* of these, in rows that libpq gave */
 	bool		tls;
 	bool		pipelined;		/* libpq is in pipeline mode */
 	bool		flushed;		/* libpq has handed all to the kernel */
@@ -552,13 +554,14 @@ extern InputLook input_look(Conn *conn, WireMessage *large);
 extern void input_describe_large(Conn *conn, const WireMessage *large);
 extern int64 input_before(Conn *conn);
 extern bool input_hoards(Conn *conn, int64 before);
+extern bool input_gave_too_much(Conn *conn, const struct pg_result *res);
 
 /* --- wire_read.c ------------------------------------------------------------------------- */
 
 extern void conn_event(Conn *conn, uint32 events);
 extern void conn_pump(Conn *conn);
 extern void conn_go_on(void *owner);
-extern void wire_own_result(Conn *conn, const struct pg_result *res);
+extern bool wire_own_result(Conn *conn, const struct pg_result *res);
 extern void wire_quits(Conn *conn, const struct pg_result *res);
 extern bool wire_last_words(Conn *conn, const struct pg_result *res);
 

@@ -371,13 +371,11 @@ pool_submit(Request *req)
 		pool_mark(pool);
 		return;
 	}
-	if (pool->disabled)
-	{
-		pool_refuse(pool, req);
-		return;
-	}
 	req->pool = pool;
-	dispatch_submit(req);
+	if (pool->disabled)
+		pool_refuse(pool, req);
+	else
+		dispatch_submit(req);
 }
 
 /* The session of one of a connection's flights has given up. */

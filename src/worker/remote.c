@@ -129,6 +129,15 @@ pool_note_error(Pool *pool, const char *message)
 	SpinLockRelease(&shared->mutex);
 }
 
+/* The failure that was noted last tells of the remotes, and nothing of the pool. */
+void
+pool_note_unwell(Pool *pool)
+{
+	SpinLockAcquire(&pool->shared->mutex);
+	pool->shared->unwell_at = pool->failed_at;
+	SpinLockRelease(&pool->shared->mutex);
+}
+
 static void
 keep_failure(Pool *pool, const char *sqlstate, const char *message, const char *hint)
 {

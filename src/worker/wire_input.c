@@ -39,14 +39,11 @@
 /* Most bytes that libpq may keep while it gives no result, and no rows are due. */
 #define KEPT_MOST		(4 * WIRE_OTHER_MOST)
 
-/* Is it too much in this state? */
+/* Of what came while nobody's statement ran so much is known: is it too much? */
 static bool
-is_too_much(Conn *conn, Size n)
+is_too_much(Conn *conn, int64 n)
 {
-	if (n == (Size) conn->io.wire.reach)
-		n = Max(n, (Size) compat_unread_bytes(conn->io.pg));
-	conn->io.received += n;
-	if (conn->io.received <= OWN_MOST)
+	if (n <= OWN_MOST)
 		return false;
 	snprintf(conn->loss.error, sizeof(conn->loss.error),
 			 "The remote server sent more than %d bytes %s.", OWN_MOST,
@@ -56,6 +53,39 @@ is_too_much(Conn *conn, Size n)
 			 conn->state == CONN_RESETTING ? "in answer to a reset of the session" :
 			 "in answer to the settings of the session");
 	return true;
+}
+
+/*
+ * A look has found n bytes, and there may be more.  What libpq leaves of them is counted once more by
+ * the next look: so a flood is soon known, and of what is honest a quarter of that fits in any case.
+ */
+static bool
+receives_too_much(Conn *conn, int64 n)
+{
+	if (n == conn->io.wire.reach)
+		n = Max(n, compat_unread_bytes(conn->io.pg));
+	conn->io.received += n;
+	return is_too_much(conn, conn->io.received);
+}
+
+/*
+ * libpq reads as long as more comes, and so may have read more than the look before: what it
+ * gives is counted, too.  Does that result make it too much?  Then loss.error says so.
+ */
+bool
+input_gave_too_much(Conn *conn, const PGresult *res)
+{
+	int			ncolumns = PQnfields(res);
+	int			nrows = PQntuples(res);
+
+	/* the fields of a DataRow, each with its length before it */
+	for (int row = 0; row < nrows; row++)
+	{
+		conn->io.given += WIRE_HEADER + sizeof(int16);
+		for (int i = 0; i < ncolumns; i++)
+			conn->io.given += sizeof(int32) + PQgetlength(res, row, i);
+	}
+	return is_too_much(conn, conn->io.given);
 }
 
 /* Note in loss.error that the message at which input_look() has stopped is too large. */
@@ -89,7 +119,7 @@ input_look(Conn *conn, WireMessage *large)
 		return INPUT_FITS;
 	wire->row_most = runs ? WIRE_ROW_MOST : OWN_MOST;
 	wire->other_most = runs ? WIRE_OTHER_MOST : OWN_MOST;
-	if (!runs && is_too_much(conn, n))
+	if (!runs && receives_too_much(conn, n))
 		return INPUT_REFUSED;
 	wire->short_answers = !runs && conn->io.received <= OWN_SHORT;
 	fits = look_at(conn->io.pg, wire, window, n, large);

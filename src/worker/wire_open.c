@@ -183,6 +183,7 @@ open_gave_up(Conn *conn)
 	const char *sqlstate = conn->opening.password_unasked ? "2F003" : "08001";
 	const char *hint = conn->opening.hint;
 	bool		probe = conn_finds_out(conn);
+	bool		unwell = errors[0] != '\0' && !conn->opening.blameless;
 
 	if (!probe)
 		pool->tried_standby = conn->opening.candidates->round > 0;
@@ -193,6 +194,8 @@ open_gave_up(Conn *conn)
 		pool_conn_failed(pool, sqlstate, errors, hint);
 	else						/* others have been faster */
 		timer_set_by(&pool->upkeep, ticks_plus_ms(ticks_now(), ENDPOINT_AGAIN_MS));
+	if (unwell)
+		pool_note_unwell(pool);
 }
 
 /*
@@ -340,6 +343,7 @@ place_failed(Conn *conn, Lesson lesson, const char *message, const char *hint)
 		conn->opening.hint = hint;
 		conn->opening.hint_of_server = was_server;
 	}
+	conn->opening.blameless |= lesson <= LESSON_WELL;
 	memset(&conn->opening.login, 0, sizeof(Login));
 	conn->opening.refused = false;
 

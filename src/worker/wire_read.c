@@ -238,19 +238,25 @@ note_types(Conn *conn, const Flight *flight, const PGresult *res)
 	conn_note_types(conn, flight, n, types);
 }
 
-/* A result of dbpool's own statements, and of connect_sql, of which nobody wants to know. */
-void
+/*
+ * A result of dbpool's own statements, and of connect_sql, of which nobody wants to know.  Returns
+ * false when it is too much; loss.error says so.
+ */
+bool
 wire_own_result(Conn *conn, const PGresult *res)
 {
 	ExecStatusType status = PQresultStatus(res);
 
+	if (input_gave_too_much(conn, res))
+		return false;
 	if (session_runs_connect_sql(conn))
-		return;
+		return true;
 	if (status == PGRES_COMMAND_OK && strcmp(PQcmdStatus((PGresult *) res), "SET") == 0)
 		conn_note_set(conn);
 	else if (status == PGRES_TUPLES_OK && PQnfields(res) == 1)
 		conn_note_answer(conn, PQfname(res, 0),
 						 PQntuples(res) == 1 && !PQgetisnull(res, 0, 0) ? PQgetvalue(res, 0, 0) : NULL);
+	return true;
 }
 
 /* Rows or a tag for the first flight.  Returns true when it has kept the result. */
@@ -349,7 +355,13 @@ one_result(Conn *conn, PGresult *res)
 		case PGRES_COMMAND_OK:
 		case PGRES_EMPTY_QUERY:
 			if (flight == NULL)
-				wire_own_result(conn, res);
+			{
+				if (wire_own_result(conn, res))
+					break;
+				PQclear(res);
+				conn_lost(conn);
+				return NEXT_SOCKET;
+			}
 			else if (flight->prelude > 0)
 				prelude_result(conn, flight);
 			else if (flight->tracing > 0 && (flight->batch == NULL || !batch_begins(flight)))

@@ -82,6 +82,7 @@ send_settings(Conn *conn)
 					   conn->opening.asks_run ? psprintf(CONN_RUN_SQL, PQbackendPID(conn->io.pg)) : "");
 	conn->asked_at = ticks_now();
 	conn->io.received = 0;
+	conn->io.given = 0;
 	if (PQsendQuery(conn->io.pg, sql) != 1)
 		return PQerrorMessage(conn->io.pg);
 	poll_socket(&conn->io.poll, PQsocket(conn->io.pg), WL_SOCKET_READABLE);
@@ -186,10 +187,10 @@ settings_read(Conn *conn, const char **why)
 			!(status == PGRES_EMPTY_QUERY && session_runs_connect_sql(conn));
 		if (failed && conn->session.step == SESSION_LAST && without_run(conn, res))
 			failed = false;
-		else
-			wire_own_result(conn, res);
+		else if (!wire_own_result(conn, res))
+			error = conn->loss.error;
 		PQclear(res);
-		if (failed)
+		if (failed && error == NULL)
 			error = step_failed(conn, status);
 	}
 	if (error == NULL && PQsocket(pg) == PGINVALID_SOCKET)

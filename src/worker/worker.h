@@ -581,6 +581,7 @@ extern bool pool_is_alone(Pool *pool);
 extern void pool_tell_why(Pool *pool, Ticks next);
 extern void pool_saw_round_trip(const Conn *conn, int64 us);
 extern void pool_note_error(Pool *pool, const char *message);
+extern void pool_note_unwell(Pool *pool);
 extern void pool_probe_failed(Pool *pool, const char *message, const char *hint);
 extern void pool_conn_failed(Pool *pool, const char *sqlstate,
 							 const char *message, const char *hint);

@@ -121,7 +121,9 @@ SELECT regress_sql('SELECT * FROM regress.nowhere');
 SELECT regress_try('SELECT dbpool_exec(''remote'', ''SELECT 1'')');
 SELECT regress_sql('SELECT 1 / 0');
 SELECT regress_try('SELECT dbpool_ping(''remote'')');
-SELECT regress_sql('SELECT repeat(''x'', 3000000)');
+SELECT regress_sql('SELECT repeat(''x'', 60000)');
+SELECT regress_try('SELECT dbpool_ping(''remote'')');
+SELECT regress_sql('SELECT repeat(''x'', 262200)');
 -- the row is seen to be too long, or all of it to be too much, as the pieces come
 SELECT regexp_replace(regress_try('SELECT dbpool_ping(''remote'')'), 'sent (a row of [0-9]+ bytes, .* at most|more than 262144 bytes in answer to connect_sql)', 'sent too much') AS regress_try;
 SELECT regress_sql('SELECT pg_terminate_backend(pg_backend_pid())');

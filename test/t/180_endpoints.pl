@@ -27,7 +27,9 @@ my $there = session($remote);
 my $seconds = $ENV{BREAKER_SECONDS} || 6;
 my $callers = $ENV{BREAKER_SESSIONS} || 20;
 
-# A listener that accepts and closes, and counts; in a process of its own.
+# A listener that accepts and closes, and counts; in a process of its own, which ends with the test.
+my @listeners;
+END { local $?; kill 'KILL', @listeners if @listeners }
 sub closing_listener
 {
 	my ($port) = @_;
@@ -48,6 +50,7 @@ sub closing_listener
 		}
 		POSIX::_exit(0);
 	}
+	push @listeners, $pid;
 	my $at = $listener->sockport;
 	close $listener;
 	return {
@@ -57,7 +60,7 @@ sub closing_listener
 			my ($since) = (@_, 0);
 			return -e $file ? scalar(grep { $_ > $since } split /\n/, slurp_file($file)) : 0;
 		},
-		stop => sub { kill 'KILL', $pid; waitpid $pid, 0; }
+		stop => sub { kill 'KILL', $pid; waitpid $pid, 0; @listeners = grep { $_ != $pid } @listeners; }
 	};
 }
 

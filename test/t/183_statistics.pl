@@ -317,6 +317,41 @@ my $all = q{
 	UNION ALL SELECT string_agg(h::text, E'\n' ORDER BY h::text) FROM dbpool_histograms h WHERE kind <> 'network'};
 my $file = $local->data_dir . '/pg_stat/dbpool.stat';
 
+# --- calls that nobody answers ----------------------------------------------------------
+
+{
+	my $holds = session($local);
+	my $fails = sub {
+		my ($call, $state) = @_;
+		is($control->query("SELECT $call")->{state}, $state, "$call: $state");
+	};
+
+	create_pool($local, 'nowhere', undef, host => '/nonexistent');
+	create_pool($local, $_, $remote, max_size => 1, acquire_timeout => '200ms') foreach 'stopped', 'taken', 'breaks';
+	$fails->(q{dbpool_ping('nowhere')}, '08001') foreach 1 .. 3;
+	is(join('|', stat_of('nowhere', 'statements, errors, timeouts, unserved')), '0|0|0|3', 'no connection can be opened');
+
+	$control->value(q{SELECT dbpool_disable('stopped')});
+	$fails->(q{dbpool_ping('stopped')}, '55000') foreach 1 .. 2;
+	$control->value(q{SELECT dbpool_enable('stopped')});
+	$control->value(q{SELECT dbpool_ping('stopped')});
+	is(join('|', stat_of('stopped', 'statements, errors, timeouts, unserved')), '1|0|0|2', 'the pool is disabled');
+
+	$holds->send(q{SELECT dbpool_exec('taken', 'SELECT pg_sleep(60)')});
+	$control->poll(q{SELECT count(*) FROM dbpool_connections WHERE pool = 'taken' AND state = 'busy'}, '1');
+	$fails->(q{dbpool_ping('taken')}, '53300');
+	is(join('|', stat_of('taken', 'statements, errors, timeouts, unserved')), '0|0|1|1', 'none comes free');
+	$control->value("SELECT pg_cancel_backend($holds->{pid})");
+	$holds->wait;
+
+	$fails->(q{dbpool_exec('breaks', 'SELECT 1/0')}, '22012');
+	is(join('|', stat_of('breaks', 'errors, unserved')), '1|0', 'an error of the remote is an answer');
+	$fails->(q{dbpool_exec('breaks', 'DO $$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); END$$')}, '08007');
+	is(join('|', stat_of('breaks', 'errors, unserved')), '2|0', 'and a loss is one of a call that had a connection');
+	like($control->value('SELECT dbpool_metrics()'), qr/^dbpool_pool_unserved_total\{database="postgres",pool="nowhere",user="\w+"\} 3$/m, 'a metric');
+	$holds->quit;
+}
+
 sub rows
 {
 	return $local->safe_psql('postgres', 'SELECT count(*) FROM dbpool_stat_pools');

@@ -344,6 +344,26 @@ subtest 'alerts end' => sub {
 	alert_ends(@{$_}) foreach @kinds;
 };
 
+# A pool tries no more when nobody uses it: that its server is well is known by others.
+subtest 'a pool that nobody uses' => sub {
+	my $away = make_remote(name => 'away');
+	create_pool($local, $_, $away) foreach 'idle', 'other';
+	create_pool($local, 'wrong', $away, dbname => 'no such');
+
+	$control->query(q{SELECT dbpool_ping('wrong')});
+	$away->stop('immediate');
+	$control->query(q{SELECT dbpool_ping('idle')});
+	alert_begins('unreachable', $_) foreach 'idle', 'wrong';
+	$away->start;
+	is($control->query(q{SELECT dbpool_ping('other')})->{err}, '', 'another pool gets in');
+	alert_ends('unreachable', 'idle');
+	is($control->value(q{SELECT count(*) FROM dbpool_connections WHERE pool = 'idle'}), '0', 'though it has no connection');
+	is($control->value(q{SELECT string_agg(pool, ' ') FROM dbpool_alerts WHERE alert = 'unreachable' AND pool IN ('idle', 'wrong')}),
+		'wrong', 'what is wrong with a pool stays so');
+	$control->query(qq{DROP SERVER $_ CASCADE}) foreach 'idle', 'other', 'wrong';
+	$away->stop;
+};
+
 subtest 'workers' => sub {
 	my $pid = worker_pid($control);
 
