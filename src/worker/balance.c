@@ -231,7 +231,10 @@ balance_choose(Pool *pool, const Request *req, bool rides, Ticks now)
 	return n == 0 ? ENDPOINT_NONE : pool->endpoints[better_of_two(pool, among, n, loads, now)];
 }
 
-/* The place in the pool's endpoints at which its next connection is to be opened; -1: any. */
+/*
+ * The place in the pool's endpoints at which its next connection is to be opened first; -1: by
+ * their order, as nothing speaks against any, or against none more than against others.
+ */
 static int
 place_to_open(Pool *pool)
 {
@@ -246,7 +249,7 @@ place_to_open(Pool *pool)
 		return room;
 	for (int i = 0; i < pool->nendpoints; i++)
 	{
-		if (!replay_is_behind(pool, i, now))
+		if (!replay_is_behind(pool, i, now) && pool_may_be_served(pool, endpoint_shared(pool->endpoints[i])))
 			among[n++] = i;
 	}
 	if (n == 0 || (!pool_is_balanced(pool) && n == pool->nendpoints))
@@ -275,22 +278,6 @@ balance_places(Candidates *list, Pool *pool)
 	}
 }
 
-/* May the pool have connections there, as far as is known? */
-static bool
-suits(const Pool *pool, int endpoint)
-{
-	/* a look without the lock, see cost() */
-	const EndpointShared *entry = endpoint_shared(endpoint);
-
-	if (entry->state == ENDPOINT_OPEN)
-		return false;
-	if (pool->wanted == WANTED_STANDBY)
-		return entry->role != ENDPOINT_PRIMARY;
-	if (pool->wanted == WANTED_PRIMARY)
-		return entry->role != ENDPOINT_STANDBY;
-	return true;
-}
-
 /* The n endpoints among which connections are spread; returns n. */
 static int
 suiting(const Pool *pool, int *among)
@@ -299,7 +286,7 @@ suiting(const Pool *pool, int *among)
 
 	for (int i = 0; i < pool->nendpoints; i++)
 	{
-		if (suits(pool, pool->endpoints[i]))
+		if (pool_may_be_served(pool, endpoint_shared(pool->endpoints[i])))
 			among[n++] = i;
 	}
 	return n;

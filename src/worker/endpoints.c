@@ -177,8 +177,8 @@ pool_is_in_use(const Pool *pool, Ticks now)
  * May the pool be served there?  Not by a server that is out, nor, by what its last login has
  * shown, by a standby in place of a primary or the other way round.
  */
-static bool
-may_serve(const Pool *pool, const EndpointShared *entry)
+bool
+pool_may_be_served(const Pool *pool, const EndpointShared *entry)
 {
 	return entry->state != ENDPOINT_OPEN &&
 		!(pool_wants_primary(pool) && entry->role == ENDPOINT_STANDBY) &&
@@ -197,7 +197,7 @@ is_last(const Pool *pool, int endpoint, Ticks now)
 		 * a look without the lock: it may be another one the next moment
 		 * anyway
 		 */
-		if (pool->endpoints[i] != endpoint && may_serve(pool, endpoint_shared(pool->endpoints[i])))
+		if (pool->endpoints[i] != endpoint && pool_may_be_served(pool, endpoint_shared(pool->endpoints[i])))
 			return false;
 	}
 	return true;

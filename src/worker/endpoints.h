@@ -18,6 +18,7 @@ extern int	endpoint_place(const Pool *pool, int endpoint);
 extern void pool_use_endpoints(Pool *pool, const char *definition, Size len);
 extern void pool_leave_endpoints(Pool *pool);
 extern bool pool_is_in_use(const Pool *pool, Ticks now);
+extern bool pool_may_be_served(const Pool *pool, const EndpointShared *entry);
 extern EndpointVerdict pool_endpoints_look(Pool *pool, Ticks now, Ticks *until);
 extern int	pool_endpoint_to_probe(Pool *pool, Ticks *until);
 extern int	pool_probes(Pool *pool);

@@ -342,8 +342,9 @@ replay_puts_off(Request *req, Ticks now)
 }
 
 /*
- * Are all hosts of the pool that can be asked too far behind, by max_lag?  Then it is looked at
- * again when they can be asked again.  Of hosts that have no entry nobody knows.
+ * Are all hosts of the pool that may serve it too far behind, by max_lag?  Then it is looked at
+ * again when they can be asked again, by which one of another role may show that it has changed
+ * that.  Of hosts that have no entry nobody knows.
  */
 bool
 replay_all_are_behind(Pool *pool, Ticks now)
@@ -357,7 +358,7 @@ replay_all_are_behind(Pool *pool, Ticks now)
 	{
 		Ticks		then = ticks_plus_ms(pool->known[i].behind_at, lag_again_ms(pool));
 
-		if (endpoint_shared(pool->endpoints[i])->state == ENDPOINT_OPEN)
+		if (!pool_may_be_served(pool, endpoint_shared(pool->endpoints[i])))
 			continue;
 		if (!replay_is_behind(pool, i, now))
 			return false;

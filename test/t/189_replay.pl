@@ -114,6 +114,26 @@ subtest 'one connection alone' => sub {
 	$control->value("SELECT dbpool_drop_pool('narrow')");
 };
 
+# A host that is no standby does not serve the pool: it is not among those that might have caught up.
+subtest 'with a primary in the list' => sub {
+	my %three = (%both, host => $primary->host . ",$both{host}", port => $primary->port . ",$both{port}");
+
+	create_pool($local, 'three', undef, %three, target_session_attrs => 'standby', max_lag => '256kB', acquire_timeout => '60s');
+	isnt(port('three'), $primary->port, 'a standby serves');
+	pause($one, $two);
+	commit_some(400);
+	$primary->poll_query_until('postgres', 'SELECT bool_and(flush_lsn = pg_current_wal_flush_lsn()) FROM pg_stat_replication');
+	my $answer;
+	ok(wait_until('refused', sub { $answer = $control->query("SELECT dbpool_exec('three', 'SELECT 1')"); return $answer->{err} ne '' }),
+		'with both behind');
+	is($answer->{state}, '55000', 'a call is told so');
+	cmp_ok($answer->{seconds}, '<', 30, 'before acquire_timeout');
+	go_on($one, $two);
+	caught_up($one, $two);
+	ok(wait_until('served', sub { return $control->query("SELECT dbpool_exec('three', 'SELECT 1')")->{err} eq '' }), 'afterwards it serves');
+	$control->value("SELECT dbpool_drop_pool('three')");
+};
+
 subtest 'time' => sub {
 	create_pool($local, 'time', undef, %both, load_balance => 'least_busy', max_lag => '700ms');
 	create_pool($local, 'patient', undef, %both, max_lag => '700ms', failover_wait => '60s', acquire_timeout => '60s');
