@@ -157,10 +157,21 @@ pause_finish(Operation *op)
 	op->did = buf.data;
 }
 
+/* Take a stop away; the other one, which it may have as well, stays. */
+static void
+go_begin(Operation *op, Stop stop, const char *did, const char *did_nothing)
+{
+	Stop		other = stop == STOP_PAUSED ? STOP_DISABLED : STOP_PAUSED;
+
+	op->did = psprintf("%s%s", pool_set_going(op, stop) ? did : did_nothing,
+					   !pool_is_stopped(op->serverid, other) ? "" :
+					   other == STOP_PAUSED ? "; is paused still" : "; is disabled still");
+}
+
 static void
 resume_begin(Operation *op)
 {
-	op->did = pool_set_going(op, STOP_PAUSED) ? "resumed" : "was not paused";
+	go_begin(op, STOP_PAUSED, "resumed", "was not paused");
 }
 
 /* Close connections, busy ones after their statements and transactions, and wait for that. */
@@ -218,7 +229,7 @@ isolate_begin(Operation *op)
 static void
 enable_begin(Operation *op)
 {
-	op->did = pool_set_going(op, STOP_DISABLED) ? "enabled" : "was not disabled";
+	go_begin(op, STOP_DISABLED, "enabled", "was not disabled");
 }
 
 /* Close all connections at once, and tell those who use them. */

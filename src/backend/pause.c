@@ -209,6 +209,27 @@ pool_set_going(Operation *op, Stop stop)
 	return was != 0;
 }
 
+/* Is it stopped in that way? */
+bool
+pool_is_stopped(Oid serverid, Stop stop)
+{
+	bool		stopped = false;
+
+	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
+	for (int i = 0; i < dbpool_shared->npools; i++)
+	{
+		PoolShared *pool = shmem_pool(i);
+
+		if (!pool->in_use || !operation_matches(&pool->key, &serverid))
+			continue;
+		SpinLockAcquire(&pool->mutex);
+		stopped |= *ticket_of(pool, stop) != 0;
+		SpinLockRelease(&pool->mutex);
+	}
+	LWLockRelease(dbpool_shared->pools_lock);
+	return stopped;
+}
+
 /* --- waiting ----------------------------------------------------------------------------- */
 
 /*

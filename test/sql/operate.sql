@@ -39,6 +39,9 @@ SELECT dbpool_reset('remote') LIKE 'reset, %' AS reset;
 SELECT split_part(regress_try('SELECT dbpool_ping(''remote'')'), E'\n', 1);
 SELECT dbpool_enable('remote');
 SELECT dbpool_enable('remote');
+-- one stop is not the other
+SELECT dbpool_pause('remote', '0'), dbpool_disable('remote'), dbpool_enable('remote'), dbpool_enable('remote'), dbpool_resume('remote');
+SELECT dbpool_pause('remote', '0'), dbpool_isolate('remote'), dbpool_resume('remote'), dbpool_enable('remote');
 SELECT regress_try('SELECT dbpool_ping(''remote'')');
 SELECT regress_state('remote');
 
