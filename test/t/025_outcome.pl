@@ -491,6 +491,8 @@ subtest 'a remote that lies' => sub {
 	foreach my $lie (sort keys %lies)
 	{
 		create_pool($local, $lie, undef, $fake->options($lie, max_size => 1, acquire_timeout => '1500ms'));
+		# how long the first log-in takes is not what this is about
+		wait_until("$lie lets in", sub { $s->query("SET statement_timeout = 0; SELECT dbpool_ping('$lie')")->{err} eq '' });
 		my $answer = $s->query("SET statement_timeout = '2500ms'; SET client_min_messages = error; "
 			  . "SELECT dbpool_exec('$lie', 'INSERT INTO believed VALUES (\$1)', '$lie'::text)");
 

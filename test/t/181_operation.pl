@@ -76,7 +76,7 @@ subtest 'disabled' => sub {
 	is(session($local)->query(insert())->{state}, '55000', 'what comes is refused');
 	$theirs->value('SELECT pg_advisory_unlock(1)');
 	is($slow->wait->{err}, '', 'a statement goes on');
-	is($control->value(q{SELECT dbpool_resume('p')}), 'resumed', 'it was paused as well');
+	is($control->value(q{SELECT dbpool_resume('p')}), 'resumed; is disabled still', 'it was paused as well');
 	is($control->value(q{SELECT dbpool_enable('p')}), 'enabled', 'it is enabled');
 	is($control->value(insert()), '1', 'and works');
 };
