@@ -231,49 +231,57 @@ balance_choose(Pool *pool, const Request *req, bool rides, Ticks now)
 	return n == 0 ? ENDPOINT_NONE : pool->endpoints[better_of_two(pool, among, n, loads, now)];
 }
 
-/*
- * The place in the pool's endpoints at which its next connection is to be opened first; -1: by
- * their order, as nothing speaks against any, or against none more than against others.
- */
-static int
-place_to_open(Pool *pool)
+/* Move a place of the list forward. */
+static void
+move_place(Candidates *list, int from, int to)
 {
-	Load		loads[DBPOOL_MAX_PLACES];
-	int			among[DBPOOL_MAX_PLACES];
-	int			n = 0;
-	int			room = pool->makes_room - 1;
-	Ticks		now = ticks_now();
+	Place		place = list->places[from];
 
-	pool->makes_room = 0;
-	if (room >= 0)
-		return room;
-	for (int i = 0; i < pool->nendpoints; i++)
-	{
-		if (!replay_is_behind(pool, i, now) && pool_may_be_served(pool, endpoint_shared(pool->endpoints[i])))
-			among[n++] = i;
-	}
-	if (n == 0 || (!pool_is_balanced(pool) && n == pool->nendpoints))
-		return -1;
-	if (pool->options.load_balance == BALANCE_OFF)
-		return among[0];
-	weigh(pool, NULL, loads, now);
-	return better_of_two(pool, among, n, loads, now);
+	memmove(&list->places[to + 1], &list->places[to], sizeof(Place) * (from - to));
+	list->places[to] = place;
 }
 
-/* Put the place to begin with first. */
+/*
+ * Put those first that would serve the pool, as far as is known; and before them the one that is to
+ * have its next connection.  Otherwise all keep their order, which may be by lot.
+ */
 void
 balance_places(Candidates *list, Pool *pool)
 {
-	int			best = pool->nendpoints > 1 ? place_to_open(pool) : -1;
+	Load		loads[DBPOOL_MAX_PLACES];
+	int			among[DBPOOL_MAX_PLACES];
+	bool		serves[DBPOOL_MAX_PLACES];
+	int			n = 0;
+	int			first = 0;
+	int			best = pool->makes_room - 1;
+	Ticks		now = ticks_now();
 
+	if (pool->nendpoints < 2)
+		return;
+	pool->makes_room = 0;
+	for (int i = 0; i < pool->nendpoints; i++)
+	{
+		serves[i] = !replay_is_behind(pool, i, now) && pool_may_be_served(pool, endpoint_shared(pool->endpoints[i]));
+		if (serves[i])
+			among[n++] = i;
+	}
+	for (int i = 0; n < pool->nendpoints && i < list->n; i++)
+	{
+		int			at = endpoint_place(pool, pool_endpoint(pool, &list->places[i]));
+
+		if (at < 0 || serves[at])
+			move_place(list, i, first++);
+	}
+	if (best < 0 && n > 0 && pool_is_balanced(pool))
+	{
+		weigh(pool, NULL, loads, now);
+		best = better_of_two(pool, among, n, loads, now);
+	}
 	for (int i = 0; best >= 0 && i < list->n; i++)
 	{
-		Place		place = list->places[i];
-
-		if (pool_endpoint(pool, &place) != pool->endpoints[best])
+		if (pool_endpoint(pool, &list->places[i]) != pool->endpoints[best])
 			continue;
-		memmove(&list->places[1], &list->places[0], sizeof(Place) * i);
-		list->places[0] = place;
+		move_place(list, i, 0);
 		break;
 	}
 }

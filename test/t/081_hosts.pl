@@ -193,6 +193,24 @@ subtest 'load_balance_hosts' => sub {
 	is( $ask_anew->('random', 'SHOW port'),
 		join(' ', sort map { '(' . $_->port . ')' } $first, $second),
 		'both hosts are tried first');
+
+	# while one is out, the others are by lot still
+	my $twin = make_remote(name => 'twin');
+	create_pool(
+		$local, 'lot', undef,
+		host => join(',', map { $_->host } $first, $second, $twin),
+		port => join(',', map { $_->port } $first, $second, $twin),
+		target_session_attrs => 'read-write', %random);
+	$first->stop;
+	ok(wait_until('it is out', sub {
+			$ask_anew->('lot', 'SHOW port');
+			return $control->value(q{SELECT state FROM dbpool_endpoints WHERE port = '} . $first->port . q{'}) eq 'open';
+		}), 'a host is out');
+	is( $ask_anew->('lot', 'SHOW port'),
+		join(' ', sort map { '(' . $_->port . ')' } $second, $twin),
+		'the two others are both tried first');
+	$first->start;
+	$twin->stop;
   SKIP:
 	{
 		skip 'no C compiler, so no name with two addresses', 2 if !$resolver;

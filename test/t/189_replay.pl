@@ -70,6 +70,20 @@ sub pause { $_->safe_psql('postgres', 'SELECT pg_wal_replay_pause()') foreach @_
 sub go_on { $_->safe_psql('postgres', 'SELECT pg_wal_replay_resume()') foreach @_; return; }
 sub caught_up { $primary->wait_for_catchup($_, 'replay', $primary->lsn('flush')) foreach @_; return; }
 
+# With both behind by so many kB: the first answer of a pool that is an error.
+sub refused
+{
+	my ($pool, $kb) = @_;
+	my $answer;
+
+	commit_some($kb);
+	$primary->poll_query_until('postgres', 'SELECT bool_and(flush_lsn = pg_current_wal_flush_lsn()) FROM pg_stat_replication');
+	ok(wait_until('refused', sub { $answer = $control->query("SELECT dbpool_exec('$pool', 'SELECT 1')"); return $answer->{err} ne '' }),
+		"$pool, with both behind");
+	is($answer->{state}, '55000', 'a call is told so');
+	return $answer;
+}
+
 caught_up($one, $two);
 
 subtest 'bytes' => sub {
@@ -89,12 +103,7 @@ subtest 'bytes' => sub {
 		}), 'one is behind, as is shown');
 		is(ports($pool), $two->port, 'it is left');
 		pause($two);
-		commit_some(400);
-		$primary->poll_query_until('postgres', 'SELECT bool_and(flush_lsn = pg_current_wal_flush_lsn()) FROM pg_stat_replication');
-		my $answer;
-		ok(wait_until('refused', sub { $answer = $control->query("SELECT dbpool_exec('$pool', 'SELECT 1')"); return $answer->{err} ne '' }),
-			'with both behind');
-		is($answer->{state}, '55000', 'a call is told so');
+		my $answer = refused($pool, 400);
 		like($answer->{err}, qr/all servers of pool "$pool" are more than 256 kB behind.*The server at .* is \d+ kB behind\..*The server at .* is \d+ kB behind\..*was not run.*max_lag/s, 'and how far');
 		go_on($one, $two);
 		caught_up($one, $two);
@@ -121,13 +130,7 @@ subtest 'with a primary in the list' => sub {
 	create_pool($local, 'three', undef, %three, target_session_attrs => 'standby', max_lag => '256kB', acquire_timeout => '60s');
 	isnt(port('three'), $primary->port, 'a standby serves');
 	pause($one, $two);
-	commit_some(400);
-	$primary->poll_query_until('postgres', 'SELECT bool_and(flush_lsn = pg_current_wal_flush_lsn()) FROM pg_stat_replication');
-	my $answer;
-	ok(wait_until('refused', sub { $answer = $control->query("SELECT dbpool_exec('three', 'SELECT 1')"); return $answer->{err} ne '' }),
-		'with both behind');
-	is($answer->{state}, '55000', 'a call is told so');
-	cmp_ok($answer->{seconds}, '<', 30, 'before acquire_timeout');
+	cmp_ok(refused('three', 400)->{seconds}, '<', 30, 'before acquire_timeout');
 	go_on($one, $two);
 	caught_up($one, $two);
 	ok(wait_until('served', sub { return $control->query("SELECT dbpool_exec('three', 'SELECT 1')")->{err} eq '' }), 'afterwards it serves');
@@ -144,14 +147,10 @@ subtest 'time' => sub {
 	is($control->value("SELECT dbpool_exec('patient', 'SELECT 1')"), '1', 'nor for a pool that has not asked before');
 
 	pause($one, $two);
-	commit_some(1);
-	$primary->poll_query_until('postgres', 'SELECT bool_and(flush_lsn = pg_current_wal_flush_lsn()) FROM pg_stat_replication');
 	my $began = time;
-	my $answer;
-	ok(wait_until('refused', sub { $answer = $control->query("SELECT dbpool_exec('time', 'SELECT 1')"); return $answer->{err} ne '' }),
-		'a commit that is not replayed makes them so');
+	# by a commit that is not replayed
+	my $answer = refused('time', 1);
 	push @figures, sprintf 'max_lag 700 ms: refused %.2f s after a commit', time - $began;
-	is($answer->{state}, '55000', 'a call is told so');
 	like($answer->{err}, qr/all servers of pool "time" are more than 0\.7 s behind.*The server at .* is \d+\.\d+ s behind\./s, 'and how far');
 	my $s = session($local);
 	$s->send("SELECT dbpool_exec('patient', 'SELECT 1')");
