@@ -57,7 +57,8 @@ is_too_much(Conn *conn, int64 n)
 
 /*
  * A look has found n bytes, and there may be more.  What libpq leaves of them is counted once more by
- * the next look: so a flood is soon known, and of what is honest a quarter of that fits in any case.
+ * the next look: so a flood is soon known, and an eighth of that fits in any case, as libpq reads 8 kB
+ * at least at a time.
  */
 static bool
 receives_too_much(Conn *conn, int64 n)
