@@ -161,11 +161,12 @@ pause_finish(Operation *op)
 static void
 go_begin(Operation *op, Stop stop, const char *did, const char *did_nothing)
 {
-	Stop		other = stop == STOP_PAUSED ? STOP_DISABLED : STOP_PAUSED;
+	const char *did_this = pool_set_going(op, stop) ? did : did_nothing;
+	uint64		other = pool_stop_ticket(op->serverid, stop == STOP_PAUSED ? STOP_DISABLED : STOP_PAUSED);
 
-	op->did = psprintf("%s%s", pool_set_going(op, stop) ? did : did_nothing,
-					   !pool_is_stopped(op->serverid, other) ? "" :
-					   other == STOP_PAUSED ? "; is paused still" : "; is disabled still");
+	op->did = psprintf("%s%s", did_this,
+					   other == 0 ? "" : stop == STOP_DISABLED ? "; is paused still" :
+					   (other & TICKET_ISOLATES) != 0 ? "; is isolated still" : "; is disabled still");
 }
 
 static void

@@ -55,7 +55,7 @@ struct Operation
 extern bool operation_matches(const PoolKey *key, void *serverid);
 extern void pool_stop(Operation *op, Stop stop);
 extern bool pool_set_going(Operation *op, Stop stop);
-extern bool pool_is_stopped(Oid serverid, Stop stop);
+extern uint64 pool_stop_ticket(Oid serverid, Stop stop);
 extern void pool_stop_take_back(Operation *op);
 extern bool pool_wait_rested(Operation *op);
 extern bool pool_wait_renewed(Operation *op, int timeout);

@@ -209,11 +209,11 @@ pool_set_going(Operation *op, Stop stop)
 	return was != 0;
 }
 
-/* Is it stopped in that way? */
-bool
-pool_is_stopped(Oid serverid, Stop stop)
+/* The ticket by which it is stopped in that way, or 0. */
+uint64
+pool_stop_ticket(Oid serverid, Stop stop)
 {
-	bool		stopped = false;
+	uint64		ticket = 0;
 
 	LWLockAcquire(dbpool_shared->pools_lock, LW_SHARED);
 	for (int i = 0; i < dbpool_shared->npools; i++)
@@ -223,11 +223,12 @@ pool_is_stopped(Oid serverid, Stop stop)
 		if (!pool->in_use || !operation_matches(&pool->key, &serverid))
 			continue;
 		SpinLockAcquire(&pool->mutex);
-		stopped |= *ticket_of(pool, stop) != 0;
+		if (*ticket_of(pool, stop) != 0)
+			ticket = *ticket_of(pool, stop);
 		SpinLockRelease(&pool->mutex);
 	}
 	LWLockRelease(dbpool_shared->pools_lock);
-	return stopped;
+	return ticket;
 }
 
 /* --- waiting ----------------------------------------------------------------------------- */
