@@ -233,7 +233,7 @@ balance_choose(Pool *pool, const Request *req, bool rides, Ticks now)
 
 /* Move a place of the list forward. */
 static void
-move_place(Candidates *list, int from, int to)
+place_forward(Candidates *list, int from, int to)
 {
 	Place		place = list->places[from];
 
@@ -270,7 +270,7 @@ balance_places(Candidates *list, Pool *pool)
 		int			at = endpoint_place(pool, pool_endpoint(pool, &list->places[i]));
 
 		if (at < 0 || serves[at])
-			move_place(list, i, first++);
+			place_forward(list, i, first++);
 	}
 	if (best < 0 && n > 0 && pool_is_balanced(pool))
 	{
@@ -281,7 +281,7 @@ balance_places(Candidates *list, Pool *pool)
 	{
 		if (pool_endpoint(pool, &list->places[i]) != pool->endpoints[best])
 			continue;
-		move_place(list, i, 0);
+		place_forward(list, i, 0);
 		break;
 	}
 }
